@@ -1,0 +1,198 @@
+"""The command line of fit, validate, test and predict."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+import sessrec.models  # noqa: F401 - makes the models known by their class names
+from sessrec.data import SessionDataModule
+from sessrec.errors import SessRecError
+from sessrec.models.base import SessionRecommender
+from sessrec.predictions import PredictionWriter
+from sessrec.run import RunRecord, checkpoint_callbacks, free_run_name, read_checkpoint, resolve_checkpoint
+
+DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "default.yaml"
+
+_DESCRIPTIONS = {
+    "fit": "Fit a session recommender to a click log.",
+    "validate": "Evaluate a checkpoint on the validation part of a click log, ranking all items.",
+    "test": "Evaluate a checkpoint on the test part of a click log, ranking all items.",
+    "predict": "Write the best next items of every session of a click log.",
+}
+
+
+class SessRecCLI(LightningCLI):
+    """Builds trainer, model and data from YAML files and flags; later ones win, and unknown keys are errors.
+
+    Args:
+        command: ``fit``, ``validate``, ``test`` or ``predict``.
+        args: Words of the command line; those of the process where None.
+    """
+
+    datamodule: SessionDataModule
+    model: SessionRecommender
+    trainer: Trainer
+
+    def __init__(self, command: str, args: list[str] | None = None) -> None:
+        self.command = command
+        self.checkpoint: Path | None = None
+        args = sys.argv[1:] if args is None else list(args)
+        super().__init__(
+            SessionRecommender,
+            SessionDataModule,
+            subclass_mode_model=True,
+            args=args if command == "fit" else _with_settings_of_checkpoint(args),
+            run=False,
+            seed_everything_default=42,
+            auto_configure_optimizers=False,
+            save_config_callback=SaveConfigCallback if command == "fit" else None,
+            parser_kwargs={
+                "default_config_files": [str(DEFAULT_CONFIG)],
+                "description": _DESCRIPTIONS[command],
+                "prog": f"python -m sessrec.{command}",
+            },
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what is neither trainer's, model's nor data's."""
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,  # type: ignore[arg-type]
+            default=None,
+            help="Checkpoint to start from: `best` or `last` of the run that the config names, or a file.",
+        )
+        if self.command == "fit":
+            parser.add_argument(
+                "--monitor", type=str, default="val/mrr@20", help="Validation metric that chooses the best checkpoint."
+            )
+        if self.command == "predict":
+            parser.add_argument("--output", type=str, default="predictions.tsv", help="File to write.")
+
+    def before_instantiate_classes(self) -> None:
+        """Name the run, find the checkpoint, and refuse what cannot work, before anything is built."""
+        logger = self.config.trainer.logger
+        self.run_folder = Path(logger.init_args.save_dir, logger.init_args.name or "", _version(logger, self.config))
+        logger.init_args.version = self.run_folder.name
+        if self.config.ckpt_path is not None:
+            self.checkpoint = resolve_checkpoint(self.config.ckpt_path, self.run_folder)
+        elif self.command != "fit":
+            raise SessRecError(f"{self.command} needs a fitted model: --ckpt_path best, last or a file")
+        self.config.ckpt_path = None  # a saved config starts afresh
+        if self.command == "fit":
+            exists = (self.run_folder / "config.yaml").exists()
+            if exists and self.checkpoint is None:
+                raise SessRecError(
+                    f"the run {self.run_folder} exists: give another --trainer.logger.version, or go on with it: "
+                    f"--config {self.run_folder / 'config.yaml'} --ckpt_path last"
+                )
+            self.save_config_kwargs["overwrite"] = True  # the check above has been made
+        extra: list[Callback] = [RunRecord(self.checkpoint)]
+        if not sys.stdout.isatty():
+            extra.append(TQDMProgressBar(refresh_rate=0))  # a bar redrawn in a file is thousands of lines
+        if self.command == "predict":
+            extra.append(PredictionWriter(self.config.output))
+        self.trainer_defaults["callbacks"] = extra
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer, with checkpoints where it fits."""
+        if self.command == "fit":
+            model, has_validation = self.config_init.model, self.config_init.data.has_validation
+            if has_validation and self.config_init.monitor not in list(model.val_metrics):
+                raise SessRecError(
+                    f"--monitor {self.config_init.monitor} is none of the metrics {', '.join(model.val_metrics)}"
+                )
+            self.trainer_defaults["callbacks"] += checkpoint_callbacks(self.config_init.monitor, has_validation)
+        return super().instantiate_trainer(**kwargs)
+
+    def run(self) -> None:
+        """Run the command."""
+        if self.checkpoint is not None:
+            content = read_checkpoint(self.checkpoint)
+            if self.command == "fit":
+                done, wanted = content["epoch"] + 1, self.trainer.max_epochs or 0
+                if 0 <= wanted <= done:
+                    print(f"nothing to do: the checkpoint {self.checkpoint} has {done} of {wanted} epochs")
+                    return
+            else:
+                self.model.on_load_checkpoint(content)  # the data need the model's items
+        model, data, ckpt_path = self.model, self.datamodule, self.checkpoint
+        if self.command == "fit":
+            self.trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True)
+        elif self.command == "validate":
+            self.trainer.validate(model, data, ckpt_path=ckpt_path, verbose=False, weights_only=True)
+        elif self.command == "test":
+            self.trainer.test(model, data, ckpt_path=ckpt_path, verbose=False, weights_only=True)
+        else:
+            self.trainer.predict(model, data, ckpt_path=ckpt_path, return_predictions=False, weights_only=True)
+
+
+def run_command(command: str, args: list[str] | None = None) -> SessRecCLI:
+    """Run a command; a fault that the user can mend ends it with one line and exit code 1.
+
+    Args:
+        command: ``fit``, ``validate``, ``test`` or ``predict``.
+        args: Words of the command line; those of the process where None.
+
+    Returns:
+        The command line with its trainer, model and data.
+    """
+    _quieten()
+    try:
+        cli = SessRecCLI(command, args)
+        cli.run()
+    except (SessRecError, MisconfigurationException) as error:
+        print(f"sessrec.{command}: error: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+    return cli
+
+
+def _version(logger: Any, config: Any) -> str:
+    version = logger.init_args.version
+    if version is None:
+        model = config.model.class_path.rpartition(".")[2].lower()
+        return free_run_name(Path(logger.init_args.save_dir, logger.init_args.name or ""), model)
+    return version if isinstance(version, str) else f"version_{version}"
+
+
+def _option(args: list[str], name: str) -> str | None:
+    """Value of an option given as ``--name value`` or ``--name=value``, None where it is not given."""
+    for number, word in enumerate(args):
+        if word == name and number + 1 < len(args):
+            return args[number + 1]
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+def _with_settings_of_checkpoint(args: list[str]) -> list[str]:
+    """Put the checkpoint's own model, data and run before the flags where no config is given."""
+    ckpt_path = _option(args, "--ckpt_path")
+    if ckpt_path is None or _option(args, "--config") is not None or not Path(ckpt_path).is_file():
+        return args
+    content = read_checkpoint(Path(ckpt_path))
+    model = {name: value for name, value in content["hyper_parameters"].items() if not name.startswith("_")}
+    data = {name: value for name, value in content["datamodule_hyper_parameters"].items() if not name.startswith("_")}
+    settings: dict[str, Any] = {"model": {"class_path": content["class_path"], "init_args": model}, "data": data}
+    run_folder = Path(ckpt_path).resolve().parent.parent
+    if (run_folder / "config.yaml").exists():
+        save_dir = os.path.relpath(run_folder.parent.parent)
+        place = {"save_dir": save_dir, "name": run_folder.parent.name, "version": run_folder.name}
+        logger = {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": place}
+        settings["trainer"] = {"logger": logger}
+    return ["--config", yaml.safe_dump(settings), *args]
+
+
+def _quieten() -> None:
+    """Silence warnings that say nothing to a user of the commands."""
+    for text in ("LightningCLI's args parameter", "Checkpoint directory .* exists and is not empty", ".*TreeSpec"):
+        warnings.filterwarnings("ignore", text)

@@ -1,0 +1,215 @@
+"""Full-ranking metrics: the target's rank among all items, and Recall, MRR and NDCG at a cutoff.
+
+References:
+    Hidasi and Czapp, "Widespread Flaws in Offline Evaluation of Recommender Systems", RecSys 2023, on sampled metrics
+    and tie breaking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+
+from sessrec.errors import SessRecError
+
+TieMode = Literal["conservative", "standard", "median"]
+
+
+def target_rank(
+    scores: Tensor, target: Tensor, tie_mode: TieMode = "conservative", block_size: int = 8192
+) -> Tensor:
+    """Rank of each target among all items, counting from 1.
+
+    Args:
+        scores: Score of every item, float, shape (P, N).
+        target: Item index of each position's target, int64, shape (P,).
+        tie_mode: Where items score as the target does: ``conservative`` ranks them all above it, ``standard`` below it,
+            ``median`` half of them above.
+        block_size: Items compared at once; bounds the memory and changes nothing else.
+
+    Returns:
+        Rank, int64, shape (P,); float64 with ``median``.
+
+    Raises:
+        SessRecError: If a score is not finite.
+
+    Example:
+        >>> scores = torch.tensor([[0.5, 0.9, 0.5, 0.1, 0.5]])
+        >>> [target_rank(scores, torch.tensor([2]), mode).item() for mode in ("standard", "conservative", "median")]
+        [2, 4, 3.0]
+    """
+    target_score = scores.gather(1, target[:, None])
+    above, tied = count_above_and_tied(scores.split(block_size, dim=1), target_score, target)
+    return rank_from_counts(above, tied, tie_mode)
+
+
+def count_above_and_tied(blocks: Iterable[Tensor], target_score: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Count, block by block over the catalogue, the items that score above the target and those that tie with it.
+
+    The target's own column is left out of both counts.
+
+    Args:
+        blocks: Scores of consecutive items, float, shapes (P, block), together (P, N).
+        target_score: Score of each target, shape (P, 1).
+        target: Item index of each target, int64, shape (P,).
+
+    Returns:
+        Items above and other items tied, both int64, shape (P,).
+
+    Raises:
+        SessRecError: If a score is not finite.
+    """
+    above = torch.zeros_like(target)
+    at_least = torch.zeros_like(target)
+    start = 0
+    for block in blocks:
+        lowest, highest = torch.aminmax(block)
+        if not torch.isfinite(highest - lowest):  # either is not finite if any score is not
+            raise SessRecError(
+                f"a score among items {start} to {start + block.shape[1] - 1} is not finite, so there is no ranking: "
+                "the model has diverged (a lower --model.learning_rate may help) or its checkpoint is damaged"
+            )
+        rows = torch.nonzero((target >= start) & (target < start + block.shape[1]))[:, 0]
+        own_score = block[rows, target[rows] - start]
+        above += (block > target_score).sum(dim=1)
+        at_least += (block >= target_score).sum(dim=1)
+        above[rows] -= (own_score > target_score[rows, 0]).long()
+        at_least[rows] -= (own_score >= target_score[rows, 0]).long()
+        start += block.shape[1]
+    return above, at_least - above
+
+
+def rank_from_counts(above: Tensor, tied: Tensor, tie_mode: TieMode) -> Tensor:
+    """Rank from the number of items above and of other items tied, see `target_rank`."""
+    if tie_mode == "conservative":
+        return 1 + above + tied
+    if tie_mode == "standard":
+        return 1 + above
+    if tie_mode == "median":
+        return 1 + above + tied.double() / 2
+    raise SessRecError(f"tie_mode must be conservative, standard or median, got {tie_mode!r}")
+
+
+class _MeanOverPositions(Metric):
+    """Mean of a gain that each position's rank earns; two sum states, whatever the number of positions."""
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    total: Tensor
+    positions: Tensor
+
+    def __init__(self, cutoff: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if cutoff < 1:
+            raise SessRecError(f"a cutoff must be at least 1, got {cutoff}")
+        self.cutoff = cutoff
+        # float64: a float32 sum stops counting ones at 16.8 million positions
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("positions", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def _add(self, rank: Tensor, gain: Tensor) -> None:
+        """Add what each position gains if its rank is within the cutoff, float64, shape (P,)."""
+        self.total += torch.where(rank <= self.cutoff, gain, 0.0).sum()
+        self.positions += rank.numel()
+
+    def compute(self) -> Tensor:
+        """Average over all positions seen; NaN before the first."""
+        return self.total / self.positions
+
+
+class Recall(_MeanOverPositions):
+    r"""Recall@K of the next item: the share of positions whose target ranks at most K.
+
+    ``update`` takes the rank of each target from 1, int64 or float, shape (P,); ``compute`` gives a scalar in [0, 1].
+    With one target a position this is also the hit rate. Every position weighs the same, so long sessions weigh more than
+    short ones, as in the GRU4Rec papers.
+
+    Args:
+        cutoff: Length K of the recommendation list, at least 1; it may exceed the catalogue.
+        kwargs: See :class:`torchmetrics.Metric`.
+
+    Raises:
+        SessRecError: If ``cutoff`` is below 1.
+
+    Example:
+        >>> recall = Recall(cutoff=3)
+        >>> recall.update(torch.tensor([1, 2, 4, 3]))
+        >>> round(recall.compute().item(), 4)
+        0.75
+    """
+
+    def update(self, rank: Tensor) -> None:
+        """Add a batch of target ranks."""
+        self._add(rank, torch.ones_like(rank, dtype=torch.float64))
+
+
+class MRR(_MeanOverPositions):
+    r"""Mean reciprocal rank of the next item, MRR@K: the mean of 1 / rank, 0 where the rank exceeds K.
+
+    ``update`` takes the rank of each target from 1, int64 or float, shape (P,); ``compute`` gives a scalar in [0, 1].
+
+    Args:
+        cutoff: Length K of the recommendation list, at least 1.
+        kwargs: See :class:`torchmetrics.Metric`.
+
+    Raises:
+        SessRecError: If ``cutoff`` is below 1.
+
+    Example:
+        >>> mrr = MRR(cutoff=3)
+        >>> mrr.update(torch.tensor([1, 2, 4]))  # the last one is past the cutoff
+        >>> round(mrr.compute().item(), 4)
+        0.5
+    """
+
+    def update(self, rank: Tensor) -> None:
+        """Add a batch of target ranks."""
+        self._add(rank, rank.double().reciprocal())
+
+
+class NDCG(_MeanOverPositions):
+    r"""NDCG@K of the next item: the mean of 1 / log2(rank + 1), 0 where the rank exceeds K.
+
+    With one target a position the ideal gain is 1, so nothing else divides it. ``update`` takes the rank of each target
+    from 1, int64 or float, shape (P,); ``compute`` gives a scalar in [0, 1].
+
+    Args:
+        cutoff: Length K of the recommendation list, at least 1.
+        kwargs: See :class:`torchmetrics.Metric`.
+
+    Raises:
+        SessRecError: If ``cutoff`` is below 1.
+
+    Example:
+        >>> ndcg = NDCG(cutoff=3)
+        >>> ndcg.update(torch.tensor([1, 3, 4]))
+        >>> round(ndcg.compute().item(), 4)
+        0.5
+    """
+
+    def update(self, rank: Tensor) -> None:
+        """Add a batch of target ranks."""
+        self._add(rank, torch.log2(rank.double() + 1).reciprocal())
+
+
+def ranking_metrics(cutoffs: Sequence[int] = (1, 5, 10, 20), prefix: str = "") -> MetricCollection:
+    """Recall, MRR and NDCG at every cutoff, named ``recall@20`` and so on.
+
+    Args:
+        cutoffs: Lengths of the recommendation list.
+        prefix: Put before every name, such as ``val/``.
+
+    Example:
+        >>> sorted(ranking_metrics([20], prefix="val/"))
+        ['val/mrr@20', 'val/ndcg@20', 'val/recall@20']
+    """
+    metrics: dict[str, Metric] = {}
+    for cutoff in cutoffs:
+        metrics |= {f"recall@{cutoff}": Recall(cutoff), f"mrr@{cutoff}": MRR(cutoff), f"ndcg@{cutoff}": NDCG(cutoff)}
+    # compute groups would merge metrics whose states are equal after the first batch, Recall@1 with Recall@5 for example
+    return MetricCollection(dict(metrics), prefix=prefix, compute_groups=False)

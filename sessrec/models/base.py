@@ -1,0 +1,376 @@
+"""What every model shares: full-ranking evaluation, prediction and `recommend`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from sessrec.batches import EvaluationBatch, Window
+from sessrec.errors import SessRecError
+from sessrec.metrics import TieMode, count_above_and_tied, rank_from_counts, ranking_metrics
+from sessrec.vocabulary import Vocabulary
+
+_MIN_ROWS = 32  # matrix products of few rows take other kernels and round otherwise; from here on rows round alike
+_POSITIONS = 512  # positions ranked at once
+_SCORES = 4_000_000  # scores held at once, 16 MB in float32
+
+
+class TopItems(NamedTuple):
+    """The best items for some sessions, best first."""
+
+    sessions: Tensor
+    """Index of each session, int64, shape (S,)."""
+    items: Tensor
+    """Item indices, int64, shape (S, k)."""
+    scores: Tensor
+    """Their scores, float, shape (S, k)."""
+
+
+class SessionRecommender(LightningModule):
+    """A model that ranks all items as the next one of a session.
+
+    A model has to offer three methods: `build` makes what depends on the vocabulary, `encode` turns sessions into one
+    query a position, `score` scores items for queries. It takes the vocabulary from the data when it is fitted, keeps it
+    in its checkpoint, and needs no data afterwards.
+
+    Args:
+        cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
+        tie_mode: Rank of a target whose score other items share: ``conservative`` (below them all), ``standard`` (above
+            them all) or ``median``.
+        k: Items that `predict` gives a session.
+    """
+
+    def __init__(
+        self, cutoffs: Sequence[int] = (1, 5, 10, 20), tie_mode: TieMode = "conservative", k: int = 20
+    ) -> None:
+        super().__init__()
+        if k < 1:
+            raise SessRecError(f"--model.k must be at least 1, got {k}")
+        self.tie_mode = tie_mode
+        self.k = k
+        self.automatic_optimization = False  # a batch is a window of many steps
+        self.vocabulary: Vocabulary | None = None
+        self.seed: int | None = None
+        self.results: dict[str, float] = {}
+        self.val_metrics = ranking_metrics(cutoffs, prefix="val/")
+        self.test_metrics = ranking_metrics(cutoffs, prefix="test/")
+        self._positions = {"seen": 0, "tied": 0}
+
+    # -- what a model offers --------------------------------------------------------------------------------------------
+
+    def build(self) -> None:
+        """Create the parameters and buffers whose size depends on the vocabulary."""
+
+    def encode(self, items: Tensor) -> Tensor:
+        """Give one query a position, from that position's item and those before it.
+
+        Args:
+            items: Item indices, padded at the end, int64, shape (S, L).
+
+        Returns:
+            Queries, shape (S, L, anything), such that `score` can rank the next item.
+        """
+        raise TypeError(f"{type(self).__name__} has no encode method")
+
+    def score(self, queries: Tensor, items: slice) -> Tensor:
+        """Score consecutive items for every query.
+
+        Args:
+            queries: Queries from `encode`, shape (P, anything).
+            items: Which item indices.
+
+        Returns:
+            Scores, higher is better, float, shape (P, n).
+        """
+        raise TypeError(f"{type(self).__name__} has no score method")
+
+    def score_targets(self, queries: Tensor, targets: Tensor) -> Tensor:
+        """Score of one item for each query, bit for bit as `score` gives it; a model may know a shorter way.
+
+        Args:
+            queries: Queries from `encode`, shape (P, anything).
+            targets: Item indices, int64, shape (P,).
+
+        Returns:
+            Scores, float, shape (P, 1).
+        """
+        found = []
+        for items in self._item_blocks(len(targets)):
+            column = (targets - items.start).clamp(0, items.stop - items.start - 1)
+            inside = (targets >= items.start) & (targets < items.stop)
+            found.append(self.score(queries, items).gather(1, column[:, None]).masked_fill(~inside[:, None], 0.0))
+        return torch.stack(found).sum(dim=0)
+
+    def count(self, window: Window) -> None:
+        """Learn from a window by counting, for a model without an optimiser; every window comes once."""
+        raise TypeError(f"{type(self).__name__} has neither a count method nor a training_step of its own")
+
+    def finish_counting(self) -> None:
+        """Turn the counts into what `score` needs, after the last window."""
+
+    # -- vocabulary and checkpoint ---------------------------------------------------------------------------------------
+
+    @property
+    def n_items(self) -> int:
+        """Number of items the model ranks."""
+        return len(self.known_items)
+
+    @property
+    def known_items(self) -> Vocabulary:
+        """The vocabulary.
+
+        Raises:
+            SessRecError: If the model was neither fitted nor loaded.
+        """
+        if self.vocabulary is None:
+            raise SessRecError("this model knows no items yet: fit it, or load it from a checkpoint")
+        return self.vocabulary
+
+    def set_vocabulary(self, vocabulary: Vocabulary) -> None:
+        """Take the vocabulary and build what depends on it."""
+        self.vocabulary = vocabulary
+        self.build()
+
+    def configure_model(self) -> None:
+        """Take the vocabulary of the data, once; a model loaded from a checkpoint has its own."""
+        if self.vocabulary is None and self._trainer is not None:
+            self.set_vocabulary(self.trainer.datamodule.vocabulary)  # type: ignore[attr-defined]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the vocabulary, the class and the seed beside the weights."""
+        checkpoint["vocabulary"] = self.known_items.state_dict()
+        checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
+        checkpoint["seed"] = self.seed
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take vocabulary and seed from the checkpoint, or check that the data agree with it.
+
+        Raises:
+            SessRecError: If the checkpoint is no such model's, or was fitted to other items.
+        """
+        own_class = f"{type(self).__module__}.{type(self).__qualname__}"
+        if "vocabulary" not in checkpoint or checkpoint.get("class_path") != own_class:
+            raise SessRecError(
+                f"the checkpoint holds {checkpoint.get('class_path', 'no model of sessrec')}, not {own_class}: "
+                "give the --model it was fitted with"
+            )
+        vocabulary = Vocabulary.from_state_dict(checkpoint["vocabulary"])
+        if self.vocabulary is None:
+            self.set_vocabulary(vocabulary)
+        elif self.vocabulary.item_ids != vocabulary.item_ids:
+            raise SessRecError(
+                f"the data give {self.n_items} training items and the checkpoint was fitted to {len(vocabulary)} "
+                "(or to others): resume with the click log and the --data options of the first fit"
+            )
+        self.seed = checkpoint["seed"]
+
+    def setup(self, stage: str) -> None:
+        """Refuse data whose items are numbered otherwise than the model's.
+
+        Raises:
+            SessRecError: If model and data have different vocabularies.
+        """
+        vocabulary = getattr(self.trainer.datamodule, "vocabulary", None)  # type: ignore[attr-defined]
+        if self.vocabulary is not None and vocabulary is not None and vocabulary.item_ids != self.vocabulary.item_ids:
+            raise SessRecError(
+                f"the data were prepared for {len(vocabulary)} items and the model knows {self.n_items} (or others): "
+                "give the model a SessionDataModule of its own"
+            )
+
+    def on_fit_start(self) -> None:
+        """Fix the seed that everything random in a fit follows from."""
+        if self.seed is None:
+            self.seed = torch.initial_seed()
+
+    # -- training by counting ------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        """No optimiser: the model counts."""
+        return []
+
+    def training_step(self, batch: Window, batch_idx: int) -> None:
+        """Count the window in the first epoch; asking for ten epochs does not count ten times."""
+        if self.current_epoch == 0:
+            self.count(batch)
+        # Lightning takes the optimiser's steps for the fit's progress, and saves nothing of a fit without progress
+        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+        progress.increment_ready()
+        progress.increment_completed()
+
+    def on_train_start(self) -> None:
+        """Count from nothing, unless a fit goes on."""
+        if self.current_epoch == 0:
+            device = self.device
+            self.build()
+            self.to(device)
+
+    def on_train_epoch_end(self) -> None:
+        """Make the counts ready to rank with, where no validation did, and end the fit: all there is has been counted."""
+        self.finish_counting()
+        self.trainer.should_stop = True
+
+    # -- evaluation ------------------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting afresh, with the training's counts so far."""
+        if self.trainer.state.fn == "fit":
+            self.finish_counting()
+        self._start_counting(self.val_metrics)
+
+    def on_test_epoch_start(self) -> None:
+        """Start counting afresh."""
+        self._start_counting(self.test_metrics)
+
+    def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
+        """Rank the next item at every position of the batch."""
+        self.val_metrics.update(self._rank(batch))
+
+    def test_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
+        """Rank the next item at every position of the batch."""
+        self.test_metrics.update(self._rank(batch))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the metrics of the validation part."""
+        self._log_results(self.val_metrics)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the test part."""
+        self._log_results(self.test_metrics)
+
+    def count_positions(self, batch: EvaluationBatch) -> tuple[Tensor, Tensor]:
+        """Count the items above each position's target, and the other items tied with it.
+
+        Args:
+            batch: Padded sessions of at least two events.
+
+        Returns:
+            Items above and items tied, int64, shape (P,); positions session by session.
+        """
+        column = torch.arange(batch.items.shape[1] - 1, device=batch.items.device)
+        has_target = column < batch.lengths[:, None] - 1  # (S, L - 1)
+        targets = batch.items[:, 1:][has_target]  # (P,)
+        queries = self._encode(batch.items)[:, :-1][has_target]  # (P, anything)
+        counts = [
+            self._count_block(query, target)
+            for query, target in zip(queries.split(_POSITIONS), targets.split(_POSITIONS), strict=True)
+        ]
+        above, tied = zip(*counts, strict=True)
+        return torch.cat(above), torch.cat(tied)
+
+    def _encode(self, items: Tensor) -> Tensor:
+        """`encode`, such that a session's queries do not depend on the sessions beside it."""
+        missing = max(0, _MIN_ROWS - items.shape[0])
+        return self.encode(F.pad(items, (0, 0, 0, missing)))[: items.shape[0]]
+
+    def _count_block(self, queries: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        n_positions = len(targets)
+        missing = max(0, _MIN_ROWS - n_positions)
+        if missing:  # repeat the last position up to the number of rows from which rounding is the same
+            queries = torch.cat([queries, queries[-1:].expand(missing, -1)])
+            targets = torch.cat([targets, targets[-1:].expand(missing)])
+        blocks: Iterable[Tensor] = (self.score(queries, items) for items in self._item_blocks(len(targets)))
+        if len(self._item_blocks(len(targets))) == 1:
+            blocks = list(blocks)
+            target_score = blocks[0].gather(1, targets[:, None])
+        else:
+            target_score = self.score_targets(queries, targets)
+        above, tied = count_above_and_tied(blocks, target_score, targets)
+        return above[:n_positions], tied[:n_positions]
+
+    def _item_blocks(self, n_rows: int) -> list[slice]:
+        size = max(_MIN_ROWS, _SCORES // n_rows)
+        return [slice(start, min(start + size, self.n_items)) for start in range(0, self.n_items, size)]
+
+    def _rank(self, batch: EvaluationBatch) -> Tensor:
+        above, tied = self.count_positions(batch)
+        self._positions["seen"] += len(tied)
+        self._positions["tied"] += int((tied > 0).sum())
+        return rank_from_counts(above, tied, self.tie_mode)
+
+    def _start_counting(self, metrics: MetricCollection) -> None:
+        metrics.reset()
+        self._positions = {"seen": 0, "tied": 0}
+
+    def _log_results(self, metrics: MetricCollection) -> None:
+        self.results = {name: value.item() for name, value in metrics.compute().items()}
+        self.log_dict(self.results, logger=False)
+        for logger in self.loggers:
+            logger.log_metrics(self.results, step=self.global_step)
+        seen, tied = self._positions["seen"], self._positions["tied"]
+        if tied > 0.01 * seen:
+            rank_zero_warn(
+                f"at {tied} of {seen} positions ({tied / seen:.1%}) other items score exactly as the target does; "
+                f"tie_mode {self.tie_mode} decides their ranks",
+                category=UserWarning,
+            )
+
+    # -- recommendation --------------------------------------------------------------------------------------------------
+
+    def predict_step(self, batch: EvaluationBatch, batch_idx: int) -> TopItems:
+        """The best next items after the last event of each session."""
+        last = batch.lengths - 1
+        queries = self._encode(batch.items)[torch.arange(len(last), device=last.device), last]
+        return TopItems(batch.sessions, *self.top_items(queries, self.k))
+
+    def top_items(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k best items for each query, fewer where the catalogue is smaller.
+
+        Args:
+            queries: Queries, shape (P, anything).
+            k: Length of the list.
+
+        Returns:
+            Item indices (int64) and scores, both of shape (P, min(k, N)), best first; equal scores by item index.
+        """
+        best_scores = queries.new_empty((len(queries), 0))
+        best_items = torch.empty((len(queries), 0), dtype=torch.int64, device=queries.device)
+        for items in self._item_blocks(len(queries)):
+            scores = self.score(queries, items)
+            block_scores, block_items = scores.topk(min(k, scores.shape[1]), dim=1)
+            best_scores = torch.cat([best_scores.to(scores.dtype), block_scores], dim=1)
+            best_items = torch.cat([best_items, block_items + items.start], dim=1)
+            by_item = best_items.argsort(dim=1)
+            by_score = best_scores.gather(1, by_item).argsort(dim=1, descending=True, stable=True)
+            order = by_item.gather(1, by_score)[:, :k]
+            best_scores, best_items = best_scores.gather(1, order), best_items.gather(1, order)
+        return best_items, best_scores
+
+    @torch.inference_mode()
+    def recommend(self, item_ids: Sequence[str], k: int = 20) -> list[tuple[str, float]]:
+        """Recommend the next item of one session.
+
+        Args:
+            item_ids: Item ids of the session so far, oldest first. Ids unknown to the model are left out with a warning;
+                a session without any known item gets the items most frequent in training, scored by their counts.
+            k: Number of recommendations; a smaller catalogue gives fewer.
+
+        Returns:
+            Item ids with their scores, best first.
+        """
+        vocabulary = self.known_items
+        items = vocabulary.index_of(item_ids)
+        if (unknown := int((items < 0).sum())) > 0:
+            rank_zero_warn(f"{unknown} of {len(items)} items of the session are unknown to the model", stacklevel=2)
+        items = torch.from_numpy(items[items >= 0]).to(self.device)
+        was_training = self.training
+        self.eval()
+        if len(items):
+            best, scores = self.top_items(self._encode(items[None])[:, -1], k)
+        else:
+            best, scores = self.popular_items(k)
+        self.train(was_training)
+        return [
+            (vocabulary.item_ids[item], score) for item, score in zip(best[0].tolist(), scores[0].tolist(), strict=True)
+        ]
+
+    def popular_items(self, k: int) -> tuple[Tensor, Tensor]:
+        """The items most frequent in training with their counts, both of shape (1, min(k, N))."""
+        counts, items = torch.from_numpy(self.known_items.counts).sort(descending=True, stable=True)
+        return items[None, :k], counts[None, :k].double()

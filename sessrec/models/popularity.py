@@ -1,0 +1,44 @@
+"""Popularity: the same ranking for everybody, by training events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sessrec.batches import Window
+from sessrec.models.base import SessionRecommender
+
+
+class Popularity(SessionRecommender):
+    """Ranks items by how often they occur in training.
+
+    It learns by counting, in the first epoch; further epochs change nothing.
+
+    Args:
+        kwargs: Options that all models share, see `SessionRecommender`.
+    """
+
+    counts: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.save_hyperparameters()
+
+    def build(self) -> None:
+        """Create the counts."""
+        self.register_buffer("counts", torch.zeros(self.n_items, dtype=torch.int64))
+
+    def count(self, window: Window) -> None:
+        """Count every event once: a session's first as an input, the others as targets."""
+        for items, chosen in ((window.inputs, window.starts), (window.targets, window.live)):
+            self.counts += torch.bincount(items[chosen], minlength=self.n_items)
+
+    def encode(self, items: Tensor) -> Tensor:
+        """Queries of no content, float64, shape (S, L, 1): every position gets the same ranking."""
+        return torch.zeros((*items.shape, 1), dtype=torch.float64, device=items.device)
+
+    def score(self, queries: Tensor, items: slice) -> Tensor:
+        """Training events of each item, float64, shape (P, n)."""
+        return queries + self.counts[items]

@@ -1,0 +1,80 @@
+"""Write predictions to a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities import rank_zero_info
+
+from sessrec.errors import SessRecError
+from sessrec.models.base import SessionRecommender, TopItems
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes the best items of each session as a tab-separated file: SessionId, Rank, ItemId, Score.
+
+    The file gets its name when it is complete.
+
+    Args:
+        output: File to write.
+
+    Raises:
+        SessRecError: If the file exists already.
+    """
+
+    def __init__(self, output: str | Path) -> None:
+        super().__init__("batch")
+        self.output = Path(output)
+        self._temporary = self.output.with_name(self.output.name + ".tmp")
+        self._stream: TextIO | None = None
+        self._n_sessions = 0
+        if self.output.exists():
+            raise SessRecError(f"{self.output} exists: remove it or give another --output")
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the temporary file."""
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        self._stream = self._temporary.open("w", encoding="utf-8", newline="\n")
+        self._stream.write("SessionId\tRank\tItemId\tScore\n")
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Write one batch."""
+        assert isinstance(prediction, TopItems) and isinstance(pl_module, SessionRecommender)
+        assert self._stream is not None
+        item_ids = pl_module.known_items.item_ids
+        session_ids = trainer.datamodule.sessions["predict"].session_ids  # type: ignore[attr-defined]
+        for session, items, scores in zip(*(part.tolist() for part in prediction), strict=True):
+            for rank, (item, score) in enumerate(zip(items, scores, strict=True), 1):
+                self._stream.write(f"{session_ids[session]}\t{rank}\t{item_ids[item]}\t{score:.9g}\n")
+        self._n_sessions += len(prediction.sessions)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the file its name."""
+        self._close()
+        self._temporary.replace(self.output)
+        assert isinstance(pl_module, SessionRecommender)
+        k = min(pl_module.k, pl_module.n_items)
+        rank_zero_info(f"\npredicted the next {k} items of {self._n_sessions:,} sessions: {self.output}")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave no half-written file."""
+        self._close()
+        self._temporary.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None

@@ -1,0 +1,40 @@
+"""The data report: what was read, what was dropped and why, and how the log was split."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class DataReport:
+    """Figures of each step of the preparation, in order, as text for people and as JSON for programs.
+
+    Example:
+        >>> report = DataReport()
+        >>> report.add("read", {"source": "clicks.tsv", "events": 1234567})
+        >>> print(report)
+        read     source                                clicks.tsv
+                 events                                1,234,567
+    """
+
+    def __init__(self) -> None:
+        self.sections: dict[str, dict[str, int | float | str]] = {}
+
+    def add(self, section: str, figures: Mapping[str, int | float | str]) -> None:
+        """Add figures to a section, which is made where it does not exist."""
+        self.sections.setdefault(section, {}).update(figures)
+
+    def __str__(self) -> str:
+        lines = []
+        for section, figures in self.sections.items():
+            for number, (name, value) in enumerate(figures.items()):
+                shown = value if isinstance(value, str) else f"{value:,}"
+                lines.append(f"{section if number == 0 else '':<8} {name.replace('_', ' '):<37} {shown}")
+        return "\n".join(lines)
+
+    def save(self, file: Path) -> None:
+        """Write the figures as JSON, to a temporary name first."""
+        temporary = file.with_suffix(".tmp")
+        temporary.write_text(json.dumps(self.sections, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(file)

@@ -1,0 +1,61 @@
+"""Item id <-> item index, and how often each item occurs in training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Vocabulary:
+    """The items that a model knows, in the order of their indices.
+
+    Args:
+        item_ids: Item id of each item index, text exactly as in the click log.
+        counts: Training events of each item, int64, shape (N,).
+
+    Example:
+        >>> vocabulary = Vocabulary(["0012", "12"], np.array([3, 1]))
+        >>> vocabulary.index_of(["12", "12.0", "0012"]).tolist()
+        [1, -1, 0]
+    """
+
+    def __init__(self, item_ids: Iterable[str], counts: np.ndarray) -> None:
+        self.item_ids = list(item_ids)
+        self.counts = np.asarray(counts, dtype=np.int64)
+        self._index = {item_id: index for index, item_id in enumerate(self.item_ids)}
+        if len(self._index) != len(self.item_ids) or len(self.counts) != len(self.item_ids):
+            raise ValueError("a vocabulary needs distinct item ids and one count for each")
+
+    @classmethod
+    def from_codes(cls, codes: np.ndarray, item_ids: Sequence[str]) -> Vocabulary:
+        """Build the vocabulary of some events, items in order of first appearance.
+
+        Args:
+            codes: Position in ``item_ids`` of each event's item, int32, shape (events,).
+            item_ids: Item ids that the codes stand for.
+        """
+        distinct, first, counts = np.unique(codes, return_index=True, return_counts=True)
+        order = np.argsort(first)
+        return cls((item_ids[code] for code in distinct[order].tolist()), counts[order])
+
+    def __len__(self) -> int:
+        """Number of items."""
+        return len(self.item_ids)
+
+    def index_of(self, item_ids: Iterable[str]) -> np.ndarray:
+        """Item index of each item id, -1 where unknown, int64."""
+        return np.array([self._index.get(item_id, -1) for item_id in item_ids], dtype=np.int64)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain text and a tensor, as a checkpoint may hold them."""
+        return {"item_ids": self.item_ids, "counts": torch.from_numpy(self.counts)}
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> Vocabulary:
+        """The vocabulary that `state_dict` described."""
+        counts: Tensor = state["counts"]
+        return cls(state["item_ids"], counts.cpu().numpy())
