@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -60,6 +61,7 @@ class SessRecCLI(LightningCLI):
                 "default_config_files": [str(DEFAULT_CONFIG)],
                 "description": _DESCRIPTIONS[command],
                 "prog": f"python -m sessrec.{command}",
+                "usage": f"python -m sessrec.{command} [--config FILE] [--GROUP.OPTION VALUE ...]",
             },
         )
 
@@ -71,12 +73,10 @@ class SessRecCLI(LightningCLI):
             default=None,
             help="Checkpoint to start from: `best` or `last` of the run that the config names, or a file.",
         )
-        if self.command == "fit":
-            parser.add_argument(
-                "--monitor", type=str, default="val/mrr@20", help="Validation metric that chooses the best checkpoint."
-            )
-        if self.command == "predict":
-            parser.add_argument("--output", type=str, default="predictions.tsv", help="File to write.")
+        parser.add_argument(
+            "--monitor", type=str, default="val/mrr@20", help="Validation metric that chooses the best checkpoint in a fit."
+        )
+        parser.add_argument("--output", type=str, default="predictions.tsv", help="File that predict writes.")
 
     def before_instantiate_classes(self) -> None:
         """Name the run, find the checkpoint, and refuse what cannot work, before anything is built."""
@@ -97,7 +97,7 @@ class SessRecCLI(LightningCLI):
                 )
             self.save_config_kwargs["overwrite"] = True  # the check above has been made
         extra: list[Callback] = [RunRecord(self.checkpoint)]
-        if not sys.stdout.isatty():
+        if not sys.stdout.isatty() and self.config.trainer.enable_progress_bar is not False:
             extra.append(TQDMProgressBar(refresh_rate=0))  # a bar redrawn in a file is thousands of lines
         if self.command == "predict":
             extra.append(PredictionWriter(self.config.output))
@@ -193,6 +193,14 @@ def _with_settings_of_checkpoint(args: list[str]) -> list[str]:
 
 
 def _quieten() -> None:
-    """Silence warnings that say nothing to a user of the commands."""
-    for text in ("LightningCLI's args parameter", "Checkpoint directory .* exists and is not empty", ".*TreeSpec"):
+    """Silence warnings and advertisements that say nothing to a user of the commands."""
+    for text in (
+        "LightningCLI's args parameter",
+        "Checkpoint directory .* exists and is not empty",
+        "Be aware that when using `ckpt_path`, callbacks",  # the checkpoint callbacks belong to a fit
+        "Couldn't infer the batch indices",  # the predictions carry their sessions
+        "The number of training batches .* is smaller than the logging interval",  # the models log by steps
+        ".*TreeSpec",
+    ):
         warnings.filterwarnings("ignore", text)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())

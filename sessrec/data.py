@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule
 from sessrec.batches import EvaluationLoader, SessionParallelLoader
 from sessrec.errors import SessRecError
 from sessrec.events import Events, clean_events, events_from_frame, read_events
-from sessrec.report import DataReport
+from sessrec.report import DataReport, time_text
 from sessrec.sessions import Sessions, map_events
 from sessrec.split import Straddling, leakage_report, parse_duration, split_events, split_time
 from sessrec.synthetic import generate_synthetic_sessions
@@ -142,7 +142,7 @@ class SessionDataModule(LightningDataModule):
         earlier, later, counts = split_events(events, t, self.hparams.straddling)
         earlier, dropped = clean_events(earlier, min_session_length=self.hparams.min_session_length)
         counts["events_of_short_heads"] = dropped["in_short_sessions"]
-        self.report.add(f"{part} cut", {"t": t} | counts | leakage_report(earlier, later, t))
+        self.report.add(f"{part} cut", {"t": time_text(t)} | counts | leakage_report(earlier, later, t))
         return earlier, later
 
     def _refuse_empty(self, events: Events) -> None:

@@ -98,7 +98,7 @@ def read_events(
     if time_column is not None:
         columns["time"] = time_column
     tables = [_read_file(file, columns, separator) for file in files]
-    table = pa.concat_tables([table for table, _ in tables], promote_options="permissive").unify_dictionaries()
+    table = _concatenate(files, [table for table, _ in tables])
     notes = [note for _, notes in tables for note in notes]
     if table.num_rows == 0:
         raise SessRecError(f"no events in {_names(files)}: the files hold a header at most, or no complete row")
@@ -107,6 +107,16 @@ def read_events(
         return replace(events, has_times=False)
     time, note = times_from_column(table["time"], time_unit, f"column {time_column!r} of {_names(files)}")
     return _events(table, time, [*notes, note])
+
+
+def _concatenate(files: Sequence[Path], tables: list[pa.Table]) -> pa.Table:
+    times = [table.schema.field("time").type if "time" in table.column_names else None for table in tables]
+    if len(set(times)) > 1 and all(pa.types.is_string(kind) or pa.types.is_integer(kind) for kind in times):
+        tables = [table.set_column(2, "time", table["time"].cast(pa.string())) for table in tables]
+    elif len(set(times)) > 1:
+        listed = ", ".join(f"{kind} in {file}" for file, kind in zip(files, times, strict=True))
+        raise SessRecError(f"the files hold times of different types: {listed}")
+    return pa.concat_tables(tables).unify_dictionaries()
 
 
 def events_from_frame(frame: pd.DataFrame) -> Events:
@@ -308,8 +318,7 @@ def _read_parquet(file: Path, columns: dict[str, str]) -> pa.Table:
             kind = kind.value_type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
             raise SessRecError(f"{file}: column {columns[role]} is of type {kind}; ids must be text or whole numbers")
-        column = table[role].cast(pa.string()).dictionary_encode()
-        table = table.set_column(table.column_names.index(role), role, column)
+        table = table.set_column(table.column_names.index(role), role, table[role].cast(pa.string()).dictionary_encode())
     return table
 
 

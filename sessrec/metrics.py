@@ -17,6 +17,7 @@ from torchmetrics import Metric, MetricCollection
 from sessrec.errors import SessRecError
 
 TieMode = Literal["conservative", "standard", "median"]
+CUTOFFS = (1, 5, 10, 20)
 
 
 def target_rank(
@@ -197,7 +198,7 @@ class NDCG(_MeanOverPositions):
         self._add(rank, torch.log2(rank.double() + 1).reciprocal())
 
 
-def ranking_metrics(cutoffs: Sequence[int] = (1, 5, 10, 20), prefix: str = "") -> MetricCollection:
+def ranking_metrics(cutoffs: Sequence[int] = CUTOFFS, prefix: str = "") -> MetricCollection:
     """Recall, MRR and NDCG at every cutoff, named ``recall@20`` and so on.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_only
 
 from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender, TopItems
@@ -67,7 +67,7 @@ class PredictionWriter(BasePredictionWriter):
         self._temporary.replace(self.output)
         assert isinstance(pl_module, SessionRecommender)
         k = min(pl_module.k, pl_module.n_items)
-        rank_zero_info(f"\npredicted the next {k} items of {self._n_sessions:,} sessions: {self.output}")
+        rank_zero_only(print)(f"\npredicted the next {k} items of {self._n_sessions:,} sessions: {self.output}")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave no half-written file."""

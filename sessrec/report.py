@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 
 
@@ -38,3 +39,16 @@ class DataReport:
         temporary = file.with_suffix(".tmp")
         temporary.write_text(json.dumps(self.sections, indent=2) + "\n", encoding="utf-8")
         temporary.replace(file)
+
+
+def time_text(t: float) -> str:
+    """A time as the log has it, and as a date where it is one.
+
+    Example:
+        >>> time_text(1396867869.0), time_text(486026.0)
+        ('1396867869 (2014-04-07 10:51:09 UTC)', '486026')
+    """
+    number = f"{t:.15g}"
+    if not 1e8 < t < 1e11:  # a row number, or no time of any click log
+        return number
+    return f"{number} ({datetime.fromtimestamp(t, tz=timezone.utc):%Y-%m-%d %H:%M:%S} UTC)"

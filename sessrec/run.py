@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_only
 
 from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender
@@ -74,7 +74,7 @@ class RunRecord(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Print the data report."""
         self._start = time.perf_counter()
-        rank_zero_info(f"\n{_report(trainer)}\n")
+        rank_zero_only(print)(f"\n{_report(trainer)}\n")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the data report in the run's folder."""
@@ -116,7 +116,7 @@ class RunRecord(Callback):
         assert isinstance(model, SessionRecommender)
         seconds = time.perf_counter() - self._start
         head = f"{stage} of {type(model).__name__}, {seconds:.0f} s, run {trainer.log_dir}"
-        rank_zero_info(f"\n{head}\n{results_table(model.results)}")
+        rank_zero_only(print)(f"\n{head}\n{results_table(model.results)}")
 
 
 def write_json(file: Path, content: Any) -> None:

@@ -89,6 +89,7 @@ class SyntheticProcess:
         link_weight: Weight of the links; what the two weights leave to 1 is ``noise_weight``.
         item_exponent: Zipf exponent of the items within a category, 0 to 2.
         category_exponent: Zipf exponent of the categories, 0 to 2.
+        taste: How much the intents differ in the categories that they visit: 0 not at all, 4 widely.
 
     Attributes:
         n_categories: Number of categories, C.
@@ -120,6 +121,7 @@ class SyntheticProcess:
     link_weight: float = 0.14
     item_exponent: float = 1.5
     category_exponent: float = 0.5
+    taste: float = 1.5
 
     def __post_init__(self) -> None:
         """Check the arguments and draw the tables."""
@@ -132,6 +134,7 @@ class SyntheticProcess:
             _require(name, getattr(self, name), 1, 4)
         for name in ("item_exponent", "category_exponent"):
             _require(name, getattr(self, name), 0, 2)
+        _require("taste", self.taste, 0, 4)
         _require("switch_probability", self.switch_probability, 0, 1)
         _require("intent_weight", self.intent_weight, 0, 1)
         _require("link_weight", self.link_weight, 0, round(1 - self.intent_weight, 12))
@@ -158,14 +161,14 @@ class SyntheticProcess:
     def _draw_transitions(self, rng: np.random.Generator) -> None:
         n_successors = min(self.n_successors, self.n_categories)
         nothing = np.empty((self.n_intents * self.n_categories, 0), dtype=np.int64)
-        successors = _draw_distinct(rng, self.category_probabilities, nothing, n_successors)
-        self.successor_categories = successors.reshape(self.n_intents, self.n_categories, n_successors)
+        # an intent has a taste for some categories, so that every item tells a little about the intent
+        tastes = self.category_probabilities * rng.exponential(size=(self.n_intents, self.n_categories)) ** self.taste
+        tastes /= tastes.sum(axis=1, keepdims=True)
+        nothing = np.empty((self.n_categories, 0), dtype=np.int64)
+        self.successor_categories = np.stack([_draw_distinct(rng, taste, nothing, n_successors) for taste in tastes])
         weights = 0.3 ** np.arange(n_successors)
         self.successor_probabilities = weights / weights.sum()
-        # half of the starts favour categories of the intent: the first item already tells a little about it
-        favour = self.category_probabilities * rng.exponential(size=(self.n_intents, self.n_categories)) ** 2
-        favour /= favour.sum(axis=1, keepdims=True)
-        self.start_probabilities = 0.5 * self.category_probabilities + 0.5 * favour
+        self.start_probabilities = 0.2 * self.category_probabilities + 0.8 * tastes
         n_links = min(self.n_links, self.n_items - 1)
         own = np.arange(self.n_items, dtype=np.int64)[:, None]
         uniform = np.full(self.n_items, 1 / self.n_items)

@@ -48,11 +48,11 @@ def times_from_column(column: pa.ChunkedArray, unit: TimeUnit, where: str) -> tu
     if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
         raise SessRecError(f"{where} holds a time that is not finite")
     if unit == "auto":
-        unit, smallest = _unit_of(np.abs(numbers).max()), _unit_of(np.median(np.abs(numbers)))
+        unit, smallest = _unit_of(np.abs(numbers).max()), _unit_of(np.abs(numbers).min())
         if unit != smallest:
             raise SessRecError(
-                f"{where} holds times from {numbers.min()} to {numbers.max()}: the largest looks like {unit} and most "
-                f"like {smallest}; give --data.time_unit"
+                f"{where} holds times from {numbers.min()} to {numbers.max()}: the largest looks like {unit} and the "
+                f"smallest like {smallest}; mend the log, or give --data.time_unit"
             )
     return _seconds(numbers, _PER_SECOND[unit]), f"times read from {where} as numbers, unit {unit}"
 

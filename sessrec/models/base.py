@@ -14,7 +14,7 @@ from torchmetrics import MetricCollection
 
 from sessrec.batches import EvaluationBatch, Window
 from sessrec.errors import SessRecError
-from sessrec.metrics import TieMode, count_above_and_tied, rank_from_counts, ranking_metrics
+from sessrec.metrics import CUTOFFS, TieMode, count_above_and_tied, rank_from_counts, ranking_metrics
 from sessrec.vocabulary import Vocabulary
 
 _MIN_ROWS = 32  # matrix products of few rows take other kernels and round otherwise; from here on rows round alike
@@ -48,7 +48,7 @@ class SessionRecommender(LightningModule):
     """
 
     def __init__(
-        self, cutoffs: Sequence[int] = (1, 5, 10, 20), tie_mode: TieMode = "conservative", k: int = 20
+        self, cutoffs: Sequence[int] = CUTOFFS, tie_mode: TieMode = "conservative", k: int = 20
     ) -> None:
         super().__init__()
         if k < 1:

@@ -9,6 +9,7 @@ References:
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from sessrec import losses
 from sessrec.batches import Window
 from sessrec.errors import SessRecError
 from sessrec.layers import GRUCell, ResetBeforeGRUCell, initialise_gates
+from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.base import SessionRecommender
 from sessrec.negatives import NegativeSampler
 from sessrec.optim import AdagradMomentum
@@ -52,7 +54,10 @@ class GRU4Rec(SessionRecommender):
         logq_mode: ``published`` corrects by raw counts; ``textbook`` by the expected number of times that a candidate
             is drawn.
         exclude_target_copies: Whether copies of a lane's target are kept out of its negatives.
-        kwargs: Options that all models share, see `SessionRecommender`.
+        cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
+        tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
+            all) or median.
+        k: Items that predict gives a session.
 
     Raises:
         SessRecError: If the options contradict each other.
@@ -75,9 +80,11 @@ class GRU4Rec(SessionRecommender):
         logq: float = 1.0,
         logq_mode: Literal["published", "textbook"] = "published",
         exclude_target_copies: bool = False,
-        **kwargs: Any,
+        cutoffs: Sequence[int] = CUTOFFS,
+        tie_mode: TieMode = "conservative",
+        k: int = 20,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(cutoffs, tie_mode, k)
         self.save_hyperparameters()
         self.layers = [100] if layers is None else list(layers)
         _check_options(self.hparams, self.layers)

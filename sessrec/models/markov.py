@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from sessrec.batches import Window
 from sessrec.errors import SessRecError
+from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.base import SessionRecommender
 
 _TIE_BREAK = 1e-9  # weight of popularity at alpha 0: far below any difference between two transition scores
@@ -25,7 +27,10 @@ class Markov(SessionRecommender):
 
     Args:
         alpha: Share of popularity in the score, in [0, 1].
-        kwargs: Options that all models share, see `SessionRecommender`.
+        cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
+        tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
+            all) or median.
+        k: Items that predict gives a session.
 
     Raises:
         SessRecError: If ``alpha`` is not in [0, 1].
@@ -40,8 +45,14 @@ class Markov(SessionRecommender):
     shares: Tensor
     """Count of each transition over the greatest of its item, float64, shape (transitions,)."""
 
-    def __init__(self, alpha: float = 0.0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        alpha: float = 0.0,
+        cutoffs: Sequence[int] = CUTOFFS,
+        tie_mode: TieMode = "conservative",
+        k: int = 20,
+    ) -> None:
+        super().__init__(cutoffs, tie_mode, k)
         if not 0 <= alpha <= 1:
             raise SessRecError(f"--model.alpha must be in [0, 1], got {alpha}")
         self.save_hyperparameters()
@@ -106,7 +117,8 @@ class Markov(SessionRecommender):
         inside = (successor >= items.start) & (successor < items.stop)
         row, successor, share = row[inside], successor[inside], self.shares[transition[inside]]
         alpha = max(self.alpha, _TIE_BREAK)
-        popularity = self.counts[items] / self.counts.max().double()  # (n,)
-        scores = torch.where(n_successors > 0, alpha, 1.0)[:, None] * popularity  # popularity alone without successors
+        popularity = self.counts[items] / self.counts.max().clamp(min=1).double()  # (n,)
+        weight = torch.ones_like(last, dtype=torch.float64).masked_fill_(n_successors > 0, alpha)
+        scores = weight[:, None] * popularity  # popularity alone where there are no successors
         scores[row, successor - items.start] += (1 - alpha) * share
         return scores

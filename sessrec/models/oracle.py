@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from sessrec.batches import Window
 from sessrec.errors import SessRecError
+from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.base import SessionRecommender
 from sessrec.synthetic import SyntheticProcess
 
@@ -23,13 +25,23 @@ class Oracle(SessionRecommender):
     Args:
         process_items: Number of items of the process.
         process_seed: Seed of the process.
-        kwargs: Options that all models share, see `SessionRecommender`.
+        cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
+        tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
+            all) or median.
+        k: Items that predict gives a session.
     """
 
     process_index: Tensor
 
-    def __init__(self, process_items: int = 1000, process_seed: int = 42, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        process_items: int = 1000,
+        process_seed: int = 42,
+        cutoffs: Sequence[int] = CUTOFFS,
+        tie_mode: TieMode = "conservative",
+        k: int = 20,
+    ) -> None:
+        super().__init__(cutoffs, tie_mode, k)
         self.save_hyperparameters()
         self.process = SyntheticProcess(n_items=process_items, seed=process_seed)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sessrec.batches import Window
+from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.base import SessionRecommender
 
 
@@ -17,13 +19,18 @@ class Popularity(SessionRecommender):
     It learns by counting, in the first epoch; further epochs change nothing.
 
     Args:
-        kwargs: Options that all models share, see `SessionRecommender`.
+        cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
+        tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
+            all) or median.
+        k: Items that predict gives a session.
     """
 
     counts: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self, cutoffs: Sequence[int] = CUTOFFS, tie_mode: TieMode = "conservative", k: int = 20
+    ) -> None:
+        super().__init__(cutoffs, tie_mode, k)
         self.save_hyperparameters()
 
     def build(self) -> None:

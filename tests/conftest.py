@@ -1,0 +1,59 @@
+"""Small logs and models shared by the tests."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sessrec.sessions import Sessions
+from sessrec.vocabulary import Vocabulary
+
+torch.set_num_threads(1)  # the models of the tests are too small for two
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", module="lightning")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def make_sessions(sequences: list[list[int]]) -> Sessions:
+    """Sessions of item indices, named s0, s1, ..."""
+    lengths = [len(sequence) for sequence in sequences]
+    items = np.array([item for sequence in sequences for item in sequence], dtype=np.int32)
+    return Sessions(items, np.cumsum([0, *lengths]), [f"s{number}" for number in range(len(sequences))])
+
+
+def make_vocabulary(n_items: int) -> Vocabulary:
+    """Items i0, i1, ... with counts 1, 2, ..."""
+    return Vocabulary([f"i{number}" for number in range(n_items)], np.arange(1, n_items + 1))
+
+
+@pytest.fixture
+def write_log(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a click log from (session, item, time) rows and gives its path."""
+
+    def write(rows: list[tuple], name: str = "clicks.tsv", header: str = "SessionId\tItemId\tTime") -> Path:
+        file = tmp_path / name
+        lines = [header, *("\t".join(map(str, row)) for row in rows)]
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return file
+
+    return write
+
+
+def random_rows(n_sessions: int = 60, n_items: int = 12, seed: int = 0) -> list[tuple[str, str, int]]:
+    """Rows of a click log with a sequential structure: the next item is mostly the next number."""
+    generator = np.random.default_rng(seed)
+    rows, time = [], 1_600_000_000
+    for session in range(n_sessions):
+        item = int(generator.integers(n_items))
+        time += 1000
+        for position in range(int(generator.integers(2, 7))):
+            rows.append((f"u{session}", f"x{item}", time + 10 * position))
+            item = (item + 1) % n_items if generator.random() < 0.8 else int(generator.integers(n_items))
+    return rows

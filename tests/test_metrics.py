@@ -1,0 +1,108 @@
+"""Ranks and metrics against a sort in plain Python."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sessrec.errors import SessRecError
+from sessrec.metrics import MRR, NDCG, Recall, count_above_and_tied, ranking_metrics, target_rank
+
+
+def plain_rank(scores: list[float], target: int, mode: str) -> float:
+    """Rank by walking over the items."""
+    higher = [score for score in scores if score > scores[target]]
+    equal = [score for number, score in enumerate(scores) if score == scores[target] and number != target]
+    return 1 + len(higher) + {"standard": 0, "conservative": len(equal), "median": len(equal) / 2}[mode]
+
+
+@pytest.mark.parametrize("mode", ["standard", "conservative", "median"])
+@pytest.mark.parametrize("block_size", [1, 3, 50])
+def test_target_rank(mode: str, block_size: int) -> None:
+    generator = np.random.default_rng(0)
+    scores = generator.integers(-4, 4, size=(40, 20)).astype(np.float32)  # many ties
+    targets = generator.integers(0, 20, size=40)
+    ours = target_rank(torch.from_numpy(scores), torch.from_numpy(targets), mode, block_size)  # type: ignore[arg-type]
+    expected = [plain_rank(row.tolist(), target, mode) for row, target in zip(scores, targets, strict=True)]
+    assert ours.tolist() == expected
+
+
+@pytest.mark.parametrize("index", [0, 2, 4])
+def test_ties_in_three_modes(index: int) -> None:
+    scores, target = torch.tensor([[0.5, 0.9, 0.5, 0.1, 0.5]]), torch.tensor([index])
+    ranks = [target_rank(scores, target, mode).item() for mode in ("standard", "conservative", "median")]  # type: ignore[arg-type]
+    assert ranks == [2, 4, 3.0]
+
+
+def test_constant_scores_earn_nothing_by_default() -> None:
+    assert target_rank(torch.zeros(5, 5), torch.arange(5)).tolist() == [5] * 5
+
+
+@pytest.mark.parametrize("shift", [0.0, 1000.0])
+def test_negative_scores_and_a_shift_change_nothing(shift: float) -> None:
+    scores = torch.tensor([[-1.0, -2.0, -3.0, -4.0, -5.0]]) + shift
+    assert target_rank(scores, torch.tensor([0])).item() == 1
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_scores_that_are_not_finite_are_refused(bad: float) -> None:
+    scores = torch.zeros(2, 6)
+    scores[1, 4] = bad
+    with pytest.raises(SessRecError, match="not finite"):
+        target_rank(scores, torch.tensor([0, 1]), block_size=3)
+
+
+def test_own_column_is_not_counted_when_the_target_score_was_rounded_otherwise() -> None:
+    scores = torch.tensor([[1.0, 2.0, 3.0]])
+    for rounded in (1.9999, 2.0001):
+        above, tied = count_above_and_tied([scores], torch.tensor([[rounded]]), torch.tensor([1]))
+        assert (above.item(), tied.item()) == (1, 0)
+
+
+@pytest.mark.parametrize("cutoff", [1, 3, 20])
+def test_metrics(cutoff: int) -> None:
+    ranks = np.random.default_rng(1).integers(1, 30, size=200)
+    hits = [rank for rank in ranks.tolist() if rank <= cutoff]
+    expected = {
+        Recall: len(hits) / 200,
+        MRR: sum(1 / rank for rank in hits) / 200,
+        NDCG: sum(1 / math.log2(rank + 1) for rank in hits) / 200,
+    }
+    for metric_class, value in expected.items():
+        metric = metric_class(cutoff)
+        for part in np.array_split(ranks, 7):  # of unequal size: a mean of means would differ
+            metric.update(torch.from_numpy(part))
+        assert metric.compute().item() == pytest.approx(value, abs=1e-12)
+
+
+def test_known_ranks_and_cutoffs() -> None:
+    metrics = ranking_metrics([1, 5, 20])
+    metrics.update(torch.tensor([1, 3, 21]))
+    results = {name: round(value.item(), 4) for name, value in metrics.compute().items()}
+    assert [results[f"recall@{cutoff}"] for cutoff in (1, 5, 20)] == [0.3333, 0.6667, 0.6667]
+    assert [results[f"mrr@{cutoff}"] for cutoff in (1, 5, 20)] == [0.3333, 0.4444, 0.4444]
+
+
+def test_cutoffs_do_not_share_state_after_equal_first_batches() -> None:
+    metrics = ranking_metrics([1, 3])
+    metrics.update(torch.tensor([1]))  # both count a hit
+    metrics.update(torch.tensor([3]))
+    for _ in range(2):
+        results = metrics.compute()
+        assert (results["recall@1"].item(), results["recall@3"].item()) == (0.5, 1.0)
+
+
+def test_states_stay_small() -> None:
+    metric = Recall(20)
+    for _ in range(200):
+        metric.update(torch.ones(1000, dtype=torch.int64))
+    assert metric.total.numel() + metric.positions.numel() == 2
+    assert metric.compute().item() == 1.0
+
+
+def test_cutoff_below_one_is_refused() -> None:
+    with pytest.raises(SessRecError, match="at least 1"):
+        Recall(0)

@@ -1,0 +1,113 @@
+"""Splits at one time, the vocabulary of the training part, and the leakage report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_events import BASE, sequences
+
+from sessrec.errors import SessRecError
+from sessrec.events import read_events
+from sessrec.sessions import map_events
+from sessrec.split import leakage_report, split_events, split_time
+from sessrec.vocabulary import Vocabulary
+
+ROWS = [
+    ("early", "a", 10), ("early", "b", 20),
+    ("across", "a", 30), ("across", "b", 40), ("across", "c", 60),
+    ("short head", "a", 45), ("short head", "c", 55),
+    ("late", "b", 50), ("late", "z", 70), ("late", "a", 80),
+    ("repeated", "a", 90), ("repeated", "b", 95),
+]  # fmt: skip
+
+
+def test_cut_and_test_straddling(write_log: Callable[..., Path]) -> None:
+    events = read_events(write_log(ROWS))
+    train, test, counts = split_events(events, 50.0)
+    assert sequences(train) == {"early": ["a", "b"], "across": ["a", "b"], "short head": ["a"]}
+    assert sequences(test) == {"late": ["b", "z", "a"], "repeated": ["a", "b"]}
+    assert counts == {"straddling_sessions": 2, "dropped_events": 2}
+    assert leakage_report(train, test, 50.0) == {
+        "train_events_at_or_after_t": 0, "test_events_before_t": 0, "shared_sessions": 0,
+        "items_only_in_test": 1, "repeated_sessions": 1,
+    }  # fmt: skip
+    train, test, counts = split_events(events, 50.0, straddling="test")
+    assert sequences(train) == {"early": ["a", "b"]}
+    assert sequences(test)["across"] == ["a", "b", "c"]
+    assert counts == {"straddling_sessions": 2, "dropped_events": 0}
+    assert leakage_report(train, test, 50.0)["test_events_before_t"] == 3
+
+
+def test_leakage_report_counts_a_leak(write_log: Callable[..., Path]) -> None:
+    events = read_events(write_log(ROWS))
+    odd = events.session % 2 == 1  # a split by session that ignores time
+    report = leakage_report(events.select(odd), events.select(~odd), 50.0)
+    assert report["train_events_at_or_after_t"] > 0
+    assert leakage_report(events, events, 50.0)["shared_sessions"] == 5
+
+
+def test_split_times(write_log: Callable[..., Path]) -> None:
+    events = read_events(write_log(BASE))
+    assert split_time(events, ratio=0.25) == 1397040669  # the start of the session at position floor(0.75 * 4) = 3
+    assert split_time(events, ratio=0.5) == 1396954269
+    assert split_time(events, duration="1d") == 1397040729 - 86400 == 1396954329
+    assert split_time(events, duration=86400) == split_time(events, duration="24h") == 1396954329
+    assert split_time(events, start=1396954269) == split_time(events, start="2014-04-08T10:51:09Z") == 1396954269
+    assert split_time(events, start="1396954269") == 1396954269
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ratio": 1.5}, "test_ratio must be above 0 and below 1"),
+        ({"duration": "900d"}, "outside the log's times"),
+        ({"duration": "1 fortnight"}, "test_duration is '1 fortnight'"),
+        ({"start": 5}, "outside the log's times"),
+    ],
+)
+def test_impossible_splits(write_log: Callable[..., Path], options: dict, message: str) -> None:
+    with pytest.raises(SessRecError, match=message):
+        split_time(read_events(write_log(BASE)), **options)
+
+
+def test_no_times_no_duration(write_log: Callable[..., Path]) -> None:
+    events = read_events(write_log(BASE), time_column=None)
+    with pytest.raises(SessRecError, match="needs times"):
+        split_time(events, duration="1d")
+    train, test, _ = split_events(events, split_time(events, ratio=0.25))
+    assert list(sequences(test)) == ["4"]
+    assert list(sequences(train)) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("straddling", ["cut", "test"])
+def test_random_logs_never_leak(write_log: Callable[..., Path], seed: int, straddling: str) -> None:
+    generator = np.random.default_rng(seed)
+    rows = [(f"s{generator.integers(40)}", f"i{generator.integers(9)}", int(generator.integers(1000))) for _ in range(90)]
+    events = read_events(write_log(rows))
+    t = split_time(events, ratio=0.3)
+    train, test, counts = split_events(events, t, straddling)  # type: ignore[arg-type]
+    assert train.time.max(initial=0) < t
+    report = leakage_report(train, test, t)
+    assert report["train_events_at_or_after_t"] == report["shared_sessions"] == 0
+    assert len(train) + len(test) + counts["dropped_events"] == len(events)
+
+
+def test_unknown_items_go_before_pairs_are_formed(write_log: Callable[..., Path]) -> None:
+    rows = [("1", "A", 1), ("1", "?", 2), ("1", "B", 3), ("2", "?", 4), ("2", "A", 5), ("3", "B", 6), ("3", "A", 7)]
+    sessions, counts = map_events(read_events(write_log(rows)), Vocabulary(["B", "A"], np.array([1, 1])))
+    assert [sessions[number].tolist() for number in range(len(sessions))] == [[1, 0], [0, 1]]
+    assert sessions.session_ids == ["1", "3"]
+    assert counts == {"unknown_events": 2, "unknown_items": 1, "short_sessions": 1, "short_events": 1}
+
+
+def test_vocabulary_in_order_of_first_appearance() -> None:
+    vocabulary = Vocabulary.from_codes(np.array([2, 0, 2, 3]), ["a", "b", "c", "d"])
+    assert (vocabulary.item_ids, vocabulary.counts.tolist()) == (["c", "a", "d"], [2, 1, 1])
+    again = Vocabulary.from_state_dict(vocabulary.state_dict())
+    assert (again.item_ids, again.counts.tolist()) == (vocabulary.item_ids, vocabulary.counts.tolist())
+    with pytest.raises(ValueError, match="distinct"):
+        Vocabulary(["a", "a"], np.array([1, 1]))
