@@ -29,7 +29,7 @@ class Window(NamedTuple):
     targets: Tensor
     """Next item of the same session, int64, shape (steps, B)."""
     starts: Tensor
-    """True where the lane begins a session, so that its hidden state is zero before the step, bool, shape (steps, B)."""
+    """True where the lane begins a session, with a hidden state of zero, bool, shape (steps, B)."""
     live: Tensor
     """True where the lane holds a session, bool, shape (steps, B)."""
     widths: np.ndarray
@@ -67,7 +67,7 @@ def lane_schedule(n_pairs: np.ndarray, n_lanes: int) -> tuple[np.ndarray, np.nda
     Example:
         >>> lane, first_step = lane_schedule(np.array([3, 1, 2, 1, 2]), n_lanes=3)
         >>> lane.tolist(), first_step.tolist()
-        ([0, 1, 2, 1, 2], [0, 0, 0, 1, 2])
+        ([0, 1, 2, 1, 1], [0, 0, 0, 1, 2])
     """
     lane = np.zeros(len(n_pairs), dtype=np.int64)
     first_step = np.zeros(len(n_pairs), dtype=np.int64)
@@ -124,7 +124,7 @@ class LaneGrid:
 
 
 class SessionParallelLoader:
-    """The train loader: every (input, target) pair of every session once an epoch, in windows of session-parallel steps.
+    """The train loader: every (input, target) pair once an epoch, in windows of session-parallel steps.
 
     The number of windows is the same in every epoch, also when shuffling changes the number of steps.
 

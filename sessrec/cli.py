@@ -69,12 +69,15 @@ class SessRecCLI(LightningCLI):
         """Add what is neither trainer's, model's nor data's."""
         parser.add_argument(
             "--ckpt_path",
-            type=str | None,  # type: ignore[arg-type]
+            type=str | None,
             default=None,
             help="Checkpoint to start from: `best` or `last` of the run that the config names, or a file.",
         )
         parser.add_argument(
-            "--monitor", type=str, default="val/mrr@20", help="Validation metric that chooses the best checkpoint in a fit."
+            "--monitor",
+            type=str,
+            default="val/mrr@20",
+            help="Validation metric that chooses the best checkpoint in a fit.",
         )
         parser.add_argument("--output", type=str, default="predictions.tsv", help="File that predict writes.")
 
@@ -124,8 +127,10 @@ class SessRecCLI(LightningCLI):
                     print(f"nothing to do: the checkpoint {self.checkpoint} has {done} of {wanted} epochs")
                     return
             else:
-                self.model.on_load_checkpoint(content)  # the data need the model's items
+                self.model.on_load_checkpoint(content)
+                self.datamodule.vocabulary = self.model.vocabulary  # the model's items are what the data are mapped to
         model, data, ckpt_path = self.model, self.datamodule, self.checkpoint
+        data.setup(self.command)  # before the trainer, so that unusable input leaves nothing behind
         if self.command == "fit":
             self.trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True)
         elif self.command == "validate":
@@ -150,10 +155,20 @@ def run_command(command: str, args: list[str] | None = None) -> SessRecCLI:
     try:
         cli = SessRecCLI(command, args)
         cli.run()
-    except (SessRecError, MisconfigurationException) as error:
-        print(f"sessrec.{command}: error: {error}", file=sys.stderr)
+    except Exception as error:
+        fault = _users_fault(error)
+        if fault is None:
+            raise
+        print(f"sessrec.{command}: error: {fault}", file=sys.stderr)
         raise SystemExit(1) from error
     return cli
+
+
+def _users_fault(error: BaseException | None) -> BaseException | None:
+    """The fault that the user can mend behind an error, None where there is none; the parser wraps those of options."""
+    while error is not None and not isinstance(error, (SessRecError, MisconfigurationException)):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _version(logger: Any, config: Any) -> str:
@@ -203,4 +218,6 @@ def _quieten() -> None:
         ".*TreeSpec",
     ):
         warnings.filterwarnings("ignore", text)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )

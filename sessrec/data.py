@@ -23,8 +23,8 @@ class SessionDataModule(LightningDataModule):
     """A click log, cleaned, split in time and laid out for training and evaluation.
 
     Args:
-        path: Click log: a TSV or CSV file (plain, gzipped or zipped) or a Parquet file, or a list of such files. Without
-            one, 20,000 synthetic sessions over 1,000 items are generated (see sessrec.synthetic).
+        path: Click log: a TSV or CSV file (plain, gzipped or zipped) or a Parquet file, or a list of such files.
+            Without one, 20,000 synthetic sessions over 1,000 items are generated (see sessrec.synthetic).
         session_column: Column of the session id.
         item_column: Column of the item id.
         time_column: Column of the time: Unix time or ISO 8601 text. null where the log has none: then the order of rows
@@ -35,12 +35,12 @@ class SessionDataModule(LightningDataModule):
         min_session_length: Shorter sessions are dropped, at least 2.
         min_item_support: Items with fewer events are dropped.
         max_session_length: Longer sessions keep their first events only; null keeps all.
-        test_ratio: Share of the sessions that are the test part, the latest ones; 0 for no test part. Used where neither
-            test_duration nor test_start is given.
+        test_ratio: Share of the sessions that are the test part, the latest ones; 0 for no test part. Used where
+            neither test_duration nor test_start is given.
         test_duration: Length of the test part in time, such as 1d, 12h or seconds.
         test_start: Time at which the test part begins, in the log's own numbers or as ISO text.
-        val_ratio: Share of the training sessions that are the validation part, the latest ones; 0 or null for none: then
-            the whole training part is fitted and the last checkpoint kept. Used where val_duration is not given.
+        val_ratio: Share of the training sessions that are the validation part, the latest ones; 0 or null for none:
+            then the whole training part is fitted and the last checkpoint kept. Used where val_duration is not given.
         val_duration: Length of the validation part in time, such as 1d; 0 for no validation part.
         straddling: A session under way at the time of a split is cut there (its head trains, its tail is dropped), or
             goes to the later part as a whole (test).
@@ -75,11 +75,14 @@ class SessionDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.options: Any = self.hparams
         for option, least in (("min_session_length", 2), ("batch_size", 1), ("eval_batch_size", 1)):
-            if self.hparams[option] < least:
-                raise SessRecError(f"--data.{option} must be at least {least}, got {self.hparams[option]}")
+            if self.options[option] < least:
+                raise SessRecError(f"--data.{option} must be at least {least}, got {self.options[option]}")
         if max_session_length is not None and max_session_length < min_session_length:
-            raise SessRecError(f"--data.max_session_length {max_session_length} is below the minimum {min_session_length}")
+            raise SessRecError(
+                f"--data.max_session_length {max_session_length} is below the minimum {min_session_length}"
+            )
         if test_duration is not None and test_start is not None:
             raise SessRecError("give --data.test_duration or --data.test_start, not both")
         self.vocabulary: Vocabulary | None = None
@@ -100,7 +103,7 @@ class SessionDataModule(LightningDataModule):
         if stage == "predict":
             self._map("predict", events, min_length=1)
             return
-        events, dropped = clean_events(events, **{name: self.hparams[name] for name in _CLEANING})
+        events, dropped = clean_events(events, **{name: self.options[name] for name in _CLEANING})
         self.report.add("cleaned", {f"dropped_{rule}": count for rule, count in dropped.items()} | events.counts())
         train, val, test = self._split(events)
         if stage == "fit":
@@ -112,20 +115,20 @@ class SessionDataModule(LightningDataModule):
             self._map("test", test, required=stage == "test")
 
     def _read(self) -> Events:
-        h = self.hparams
+        h = self.options
         if h.path is None:
             source = "synthetic sessions (20,000 over 1,000 items; no --data.path)"
             events = events_from_frame(generate_synthetic_sessions())
         else:
             source = h.path if isinstance(h.path, str) else ", ".join(h.path)
             events = read_events(h.path, h.session_column, h.item_column, h.time_column, h.separator, h.time_unit)
-        self.report.add("read", {"source": source} | events.counts())
+        self.report.add("read", {"source": source, **events.counts()})
         self.report.add("read", {f"note_{number}": note for number, note in enumerate(events.notes, 1)})
         return events
 
     def _split(self, events: Events) -> tuple[Events, Events | None, Events | None]:
         """Cut off the test part and then the validation part; None where there is none."""
-        h = self.hparams
+        h = self.options
         test = val = None
         if h.test_ratio or h.test_duration is not None or h.test_start is not None:
             self._refuse_empty(events)
@@ -139,16 +142,17 @@ class SessionDataModule(LightningDataModule):
         return events, val, test
 
     def _cut(self, events: Events, t: float, part: str) -> tuple[Events, Events]:
-        earlier, later, counts = split_events(events, t, self.hparams.straddling)
-        earlier, dropped = clean_events(earlier, min_session_length=self.hparams.min_session_length)
+        earlier, later, counts = split_events(events, t, self.options.straddling)
+        earlier, dropped = clean_events(earlier, min_session_length=self.options.min_session_length)
         counts["events_of_short_heads"] = dropped["in_short_sessions"]
-        self.report.add(f"{part} cut", {"t": time_text(t)} | counts | leakage_report(earlier, later, t))
+        self.report.add(f"{part} cut", {"t": time_text(t), **counts, **leakage_report(earlier, later, t)})
         return earlier, later
 
     def _refuse_empty(self, events: Events) -> None:
         if len(events) == 0:
             raise SessRecError(
-                f"no session of {self.hparams.min_session_length} or more events is left to train on:\n{self.report}"
+                f"{self.report.sections['read']['sessions']} sessions read, 0 left to train on: no session of "
+                f"{self.options.min_session_length} or more events stays after cleaning and splitting"
             )
 
     def _map(self, part: str, events: Events, min_length: int = 2, required: bool = True) -> None:
@@ -162,8 +166,8 @@ class SessionDataModule(LightningDataModule):
         self.report.add(part, figures | {"items": len(np.unique(sessions.items))} | counts)
         if not len(sessions) and required:
             raise SessRecError(
-                f"the {part} part has no usable session: {events.counts()['sessions']} sessions with {len(events)} events "
-                f"were read, {counts['unknown_events']} of the events are of items unknown to the model"
+                f"the {part} part has no usable session: {events.counts()['sessions']} sessions and {len(events)} "
+                f"events were read, {counts['unknown_events']} of the events are of items unknown to the model"
             )
         if len(sessions):
             self.sessions[part] = sessions
@@ -171,14 +175,14 @@ class SessionDataModule(LightningDataModule):
     @property
     def has_validation(self) -> bool:
         """Whether the options ask for a validation part."""
-        duration = self.hparams.val_duration
+        duration = self.options.val_duration
         if duration is not None:
             return parse_duration(duration, "--data.val_duration") > 0
-        return bool(self.hparams.val_ratio)
+        return bool(self.options.val_ratio)
 
     def train_dataloader(self) -> SessionParallelLoader:
         """Session-parallel windows over the train part."""
-        h = self.hparams
+        h = self.options
         return SessionParallelLoader(
             self.sessions["train"], h.batch_size, h.steps_per_window, h.shuffle, seed=self.seed % 2**32
         )
@@ -198,7 +202,7 @@ class SessionDataModule(LightningDataModule):
     def _evaluation_loader(self, part: str) -> EvaluationLoader:
         if part not in self.sessions:
             raise SessRecError(f"there is no {part} part: give --data.{part}_ratio or --data.{part}_duration")
-        return EvaluationLoader(self.sessions[part], self.hparams.eval_batch_size)
+        return EvaluationLoader(self.sessions[part], self.options.eval_batch_size)
 
     def state_dict(self) -> dict[str, Any]:
         """The seed of the shuffled session orders."""

@@ -1,6 +1,7 @@
 """Read a click log: one or several files of TSV, CSV or Parquet, plain, gzipped or zipped.
 
-Ids stay text, byte for byte. Times become Unix seconds, UTC. Rows that cannot be used are counted, never lost in silence.
+Ids stay text, byte for byte. Times become Unix seconds, UTC. Rows that cannot be used are
+counted, never lost in silence.
 """
 
 from __future__ import annotations
@@ -144,7 +145,8 @@ def clean_events(
 ) -> tuple[Events, dict[str, int]]:
     """Drop what a protocol wants out of the log, and count it.
 
-    Repeats go first and long sessions are cut next; then short sessions and rare items go in turn until nothing changes.
+    Repeats go first and long sessions are cut next; then short sessions and rare items go in turn until
+    nothing changes.
 
     Args:
         events: Events in session order.
@@ -229,7 +231,9 @@ def _read_file(file: Path, columns: dict[str, str], separator: str | None) -> tu
         table = _read_parquet(file, columns) if magic == b"PAR1" else _read_text(file, magic, columns, separator)
     except (pa.ArrowInvalid, EOFError, OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
         cause = " ".join(str(error).split())[:300]
-        raise SessRecError(f"cannot read {file}: {cause}; the file is damaged, cut short or of another format") from error
+        raise SessRecError(
+            f"cannot read {file}: {cause}; the file is damaged, cut short or of another format"
+        ) from error
     missing = [pc.or_(pc.is_null(column), _is_blank(column)) for column in table.columns]
     notes = []
     incomplete = missing[0]
@@ -260,7 +264,9 @@ def _read_text(file: Path, magic: bytes, columns: dict[str, str], separator: str
     parse = pa.csv.ParseOptions(delimiter=separator)
     text = pa.dictionary(pa.int32(), pa.string())
     types = {name: pa.string() if role == "time" else text for role, name in columns.items()}
-    convert = pa.csv.ConvertOptions(include_columns=list(columns.values()), column_types=types, strings_can_be_null=False)
+    convert = pa.csv.ConvertOptions(
+        include_columns=list(columns.values()), column_types=types, strings_can_be_null=False
+    )
 
     def read(use_threads: bool) -> pa.Table:
         options = pa.csv.ReadOptions(column_names=names, skip_rows=1, use_threads=use_threads)
@@ -318,7 +324,7 @@ def _read_parquet(file: Path, columns: dict[str, str]) -> pa.Table:
             kind = kind.value_type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)):
             raise SessRecError(f"{file}: column {columns[role]} is of type {kind}; ids must be text or whole numbers")
-        table = table.set_column(table.column_names.index(role), role, table[role].cast(pa.string()).dictionary_encode())
+        table = table.set_column(
+            table.column_names.index(role), role, table[role].cast(pa.string()).dictionary_encode()
+        )
     return table
-
-

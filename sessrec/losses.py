@@ -1,9 +1,9 @@
 """Losses of a session-parallel step, as pure functions on logits.
 
-Every function takes the logits of the step's candidates, shape (B, C): row i is lane i, and candidate i is its target; the
-other candidates are its negatives (the other lanes' targets, then the sampled items). Every function returns one loss a
-lane, shape (B,). ``excluded`` (bool, shape (B, C)) names candidates that are no negatives of a lane, such as copies of its
-target; the target's own column never is one.
+Every function takes the logits of the step's candidates, shape (B, C): row i is lane i, and candidate i is its target;
+the other candidates are its negatives (the other lanes' targets, then the sampled items). Every function returns one
+loss a lane, shape (B,). ``excluded`` (bool, shape (B, C)) names candidates that are no negatives of a lane, such as
+copies of its target; the target's own column never is one.
 
 References:
     Hidasi et al., "Session-based Recommendations with Recurrent Neural Networks", ICLR 2016: BPR, TOP1.
@@ -38,9 +38,7 @@ def cross_entropy(logits: Tensor, excluded: Tensor | None = None) -> Tensor:
     return logits.logsumexp(dim=1) - logits.diagonal()
 
 
-def bpr_max(
-    logits: Tensor, bpreg: float = 1.0, elu_param: float = 0.5, excluded: Tensor | None = None
-) -> Tensor:
+def bpr_max(logits: Tensor, bpreg: float = 1.0, elu_param: float = 0.5, excluded: Tensor | None = None) -> Tensor:
     r"""BPR-max: push the target above the negatives, each negative weighed by its softmax share.
 
     With :math:`r` the ELU of the logits and :math:`s_j` the softmax of the negatives' :math:`r_j`, the loss is
@@ -61,7 +59,7 @@ def bpr_max(
     Example:
         >>> logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 3.0]])
         >>> bpr_max(logits, bpreg=0.0, elu_param=0.0).mean()
-        tensor(0.2261)
+        tensor(0.2260)
     """
     scores = F.elu(logits, elu_param) if elu_param > 0 else logits
     target_score = scores.diagonal()[:, None]  # (B, 1)
@@ -121,10 +119,12 @@ def _is_no_negative(logits: Tensor, excluded: Tensor | None) -> Tensor:
 
 
 def _log_softmax_weight(scores: Tensor, excluded: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Log of each negative's softmax share, -1e30 where there is none, (B, C); and which lanes have a negative, (B,)."""
+    """Log of each negative's softmax share, (B, C), -1e30 elsewhere; and which lanes have a negative, (B,)."""
     no_negative = _is_no_negative(scores, excluded)
     # a large finite number and not -inf: a lane without negatives must give no NaN in the gradient
-    return scores.masked_fill(no_negative, -1e30).log_softmax(dim=1).masked_fill(no_negative, -1e30), ~no_negative.all(1)
+    return scores.masked_fill(no_negative, -1e30).log_softmax(dim=1).masked_fill(no_negative, -1e30), ~no_negative.all(
+        1
+    )
 
 
 def _mean_over_negatives(terms: Tensor, excluded: Tensor | None) -> Tensor:

@@ -20,9 +20,7 @@ TieMode = Literal["conservative", "standard", "median"]
 CUTOFFS = (1, 5, 10, 20)
 
 
-def target_rank(
-    scores: Tensor, target: Tensor, tie_mode: TieMode = "conservative", block_size: int = 8192
-) -> Tensor:
+def target_rank(scores: Tensor, target: Tensor, tie_mode: TieMode = "conservative", block_size: int = 8192) -> Tensor:
     """Rank of each target among all items, counting from 1.
 
     Args:
@@ -127,8 +125,8 @@ class Recall(_MeanOverPositions):
     r"""Recall@K of the next item: the share of positions whose target ranks at most K.
 
     ``update`` takes the rank of each target from 1, int64 or float, shape (P,); ``compute`` gives a scalar in [0, 1].
-    With one target a position this is also the hit rate. Every position weighs the same, so long sessions weigh more than
-    short ones, as in the GRU4Rec papers.
+    With one target a position this is also the hit rate. Every position weighs the same, so long sessions weigh more
+    than short ones, as in the GRU4Rec papers.
 
     Args:
         cutoff: Length K of the recommendation list, at least 1; it may exceed the catalogue.
@@ -212,5 +210,5 @@ def ranking_metrics(cutoffs: Sequence[int] = CUTOFFS, prefix: str = "") -> Metri
     metrics: dict[str, Metric] = {}
     for cutoff in cutoffs:
         metrics |= {f"recall@{cutoff}": Recall(cutoff), f"mrr@{cutoff}": MRR(cutoff), f"ndcg@{cutoff}": NDCG(cutoff)}
-    # compute groups would merge metrics whose states are equal after the first batch, Recall@1 with Recall@5 for example
+    # compute groups would merge metrics whose states are equal after the first batch, such as Recall@1 and Recall@5
     return MetricCollection(dict(metrics), prefix=prefix, compute_groups=False)

@@ -15,9 +15,9 @@ class AdagradMomentum(Optimizer):
 
     With gradient :math:`g`, for each weight: :math:`a \mathrel{+}= g^2`,
     :math:`v = \mu v - \eta\, g / \sqrt{a + \epsilon}`, :math:`p \mathrel{+}= v`. Accumulator and momentum start at 0. A
-    parameter whose gradient is sparse (rows of an embedding table) is updated in the gradient's rows only; the other rows
-    keep weight, accumulator and momentum. ``torch.optim.Adagrad`` is another method: its epsilon stands outside the root,
-    and it has no momentum.
+    parameter whose gradient is sparse (rows of an embedding table) is updated in the gradient's rows only; the other
+    rows keep weight, accumulator and momentum. ``torch.optim.Adagrad`` is another method: its epsilon stands outside
+    the root, and it has no momentum.
 
     Args:
         params: Parameters or parameter groups.
@@ -35,7 +35,7 @@ class AdagradMomentum(Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "eps": eps})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient.
 
         Args:

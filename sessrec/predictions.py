@@ -52,7 +52,8 @@ class PredictionWriter(BasePredictionWriter):
         dataloader_idx: int,
     ) -> None:
         """Write one batch."""
-        assert isinstance(prediction, TopItems) and isinstance(pl_module, SessionRecommender)
+        assert isinstance(prediction, TopItems)
+        assert isinstance(pl_module, SessionRecommender)
         assert self._stream is not None
         item_ids = pl_module.known_items.item_ids
         session_ids = trainer.datamodule.sessions["predict"].session_ids  # type: ignore[attr-defined]

@@ -87,7 +87,7 @@ class RunRecord(Callback):
         """Log the hyper-parameters with the final metrics, and print the results."""
         assert isinstance(pl_module, SessionRecommender)
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger) and not trainer.fast_dev_run:
+            if isinstance(logger, TensorBoardLogger):
                 final = {f"final/{name}": value for name, value in pl_module.results.items()}
                 logger.log_hyperparams(dict(pl_module.hparams), final or {"final/epochs": trainer.current_epoch})
                 logger.save()

@@ -41,9 +41,7 @@ class Sessions:
         return len(self.items) - len(self)
 
 
-def map_events(
-    events: Events, vocabulary: Vocabulary, min_length: int = 2
-) -> tuple[Sessions, dict[str, int]]:
+def map_events(events: Events, vocabulary: Vocabulary, min_length: int = 2) -> tuple[Sessions, dict[str, int]]:
     """Turn events into sessions of item indices, without the items that the vocabulary lacks.
 
     Unknown items go first and the pairs are formed afterwards: A ? B gives the pair A B.

@@ -1,7 +1,8 @@
 """Split a click log at one global time, and prove that nothing leaks across it.
 
 References:
-    Hidasi and Czapp, "Widespread Flaws in Offline Evaluation of Recommender Systems", RecSys 2023, on time-based splits.
+    Hidasi and Czapp, "Widespread Flaws in Offline Evaluation of Recommender Systems", RecSys 2023,
+    on time-based splits.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ def split_time(
         option, value = f"--data.{name}_start", start
     elif duration is not None:
         if not events.has_times:
-            raise SessRecError(f"--data.{name}_duration needs times; with --data.time_column null use --data.{name}_ratio")
+            raise SessRecError(
+                f"--data.{name}_duration needs times; with --data.time_column null use --data.{name}_ratio"
+            )
         t = float(last) - parse_duration(duration, f"--data.{name}_duration")
         option, value = f"--data.{name}_duration", duration
     else:
@@ -70,8 +73,8 @@ def split_events(events: Events, t: float, straddling: Straddling = "cut") -> tu
     Args:
         events: Events in session order.
         t: The time at which the later part begins.
-        straddling: What becomes of a session that is under way at t: ``cut`` keeps its head in the earlier part and drops
-            its tail, ``test`` puts all of it into the later part.
+        straddling: What becomes of a session that is under way at t: ``cut`` keeps its head in the earlier part and
+            drops its tail, ``test`` puts all of it into the later part.
 
     Returns:
         The earlier and the later events, and the counts ``straddling_sessions`` and ``dropped_events``.

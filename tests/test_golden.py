@@ -41,7 +41,9 @@ class Case:
         index = np.array([item_ids.index(item_id) for item_id in events.item_ids])
         vocabulary = Vocabulary(item_ids, np.bincount(index[events.item]))
         self.sessions: Sessions = map_events(events, vocabulary)[0]
-        options = {key: float(meta[key]) for key in ("momentum", "sample_alpha", "logq", "bpreg", "elu_param") if key in meta}
+        options = {
+            key: float(meta[key]) for key in ("momentum", "sample_alpha", "logq", "bpreg", "elu_param") if key in meta
+        }
         self.model = GRU4Rec(
             layers=[int(size) for size in meta["layers"].split("/")],
             loss=meta["loss"],

@@ -42,7 +42,9 @@ def numpy_loss(name: str, logits: np.ndarray, bpreg: float, elu_param: float, ex
     return per_lane
 
 
-def loss_of(name: str, logits: torch.Tensor, bpreg: float, elu_param: float, excluded: torch.Tensor | None) -> torch.Tensor:
+def loss_of(
+    name: str, logits: torch.Tensor, bpreg: float, elu_param: float, excluded: torch.Tensor | None
+) -> torch.Tensor:
     if name == "bpr_max":
         return losses.bpr_max(logits, bpreg, elu_param, excluded)
     function: Callable[..., torch.Tensor] = getattr(losses, name)

@@ -20,7 +20,9 @@ from sessrec.synthetic import SyntheticProcess, generate_synthetic_sessions
 MODELS = {
     "gru4rec": lambda: GRU4Rec(layers=[16], n_sample=8, dropout_p_hidden=0.1),
     "gru4rec two layers": lambda: GRU4Rec(layers=[12, 8], n_sample=8, loss="bpr-max", momentum=0.3),
-    "gru4rec separate": lambda: GRU4Rec(layers=[16], n_sample=8, constrained_embedding=False, embedding=6, loss="top1-max"),
+    "gru4rec separate": lambda: GRU4Rec(
+        layers=[16], n_sample=8, constrained_embedding=False, embedding=6, loss="top1-max"
+    ),
     "gru4rec one-hot": lambda: GRU4Rec(layers=[16], n_sample=8, constrained_embedding=False, loss="bpr"),
     "popularity": Popularity,
     "markov": lambda: Markov(alpha=0.3),
@@ -36,7 +38,12 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trainer(folder: Path, **options) -> Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+    }
     return Trainer(accelerator="cpu", default_root_dir=folder, **(quiet | {"max_epochs": 2} | options))
 
 

@@ -86,7 +86,9 @@ def test_no_times_no_duration(write_log: Callable[..., Path]) -> None:
 @pytest.mark.parametrize("straddling", ["cut", "test"])
 def test_random_logs_never_leak(write_log: Callable[..., Path], seed: int, straddling: str) -> None:
     generator = np.random.default_rng(seed)
-    rows = [(f"s{generator.integers(40)}", f"i{generator.integers(9)}", int(generator.integers(1000))) for _ in range(90)]
+    rows = [
+        (f"s{generator.integers(40)}", f"i{generator.integers(9)}", int(generator.integers(1000))) for _ in range(90)
+    ]
     events = read_events(write_log(rows))
     t = split_time(events, ratio=0.3)
     train, test, counts = split_events(events, t, straddling)  # type: ignore[arg-type]

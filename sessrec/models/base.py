@@ -37,8 +37,8 @@ class SessionRecommender(LightningModule):
     """A model that ranks all items as the next one of a session.
 
     A model has to offer three methods: `build` makes what depends on the vocabulary, `encode` turns sessions into one
-    query a position, `score` scores items for queries. It takes the vocabulary from the data when it is fitted, keeps it
-    in its checkpoint, and needs no data afterwards.
+    query a position, `score` scores items for queries. It takes the vocabulary from the data when it is fitted, keeps
+    it in its checkpoint, and needs no data afterwards.
 
     Args:
         cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
@@ -47,9 +47,7 @@ class SessionRecommender(LightningModule):
         k: Items that `predict` gives a session.
     """
 
-    def __init__(
-        self, cutoffs: Sequence[int] = CUTOFFS, tie_mode: TieMode = "conservative", k: int = 20
-    ) -> None:
+    def __init__(self, cutoffs: Sequence[int] = CUTOFFS, tie_mode: TieMode = "conservative", k: int = 20) -> None:
         super().__init__()
         if k < 1:
             raise SessRecError(f"--model.k must be at least 1, got {k}")
@@ -63,7 +61,7 @@ class SessionRecommender(LightningModule):
         self.test_metrics = ranking_metrics(cutoffs, prefix="test/")
         self._positions = {"seen": 0, "tied": 0}
 
-    # -- what a model offers --------------------------------------------------------------------------------------------
+    # -- what a model offers -----------------------------------------------------------------------------------------
 
     def build(self) -> None:
         """Create the parameters and buffers whose size depends on the vocabulary."""
@@ -115,7 +113,7 @@ class SessionRecommender(LightningModule):
     def finish_counting(self) -> None:
         """Turn the counts into what `score` needs, after the last window."""
 
-    # -- vocabulary and checkpoint ---------------------------------------------------------------------------------------
+    # -- vocabulary and checkpoint -----------------------------------------------------------------------------------
 
     @property
     def n_items(self) -> int:
@@ -189,7 +187,7 @@ class SessionRecommender(LightningModule):
         if self.seed is None:
             self.seed = torch.initial_seed()
 
-    # -- training by counting ------------------------------------------------------------------------------------------
+    # -- training by counting ----------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
         """No optimiser: the model counts."""
@@ -212,11 +210,11 @@ class SessionRecommender(LightningModule):
             self.to(device)
 
     def on_train_epoch_end(self) -> None:
-        """Make the counts ready to rank with, where no validation did, and end the fit: all there is has been counted."""
+        """Make the counts ready where no validation did, and end the fit: all there is has been counted."""
         self.finish_counting()
         self.trainer.should_stop = True
 
-    # -- evaluation ------------------------------------------------------------------------------------------------------
+    # -- evaluation --------------------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
         """Start counting afresh, with the training's counts so far."""
@@ -311,7 +309,7 @@ class SessionRecommender(LightningModule):
                 category=UserWarning,
             )
 
-    # -- recommendation --------------------------------------------------------------------------------------------------
+    # -- recommendation ----------------------------------------------------------------------------------------------
 
     def predict_step(self, batch: EvaluationBatch, batch_idx: int) -> TopItems:
         """The best next items after the last event of each session."""
@@ -347,18 +345,19 @@ class SessionRecommender(LightningModule):
         """Recommend the next item of one session.
 
         Args:
-            item_ids: Item ids of the session so far, oldest first. Ids unknown to the model are left out with a warning;
-                a session without any known item gets the items most frequent in training, scored by their counts.
+            item_ids: Item ids of the session so far, oldest first. Ids unknown to the model are left out with a
+                warning; a session without any known item gets the items most frequent in training, scored by their
+                counts.
             k: Number of recommendations; a smaller catalogue gives fewer.
 
         Returns:
             Item ids with their scores, best first.
         """
         vocabulary = self.known_items
-        items = vocabulary.index_of(item_ids)
-        if (unknown := int((items < 0).sum())) > 0:
-            rank_zero_warn(f"{unknown} of {len(items)} items of the session are unknown to the model", stacklevel=2)
-        items = torch.from_numpy(items[items >= 0]).to(self.device)
+        index = vocabulary.index_of(item_ids)
+        if (unknown := int((index < 0).sum())) > 0:
+            rank_zero_warn(f"{unknown} of {len(index)} items of the session are unknown to the model", stacklevel=2)
+        items = torch.from_numpy(index[index >= 0]).to(self.device)
         was_training = self.training
         self.eval()
         if len(items):

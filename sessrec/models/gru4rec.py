@@ -63,6 +63,8 @@ class GRU4Rec(SessionRecommender):
         SessRecError: If the options contradict each other.
     """
 
+    log_counts: Tensor
+
     def __init__(
         self,
         layers: list[int] | None = None,
@@ -86,15 +88,16 @@ class GRU4Rec(SessionRecommender):
     ) -> None:
         super().__init__(cutoffs, tie_mode, k)
         self.save_hyperparameters()
+        self.options: Any = self.hparams
         self.layers = [100] if layers is None else list(layers)
-        _check_options(self.hparams, self.layers)
+        _check_options(self.options, self.layers)
         self.loss_name = loss
         self._hidden: list[Tensor] = []
         self._last_time = 0.0
 
     def build(self) -> None:
         """Create the embeddings, the layers and the negative sampler."""
-        h = self.hparams
+        h = self.options
         last = self.layers[-1]
         self.output_embedding = nn.Parameter(torch.empty(self.n_items, last))
         self.output_bias = nn.Parameter(torch.zeros(self.n_items, 1))
@@ -117,14 +120,14 @@ class GRU4Rec(SessionRecommender):
 
     def configure_optimizers(self) -> Optimizer:
         """Adagrad with momentum on all parameters."""
-        return AdagradMomentum(self.parameters(), lr=self.hparams.learning_rate, momentum=self.hparams.momentum)
+        return AdagradMomentum(self.parameters(), lr=self.options.learning_rate, momentum=self.options.momentum)
 
-    # -- training --------------------------------------------------------------------------------------------------------
+    # -- training ----------------------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
         """Let the options of this fit win over those in a resumed checkpoint's optimiser."""
         for group in self._raw_optimizer().param_groups:
-            group.update(lr=self.hparams.learning_rate, momentum=self.hparams.momentum)
+            group.update(lr=self.options.learning_rate, momentum=self.options.momentum)
 
     def on_train_epoch_start(self) -> None:
         """Begin every lane afresh."""
@@ -141,7 +144,7 @@ class GRU4Rec(SessionRecommender):
         if not np.isfinite(mean_loss):
             raise SessRecError(
                 f"the training loss is {mean_loss} at step {self.global_step}: the fit has diverged; try a lower "
-                f"--model.learning_rate than {self.hparams.learning_rate}"
+                f"--model.learning_rate than {self.options.learning_rate}"
             )
         now = time.perf_counter()
         speed, self._last_time = window.n_events / (now - self._last_time), now
@@ -153,7 +156,7 @@ class GRU4Rec(SessionRecommender):
             "train/events_per_second": speed,
             "train/learning_rate": self._raw_optimizer().param_groups[0]["lr"],
         }
-        interval = self.trainer.log_every_n_steps
+        interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if interval and self.global_step // interval > (self.global_step - len(window.widths)) // interval:
             for logger in self.loggers:
                 logger.log_metrics(figures, step=self.global_step)
@@ -172,7 +175,7 @@ class GRU4Rec(SessionRecommender):
         n_steps, n_lanes = window.inputs.shape
         if not self._hidden:
             self._hidden = [torch.zeros(n_lanes, size, device=self.device) for size in self.layers]
-        negatives = self.sampler.sample((n_steps, self.hparams.n_sample), generator)
+        negatives = self.sampler.sample((n_steps, self.options.n_sample), generator)
         masks = self._dropout_masks(n_steps, n_lanes, generator)
         total = torch.zeros((), device=self.device)
         for step, width in enumerate(window.widths.tolist()):
@@ -182,12 +185,12 @@ class GRU4Rec(SessionRecommender):
             step_masks = [None if mask is None else mask[step, live] for mask in masks]
             inputs, targets = window.inputs[step, live], window.targets[step, live]
             loss, hidden = self.step_loss(inputs, targets, negatives[step], hidden, step_masks)
-            if width + self.hparams.n_sample > 1:
-                optimizer.zero_grad()
+            optimizer.zero_grad()
+            if width + self.options.n_sample > 1:
                 (loss / n_lanes).backward()  # the nominal batch size, also when fewer lanes are live
-                optimizer.step()
             elif self.loss_name != "cross-entropy":
                 rank_zero_warn("steps of a single lane are skipped: without --model.n_sample they have no negatives")
+            optimizer.step()  # changes nothing where there are no gradients, but the step counts
             for state, new in zip(self._hidden, hidden, strict=True):
                 state[live] = new.detach()
             total += loss.detach()
@@ -214,7 +217,7 @@ class GRU4Rec(SessionRecommender):
             Sum of the loss over the live lanes, scalar, and the new states.
         """
         candidates = torch.cat([targets, negatives])  # (C,)
-        if self.hparams.constrained_embedding:  # one lookup, so one gradient of the shared table
+        if self.options.constrained_embedding:  # one lookup, so one gradient of the shared table
             rows = F.embedding(torch.cat([candidates, inputs]), self.output_embedding, sparse=True)
             output_rows, layer_input = rows.split([len(candidates), len(inputs)])
         else:
@@ -237,7 +240,7 @@ class GRU4Rec(SessionRecommender):
 
     def _loss(self, logits: Tensor, candidates: Tensor, n_live: int) -> Tensor:
         """Loss of each live lane, shape (V,), from logits (V, C)."""
-        h = self.hparams
+        h = self.options
         excluded = None
         if h.exclude_target_copies:
             excluded = (candidates[:n_live, None] == candidates).fill_diagonal_(False)
@@ -252,19 +255,22 @@ class GRU4Rec(SessionRecommender):
     def _log_q(self, candidates: Tensor, n_live: int) -> Tensor:
         """Log of how often each candidate is met: targets by popularity, samples by popularity^alpha, shape (C,)."""
         log_q = self.log_counts[candidates]
-        log_q[n_live:] *= self.hparams.sample_alpha
-        if self.hparams.logq_mode == "textbook":  # counts become expected numbers of draws
+        log_q[n_live:] *= self.options.sample_alpha
+        if self.options.logq_mode == "textbook":  # counts become expected numbers of draws
             counts = torch.from_numpy(self.known_items.counts).double()
             log_q[:n_live] += np.log(n_live) - counts.sum().log().item()
-            if self.hparams.n_sample:
-                log_q[n_live:] += np.log(self.hparams.n_sample) - self.sampler.cumulative[-1].log().item()
+            if self.options.n_sample:
+                log_q[n_live:] += np.log(self.options.n_sample) - self.sampler.cumulative[-1].log().item()
         return log_q
 
     def _dropout_masks(self, n_steps: int, n_lanes: int, generator: torch.Generator) -> list[Tensor | None]:
         """Masks for a window, each (steps, B, size) or None: for the inputs, then for every layer's output."""
-        h = self.hparams
+        h = self.options
         input_size = self.input_embedding.shape[1] if not h.constrained_embedding else self.layers[-1]
-        sizes_and_probabilities = [(input_size, h.dropout_p_embed), *((size, h.dropout_p_hidden) for size in self.layers)]
+        sizes_and_probabilities = [
+            (input_size, h.dropout_p_embed),
+            *((size, h.dropout_p_hidden) for size in self.layers),
+        ]
         masks: list[Tensor | None] = []
         for size, probability in sizes_and_probabilities:
             mask = None
@@ -275,7 +281,7 @@ class GRU4Rec(SessionRecommender):
         return masks
 
     def _window_generator(self, window_number: int) -> torch.Generator:
-        """A generator that follows from the seed, the epoch and the window alone, so that a resumed fit draws the same."""
+        """A generator that follows from seed, epoch and window alone, so that a resumed fit draws the same."""
         entropy = np.random.SeedSequence([self.seed or 0, self.current_epoch, window_number])
         return torch.Generator(self.device).manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
 
@@ -284,7 +290,7 @@ class GRU4Rec(SessionRecommender):
         assert isinstance(optimizer, Optimizer)
         return optimizer
 
-    # -- inference -------------------------------------------------------------------------------------------------------
+    # -- inference ---------------------------------------------------------------------------------------------------
 
     def encode(self, items: Tensor) -> Tensor:
         """Last layer's hidden state after each event.
@@ -295,7 +301,7 @@ class GRU4Rec(SessionRecommender):
         Returns:
             Queries, float32, shape (S, L, H).
         """
-        table = self.output_embedding if self.hparams.constrained_embedding else self.input_embedding
+        table = self.output_embedding if self.options.constrained_embedding else self.input_embedding
         hidden = [table.new_zeros(len(items), size) for size in self.layers]
         no_masks: list[Tensor | None] = [None] * (1 + len(self.layers))
         queries = []
@@ -314,22 +320,22 @@ class GRU4Rec(SessionRecommender):
 
 
 def _check_options(options: Any, layers: list[int]) -> None:
-    def refuse(option: str, value: Any, wanted: str) -> None:
-        raise SessRecError(f"--model.{option} is {value!r} but must be {wanted}")
-
+    """Refuse options out of their range or at odds with each other."""
+    shared_table_alone = not (options.constrained_embedding and options.embedding)
+    rules = {
+        "embedding": (
+            options.embedding >= 0 and shared_table_alone,
+            "at least 0, and 0 with --model.constrained_embedding true",
+        ),
+        "dropout_p_embed": (0 <= options.dropout_p_embed < 1, "at least 0 and below 1"),
+        "dropout_p_hidden": (0 <= options.dropout_p_hidden < 1, "at least 0 and below 1"),
+        "learning_rate": (options.learning_rate > 0, "above 0"),
+        "momentum": (0 <= options.momentum < 1, "at least 0 and below 1"),
+        "logq": (0 <= options.logq <= 1, "from 0 to 1"),
+        **{name: (options[name] >= 0, "at least 0") for name in ("n_sample", "sample_alpha", "bpreg", "elu_param")},
+    }
     if not layers or min(layers) < 1:
-        refuse("layers", layers, "a list of at least one positive number of units")
-    if options.embedding < 0 or (options.constrained_embedding and options.embedding):
-        refuse("embedding", options.embedding, "0 with --model.constrained_embedding true, and never negative")
-    for name in ("dropout_p_embed", "dropout_p_hidden"):
-        if not 0 <= options[name] < 1:
-            refuse(name, options[name], "at least 0 and below 1")
-    if not 0 <= options.logq <= 1:
-        refuse("logq", options.logq, "between 0 and 1")
-    if options.learning_rate <= 0:
-        refuse("learning_rate", options.learning_rate, "above 0")
-    if not 0 <= options.momentum < 1:
-        refuse("momentum", options.momentum, "at least 0 and below 1")
-    for name in ("n_sample", "sample_alpha", "bpreg", "elu_param"):
-        if options[name] < 0:
-            refuse(name, options[name], "at least 0")
+        raise SessRecError(f"--model.layers is {layers} but must be a list of at least one positive number of units")
+    for name, (holds, wanted) in rules.items():
+        if not holds:
+            raise SessRecError(f"--model.{name} is {options[name]!r} but must be {wanted}")

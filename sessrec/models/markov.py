@@ -20,10 +20,10 @@ _MAX_PENDING = 4_000_000  # transitions kept before they are summed up
 class Markov(SessionRecommender):
     """Ranks items by how often they followed the session's last item.
 
-    With a the last item, item b scores (1 - alpha) count(a, b) / max_b count(a, b) + alpha count(b) / max_b count(b); an
-    item a without successors leaves the ranking to popularity. With alpha 0, popularity breaks the ties: items that never
-    followed a come after those that did, the popular first. It learns by counting, in the first epoch; further epochs
-    change nothing.
+    With a the last item, item b scores (1 - alpha) count(a, b) / max_b count(a, b) + alpha count(b) / max_b count(b);
+    an item a without successors leaves the ranking to popularity. With alpha 0, popularity breaks the ties: items that
+    never followed a come after those that did, the popular first. It learns by counting, in the first epoch; further
+    epochs change nothing.
 
     Args:
         alpha: Share of popularity in the score, in [0, 1].
@@ -112,7 +112,9 @@ class Markov(SessionRecommender):
         last = queries[:, 0]
         start, n_successors = self.offsets[last], self.offsets[last + 1] - self.offsets[last]
         row = torch.repeat_interleave(n_successors)  # (transitions of all positions,)
-        transition = start[row] + torch.arange(len(row), device=last.device) - (n_successors.cumsum(0) - n_successors)[row]
+        transition = (
+            start[row] + torch.arange(len(row), device=last.device) - (n_successors.cumsum(0) - n_successors)[row]
+        )
         successor = self.successors[transition]
         inside = (successor >= items.start) & (successor < items.stop)
         row, successor, share = row[inside], successor[inside], self.shares[transition[inside]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,9 +26,7 @@ class Popularity(SessionRecommender):
 
     counts: Tensor
 
-    def __init__(
-        self, cutoffs: Sequence[int] = CUTOFFS, tie_mode: TieMode = "conservative", k: int = 20
-    ) -> None:
+    def __init__(self, cutoffs: Sequence[int] = CUTOFFS, tie_mode: TieMode = "conservative", k: int = 20) -> None:
         super().__init__(cutoffs, tie_mode, k)
         self.save_hyperparameters()
 

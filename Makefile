@@ -1,0 +1,36 @@
+# Every target sets up what it needs; a second run is quick.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+LINT_READY := $(VENV)/.lint-ready
+
+.PHONY: help demo test lint clean
+
+help:  ## Show the targets
+	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	touch $@
+
+$(LINT_READY): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,lint]"
+	touch $@
+
+demo: $(READY)  ## Fit Popularity, Markov, GRU4Rec and the Oracle on generated sessions and print one table
+	$(BIN)/python scripts/demo.py
+
+test: $(READY)  ## Run the tests
+	$(BIN)/python -m pytest -q
+
+lint: $(LINT_READY)  ## Check style and types
+	$(BIN)/ruff check sessrec scripts tests
+	$(BIN)/ruff format --check sessrec scripts tests
+	$(BIN)/mypy sessrec scripts
+
+clean:  ## Remove the virtual environment and caches, but no runs and no data
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find sessrec scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

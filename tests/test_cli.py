@@ -1,0 +1,325 @@
+"""The commands as a user types them, in a folder of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT, random_rows
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sessrec import fit, predict, test, validate
+from sessrec.models import GRU4Rec, Markov
+
+SMALL = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--data.batch_size", "8"]
+GRU = ["--model", "GRU4Rec", "--model.layers", "[16]", "--model.n_sample", "16", "--model.dropout_p_hidden", "0.2"]
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_log: Callable[..., Path]) -> str:
+    monkeypatch.chdir(tmp_path)
+    return str(write_log(random_rows(200)).name)
+
+
+def fit_run(log: str, version: str, *extra: str) -> Path:
+    fit.main(
+        [*GRU, *SMALL, "--data.path", log, "--trainer.logger.version", version, "--trainer.max_epochs", "2", *extra]
+    )
+    return Path("lightning_logs", version)
+
+
+def everything_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def one_error(capsys: pytest.CaptureFixture[str], command: Callable[..., Any], args: list[str]) -> str:
+    """The only line on stderr of a command that fails."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        command(args)
+    assert caught.value.code not in (0, None)
+    lines = capsys.readouterr().err.splitlines()
+    assert not any("Traceback" in line for line in lines)
+    assert "error: " in lines[-1]  # the last thing said, in one line
+    return lines[-1]
+
+
+def test_fit_validate_test_predict(log: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run = fit_run(log, "my-run")
+    assert {"config.yaml", "data_report.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"} <= everything_in(run)
+    printed = capsys.readouterr().out
+    assert "fit of GRU4Rec" in printed
+    assert "train events at or after t" in printed
+    validate.main(["--config", str(run / "config.yaml"), "--ckpt_path", "best"])
+    assert "validate of GRU4Rec" in capsys.readouterr().out
+    test.main(["--config", str(run / "config.yaml"), "--ckpt_path", "best"])
+    results = json.loads((run / "test_metrics.json").read_text())
+    assert results["tie_mode"] == "conservative"
+    assert results["items_ranked"] == 12
+    assert results["metrics"]["test/recall@20"] == 1.0  # a cutoff above the catalogue
+    assert 0.3 < results["metrics"]["test/mrr@20"] < 1
+    Path("new.tsv").write_text("SessionId\tItemId\tTime\np\tx1\t1\np\tx2\t2\nq\tx7\t3\nr\tstranger\t4\n")
+    predict.main(["--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--data.path", "new.tsv", "--model.k", "3"])
+    rows = [line.split("\t") for line in Path("predictions.tsv").read_text().splitlines()]
+    assert rows[0] == ["SessionId", "Rank", "ItemId", "Score"]
+    model = GRU4Rec.load_from_checkpoint(run / "checkpoints" / "best.ckpt")
+    for session, history in (("p", ["x1", "x2"]), ("q", ["x7"])):
+        ours = [(row[2], float(row[3])) for row in rows if row[0] == session]
+        assert ours == [(item_id, pytest.approx(score, rel=1e-6)) for item_id, score in model.recommend(history, k=3)]
+    assert not any(row[0] == "r" for row in rows)
+    assert not list(Path().glob("*.tmp"))
+    assert "predict" in one_error(capsys, predict.main, ["--ckpt_path", str(run / "checkpoints/best.ckpt")])
+
+
+def test_baselines_and_checkpoint_without_config(log: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for version, more in (
+        ("pop", ["--model", "Popularity"]),
+        ("markov", ["--model", "Markov", "--model.alpha", "0.3"]),
+    ):
+        fit.main([*more, *SMALL, "--data.path", log, "--trainer.logger.version", version, "--data.test_ratio", "0.3"])
+        checkpoint = f"lightning_logs/{version}/checkpoints/last.ckpt"
+        test.main(["--ckpt_path", checkpoint])  # model, data and run come from the checkpoint
+        first = json.loads(Path("lightning_logs", version, "test_metrics.json").read_text())
+        test.main(["--ckpt_path", checkpoint, "--model.tie_mode", "standard"])  # a flag beats it
+        second = json.loads(Path("lightning_logs", version, "test_metrics.json").read_text())
+        assert first["data"] == second["data"]
+        assert second["tie_mode"] == "standard"
+        assert first["metrics"]["test/mrr@5"] <= second["metrics"]["test/mrr@5"]
+    assert Markov.load_from_checkpoint(checkpoint).alpha == 0.3
+
+
+def test_runs_without_a_name_are_numbered(log: str) -> None:
+    for _ in range(2):
+        fit.main(["--model", "Popularity", *SMALL, "--data.path", log])
+    assert {path.name for path in Path("lightning_logs").iterdir()} == {"popularity-1", "popularity-2"}
+    assert (
+        yaml.safe_load(Path("lightning_logs/popularity-2/config.yaml").read_text())["trainer"]["logger"]["init_args"][
+            "version"
+        ]
+        == "popularity-2"
+    )
+
+
+def test_tensorboard_curves(log: str) -> None:
+    run = fit_run(log, "curves", "--trainer.log_every_n_steps", "10")
+    events = EventAccumulator(str(run))
+    events.Reload()
+    tags = events.Tags()["scalars"]
+    assert {"train/loss", "train/learning_rate", "train/events_per_second", "val/mrr@20", "final/val/mrr@20"} <= set(
+        tags
+    )
+    steps = [scalar.step for scalar in events.Scalars("train/loss")]
+    assert steps == sorted(set(steps))
+    n_steps = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"]
+    assert [scalar.step for scalar in events.Scalars("val/mrr@20")] == [n_steps // 2, n_steps]
+
+
+def test_resume_at_the_end_of_an_epoch_is_exact(log: str, tmp_path: Path) -> None:
+    """2 + 2 epochs in two processes equal 4 straight, bit for bit, with dropout, samples, momentum and shuffling."""
+    options = [*GRU, *SMALL, "--data.path", log, "--data.shuffle", "true", "--model.momentum", "0.3"]
+
+    def fit_in_new_process(*args: str, hash_seed: str = "0") -> str:
+        environment = os.environ | {"PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "sessrec.fit", *args]
+        return subprocess.run(command, check=True, env=environment, capture_output=True, text=True).stdout
+
+    fit_in_new_process(*options, "--trainer.logger.version", "a", "--trainer.max_epochs", "2")
+    resume = ["--config", "lightning_logs/a/config.yaml", "--ckpt_path", "last", "--trainer.max_epochs", "4"]
+    fit_in_new_process(*resume, hash_seed="1")
+    fit_in_new_process(*options, "--trainer.logger.version", "b", "--trainer.max_epochs", "4", hash_seed="2")
+    for name in ("last", "best"):
+        ours, straight = (
+            torch.load(f"lightning_logs/{run}/checkpoints/{name}.ckpt", weights_only=True) for run in ("a", "b")
+        )
+        assert ours["epoch"] == straight["epoch"]
+        assert ours["global_step"] == straight["global_step"]
+        for key, value in straight["state_dict"].items():
+            assert torch.equal(ours["state_dict"][key], value), key
+        for number, state in straight["optimizer_states"][0]["state"].items():
+            for key, value in state.items():
+                assert torch.equal(ours["optimizer_states"][0]["state"][number][key], value), (number, key)
+    before = everything_in(Path("lightning_logs/a"))
+    assert "nothing to do" in fit_in_new_process(*resume)
+    assert everything_in(Path("lightning_logs/a")) == before
+    assert yaml.safe_load(Path("lightning_logs/a/config.yaml").read_text())["trainer"]["max_epochs"] == 4
+
+
+def test_other_seeds_give_other_weights(log: str) -> None:
+    runs = [fit_run(log, f"seed-{seed}", "--seed_everything", seed) for seed in ("1", "2")]
+    weights = [
+        torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]["output_embedding"] for run in runs
+    ]
+    assert not torch.equal(weights[0], weights[1])
+
+
+def test_a_new_learning_rate_wins_on_resume(log: str) -> None:
+    run = fit_run(log, "lr")
+    fit.main(
+        [
+            "--config",
+            str(run / "config.yaml"),
+            "--ckpt_path",
+            "last",
+            "--trainer.max_epochs",
+            "3",
+            "--model.learning_rate",
+            "0.5",
+        ]
+    )
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == 0.5
+    assert checkpoint["hyper_parameters"]["learning_rate"] == 0.5
+
+
+def test_without_validation_the_last_checkpoint_is_kept(log: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, option in enumerate(
+        (["--data.val_ratio", "0"], ["--data.val_ratio", "null"], ["--data.val_duration", "0"])
+    ):
+        run = fit_run(log, f"all-{number}", *option)
+        assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.ckpt"}
+        assert "val" not in json.loads((run / "data_report.json").read_text())
+    test.main(["--config", str(run / "config.yaml"), "--ckpt_path", "last"])
+    message = one_error(capsys, test.main, ["--config", str(run / "config.yaml"), "--ckpt_path", "best"])
+    assert "without validation part" in message
+
+
+def test_refusals_leave_everything_as_it_was(log: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run = fit_run(log, "first")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    again = [*GRU, *SMALL, "--data.path", log, "--trainer.logger.version", "first"]
+    assert "exists" in one_error(capsys, fit.main, again)
+    assert "needs a fitted model" in one_error(capsys, test.main, ["--config", str(run / "config.yaml")])
+    assert "no checkpoint" in one_error(
+        capsys, test.main, ["--config", str(run / "config.yaml"), "--ckpt_path", "x.ckpt"]
+    )
+    assert "is none of the metrics" in one_error(capsys, fit.main, [*again[:-1], "second", "--monitor", "val/auc@20"])
+    assert "no such file" in one_error(capsys, fit.main, [*SMALL, "--data.path", "none.tsv"])
+    Path("odd.ckpt").write_bytes(b"nonsense")
+    assert "damaged or no checkpoint" in one_error(capsys, test.main, ["--ckpt_path", "odd.ckpt"])
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert {path.name for path in Path("lightning_logs").iterdir()} == {"first"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "no events"),
+        ([("s1", "a", 1), ("s2", "b", 2), ("s3", "a", 3)], "3 sessions read, 0 left"),
+        ([("s1", "a", 1), ("s1", "b", 9)], "1 sessions read, 0 left"),
+    ],
+)
+def test_unusable_input_ends_before_training(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    write_log: Callable[..., Path],
+    rows: list[tuple],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write_log(rows)
+    error = one_error(capsys, fit.main, [*GRU, *SMALL, "--data.path", file.name])
+    assert any(part in error for part in message.split("|")), error
+    assert everything_in(tmp_path) == {file.name}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [("s1", "a", 1), ("s1", "b", 2)],
+        [("s1", "a", 1), ("s1", "b", 2), ("s2", "b", 3), ("s2", "a", 4), ("s3", "a", 5), ("s3", "a", 6)],
+    ],
+    ids=["one session", "sessions of length 2, fewer than lanes"],
+)
+@pytest.mark.parametrize("loss", ["cross-entropy", "bpr-max"])
+@pytest.mark.parametrize("n_sample", ["0", "4"])
+def test_tiny_logs(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write_log: Callable[..., Path],
+    rows: list[tuple],
+    loss: str,
+    n_sample: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole = ["--data.test_ratio", "0", "--data.val_ratio", "0", "--trainer.logger.version", "tiny"]
+    options = ["--model.loss", loss, "--model.n_sample", n_sample, "--data.path", write_log(rows).name]
+    fit.main(["--model", "GRU4Rec", *SMALL, *options, *whole, "--trainer.max_epochs", "2"])
+    model = GRU4Rec.load_from_checkpoint("lightning_logs/tiny/checkpoints/last.ckpt")
+    assert {item_id for item_id, _ in model.recommend(["a"], k=20)} == {"a", "b"}
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--model.learnig_rate", "0.1"),
+        ("--data.batchsize", "3"),
+        ("--nonsense", "1"),
+        ("--model.loss", "hinge"),
+        ("--model", "NoModel"),
+    ],
+)
+def test_unknown_options_are_errors(log: str, capsys: pytest.CaptureFixture[str], option: str, value: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        fit.main(["--data.path", log, option, value])
+    assert caught.value.code == 2
+    assert not Path("lightning_logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.embedding", "8"], "--model.embedding is 8"),
+        (["--model.dropout_p_embed", "1"], "--model.dropout_p_embed is 1"),
+        (["--model.layers", "[]"], "--model.layers is []"),
+        (["--model.logq", "2"], "--model.logq is 2"),
+        (["--data.batch_size", "0"], "--data.batch_size must be at least 1"),
+        (["--data.test_duration", "1d", "--data.test_start", "5"], "not both"),
+        (["--model.cutoffs", "[0]"], "a cutoff must be at least 1"),
+        (["--data.time_column", "when"], "no column when"),
+    ],
+)
+def test_contradictory_options_are_one_line(
+    log: str, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert message in one_error(capsys, fit.main, ["--data.path", log, *SMALL[:4], *options])
+    assert not Path("lightning_logs").exists()
+
+
+def test_shipped_configs_parse_and_fit(log: str) -> None:
+    for config in sorted((ROOT / "configs").rglob("*.yaml")):
+        fit.main(
+            ["--config", str(config), "--data.path", log, *SMALL[:4], "--trainer.max_epochs", "1"]
+            + ["--trainer.logger.version", config.stem]
+        )
+        assert Path("lightning_logs", config.stem, "checkpoints", "last.ckpt").exists()
+
+
+def test_printed_config_is_the_config(log: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def printed(*args: str) -> str:
+        with pytest.raises(SystemExit):
+            fit.main([*args, "--print_config"])
+        return capsys.readouterr().out
+
+    first = printed(*GRU, "--data.path", log)
+    Path("printed.yaml").write_text(first)
+    assert printed("--config", "printed.yaml") == first
+
+
+def test_divergence_stops_the_fit_and_names_the_step(log: str, capsys: pytest.CaptureFixture[str]) -> None:
+    message = one_error(
+        capsys,
+        fit.main,
+        [*GRU, *SMALL, "--data.path", log, "--model.learning_rate", "1e38", "--trainer.logger.version", "d"],
+    )
+    assert "diverged" in message
+    assert "learning_rate" in message

@@ -1,0 +1,55 @@
+"""Imports go one way: a module imports from floors below its own only."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+FLOORS = {
+    "errors": 0,
+    "times": 1, "report": 1, "events": 1.1, "split": 1.2, "vocabulary": 1, "sessions": 1.2, "batches": 1.3,
+    "losses": 1, "negatives": 1, "optim": 1, "layers": 1, "metrics": 1, "synthetic": 1,
+    "data": 2, "models.base": 2,
+    "models.gru4rec": 3, "models.markov": 3, "models.oracle": 3, "models.popularity": 3, "models": 3.1,
+    "predictions": 4, "run": 4,
+    "cli": 5,
+    "fit": 6, "validate": 6, "test": 6, "predict": 6,
+}  # fmt: skip
+MODULES = sorted(file for file in (ROOT / "sessrec").rglob("*.py") if file != ROOT / "sessrec" / "__init__.py")
+
+
+def name_of(file: Path) -> str:
+    parts = file.relative_to(ROOT / "sessrec").with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imported(file: Path) -> set[str]:
+    """Names of the package's own modules that a file imports."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: write imports in full"
+            names.add(node.module or "")
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.removeprefix("sessrec.") for name in names if name.startswith("sessrec.")} & set(FLOORS)
+
+
+@pytest.mark.parametrize("file", MODULES, ids=name_of)
+def test_floors(file: Path) -> None:
+    own = name_of(file)
+    assert own in FLOORS, f"give {own} a floor"
+    for other in imported(file):
+        assert FLOORS[other] < FLOORS[own], f"{own} (floor {FLOORS[own]}) imports {other} (floor {FLOORS[other]})"
+    if int(FLOORS[own]) == 3 and own != "models":
+        assert not any(int(FLOORS[other]) == 3 for other in imported(file)), "a model is whole in its own file"
+
+
+def test_a_wrong_import_would_be_found(tmp_path: Path) -> None:
+    file = tmp_path / "losses.py"
+    file.write_text("from sessrec.data import SessionDataModule\nimport sessrec.cli\n", encoding="utf-8")
+    assert imported(file) == {"data", "cli"}
