@@ -1,0 +1,105 @@
+"""Every command and every Python example in the README runs, in its order, in a folder of its own."""
+
+from __future__ import annotations
+
+import gzip
+import importlib
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, random_rows
+from tensorboard.program import TensorBoard
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line and not line.startswith("#")]
+QUICK = {
+    "fit": ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"],  # the README's epochs take minutes
+    "benchmark.py": ["--windows", "1", "--repeats", "1"],
+}
+
+
+def make_files() -> None:
+    """The files that the README names, as small logs in their layouts."""
+    rows = random_rows(80)
+    text = "".join(f"{session}\t{item}\t{time}\n" for session, item, time in rows)
+    Path("clicks.tsv.gz").write_bytes(gzip.compress(b"SessionId\tItemId\tTime\n" + text.encode()))
+    Path("new_sessions.tsv").write_text("SessionId\tItemId\tTime\n" + text, encoding="utf-8")
+    Path("other.csv").write_text(
+        "visit,product,at\n" + "".join(f"{s},{i},{1_600_000_000 + n * 1000}\n" for n, (s, i, _) in enumerate(rows)),
+        encoding="utf-8",
+    )
+    Path("data").mkdir()
+    shutil.copy("clicks.tsv.gz", "data/serenade_example.tsv.gz")
+    n_rows = {"yoochoose1_64": 486026, "retailrocket": 685984}
+    for name, start in n_rows.items():  # a row number for a time, the last 50 rows in the test part
+        order = "".join(f"{s}\t{i}\t{start - len(rows) + 50 + n}\n" for n, (s, i, _) in enumerate(rows))
+        Path(f"data/{name}.tsv.gz").write_bytes(gzip.compress(b"SessionId\tItemId\tOrder\n" + order.encode()))
+    for folder in ("configs", "scripts"):
+        Path(folder).symlink_to(ROOT / folder)
+
+
+def run(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    words = shlex.split(command.replace("accelerator gpu", "accelerator cpu"))  # no GPU where the tests run
+    if words[0] == "make":
+        subprocess.run(["make", "-n", "-C", str(ROOT), *words[1:]], check=True, capture_output=True)
+    elif words[0] == "tensorboard":
+        board = TensorBoard()
+        board.configure(argv=[*words, "--port", "0"])
+        assert urllib.request.urlopen(board.launch(), timeout=60).status == 200
+    elif words[:2] == ["python", "-m"]:
+        name = words[2].removeprefix("sessrec.")
+        asks_help = any("help" in word for word in words)
+        try:
+            importlib.import_module(words[2]).main([*words[3:], *([] if asks_help else QUICK.get(name, []))])
+        except SystemExit as stop:
+            assert asks_help, command
+            assert not stop.code
+    else:
+        assert words[0] == "python"
+        monkeypatch.setattr(sys, "argv", [*words[1:], *QUICK.get(Path(words[1]).name, [])])
+        runpy.run_path(words[1], run_name="__main__")
+
+
+def test_every_command_and_example(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert len(COMMANDS) > 20
+    monkeypatch.chdir(tmp_path)
+    make_files()
+    for command in COMMANDS:
+        print(f"$ {command}")
+        run(command, capsys, monkeypatch)
+    for example in blocks("python"):
+        exec(compile(example, "README.md", "exec"), {})
+    assert {"my-run", "serenade-ce-1", "gru4rec-1", "markov-1", "popularity-1", "oracle-1"} <= {
+        path.name for path in Path("lightning_logs").iterdir()
+    }
+
+
+def test_demo_prints_one_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The demo in small: the order of the models holds by a margin even on fewer sessions."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    demo = importlib.import_module("demo")
+    for _ in range(2):  # twice in a row works
+        demo.main(["--n_sessions", "8000", "--max_epochs", "8"])
+    table = capsys.readouterr().out.rpartition("model     ")[2].splitlines()[1:5]
+    mrr = {row.split()[0]: float(row.split()[4]) for row in table}
+    assert mrr["Popularity"] * 1.5 < mrr["Markov"]
+    assert mrr["Markov"] * 1.02 < mrr["GRU4Rec"]
+    assert mrr["GRU4Rec"] * 1.05 < mrr["Oracle"]
