@@ -6,6 +6,9 @@ References:
 
 from __future__ import annotations
 
+import math
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -54,3 +57,35 @@ class NegativeSampler(nn.Module):
     def last_item(self) -> int:
         """The last item that has a positive probability."""
         return int(torch.searchsorted(self.cumulative, self.cumulative[-1]))
+
+
+class LogQ(nn.Module):
+    """Log of how often each candidate of a step is met: the popularity correction of sampled cross-entropy.
+
+    A target is met in proportion to its count, a sample in proportion to its count to the power alpha. ``published``
+    takes these numbers as they are; ``textbook`` the expected number of draws of the item in the step.
+
+    Args:
+        counts: Events of each item in training, all above 0, int64, shape (N,).
+        alpha: Power of the negative samples.
+        mode: ``published`` or ``textbook``.
+    """
+
+    log_counts: Tensor
+
+    def __init__(self, counts: Tensor, alpha: float, mode: Literal["published", "textbook"]) -> None:
+        super().__init__()
+        self.alpha = alpha
+        self.textbook = mode == "textbook"
+        log_counts = counts.double().log()
+        self._log_total = log_counts.logsumexp(0).item()
+        self._log_sampled_total = (alpha * log_counts).logsumexp(0).item()
+        self.register_buffer("log_counts", log_counts.float(), persistent=False)
+
+    def forward(self, targets: Tensor, negatives: Tensor) -> Tensor:
+        """Correction of each candidate, float32, shape (C,), from targets (V,) and samples (n,)."""
+        of_targets, of_negatives = self.log_counts[targets], self.alpha * self.log_counts[negatives]
+        if self.textbook:
+            of_targets = of_targets + (math.log(len(targets)) - self._log_total)
+            of_negatives = of_negatives + (math.log(max(1, len(negatives))) - self._log_sampled_total)
+        return torch.cat([of_targets, of_negatives])

@@ -99,7 +99,7 @@ def test_logq(mode: str) -> None:
     if mode == "textbook":
         expected[:2] = np.log(2 * np.array([5.0, 3.0]) / counts.sum())
         expected[2:] = np.log(2 * np.array([1.0, 6.0]) ** 0.5 / (counts**0.5).sum())
-    np.testing.assert_allclose(model._log_q(candidates, 2).numpy(), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model.log_q(candidates[:2], candidates[2:]).numpy(), expected, rtol=1e-5, atol=1e-6)
     logits = torch.randn(2, 4, generator=torch.Generator().manual_seed(1))
     corrected = logits.numpy() - 0.7 * expected
     plain = [np.log(np.exp(row).sum()) - row[lane] for lane, row in enumerate(corrected)]

@@ -10,8 +10,8 @@ from conftest import ROOT
 
 FLOORS = {
     "errors": 0,
-    "times": 1, "report": 1, "events": 1.1, "split": 1.2, "vocabulary": 1, "sessions": 1.2, "batches": 1.3,
-    "losses": 1, "negatives": 1, "optim": 1, "layers": 1, "metrics": 1, "synthetic": 1,
+    "times": 1, "report": 1, "files": 1, "events": 1.1, "split": 1.2, "vocabulary": 1, "sessions": 1.2, "batches": 1.3,
+    "losses": 1, "negatives": 1, "optim": 1, "layers": 1, "metrics": 1, "ranking": 1.1, "synthetic": 1,
     "data": 2, "models.base": 2,
     "models.gru4rec": 3, "models.markov": 3, "models.oracle": 3, "models.popularity": 3, "models": 3.1,
     "predictions": 4, "run": 4,

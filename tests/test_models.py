@@ -15,6 +15,7 @@ from sessrec.data import SessionDataModule
 from sessrec.errors import SessRecError
 from sessrec.metrics import target_rank
 from sessrec.models import GRU4Rec, Markov, Oracle, Popularity, SessionRecommender
+from sessrec.ranking import item_blocks
 from sessrec.synthetic import SyntheticProcess, generate_synthetic_sessions
 
 MODELS = {
@@ -127,9 +128,9 @@ def test_items_scored_in_blocks_give_the_same_ranks(fitted: tuple, monkeypatch: 
     queries = model._encode(batch.items)[:, -1]
     with torch.no_grad():
         whole = (model.count_positions(batch), model.top_items(queries, 7))
-        monkeypatch.setattr("sessrec.models.base._MIN_ROWS", 8)
-        monkeypatch.setattr("sessrec.models.base._SCORES", 1)
-        assert len(model._item_blocks(512)) > 3
+        monkeypatch.setattr("sessrec.ranking.MIN_ROWS", 8)
+        monkeypatch.setattr("sessrec.ranking._SCORES", 1)
+        assert len(item_blocks(512, model.n_items)) > 3
         blocks = (model.count_positions(batch), model.top_items(queries, 7))
     for ours, expected in zip((*blocks[0], *blocks[1]), (*whole[0], *whole[1]), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-6)  # counts and items: equal

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,12 +14,9 @@ from torchmetrics import MetricCollection
 
 from sessrec.batches import EvaluationBatch, Window
 from sessrec.errors import SessRecError
-from sessrec.metrics import CUTOFFS, TieMode, count_above_and_tied, rank_from_counts, ranking_metrics
+from sessrec.metrics import CUTOFFS, TieMode, rank_from_counts, ranking_metrics
+from sessrec.ranking import MIN_ROWS, best_items, count_positions, target_scores_in_blocks
 from sessrec.vocabulary import Vocabulary
-
-_MIN_ROWS = 32  # matrix products of few rows take other kernels and round otherwise; from here on rows round alike
-_POSITIONS = 512  # positions ranked at once
-_SCORES = 4_000_000  # scores held at once, 16 MB in float32
 
 
 class TopItems(NamedTuple):
@@ -99,12 +96,7 @@ class SessionRecommender(LightningModule):
         Returns:
             Scores, float, shape (P, 1).
         """
-        found = []
-        for items in self._item_blocks(len(targets)):
-            column = (targets - items.start).clamp(0, items.stop - items.start - 1)
-            inside = (targets >= items.start) & (targets < items.stop)
-            found.append(self.score(queries, items).gather(1, column[:, None]).masked_fill(~inside[:, None], 0.0))
-        return torch.stack(found).sum(dim=0)
+        return target_scores_in_blocks(self.score, queries, targets, self.n_items)
 
     def count(self, window: Window) -> None:
         """Learn from a window by counting, for a model without an optimiser; every window comes once."""
@@ -255,36 +247,12 @@ class SessionRecommender(LightningModule):
         has_target = column < batch.lengths[:, None] - 1  # (S, L - 1)
         targets = batch.items[:, 1:][has_target]  # (P,)
         queries = self._encode(batch.items)[:, :-1][has_target]  # (P, anything)
-        counts = [
-            self._count_block(query, target)
-            for query, target in zip(queries.split(_POSITIONS), targets.split(_POSITIONS), strict=True)
-        ]
-        above, tied = zip(*counts, strict=True)
-        return torch.cat(above), torch.cat(tied)
+        return count_positions(self.score, self.score_targets, queries, targets, self.n_items)
 
     def _encode(self, items: Tensor) -> Tensor:
         """`encode`, such that a session's queries do not depend on the sessions beside it."""
-        missing = max(0, _MIN_ROWS - items.shape[0])
+        missing = max(0, MIN_ROWS - items.shape[0])
         return self.encode(F.pad(items, (0, 0, 0, missing)))[: items.shape[0]]
-
-    def _count_block(self, queries: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        n_positions = len(targets)
-        missing = max(0, _MIN_ROWS - n_positions)
-        if missing:  # repeat the last position up to the number of rows from which rounding is the same
-            queries = torch.cat([queries, queries[-1:].expand(missing, -1)])
-            targets = torch.cat([targets, targets[-1:].expand(missing)])
-        blocks: Iterable[Tensor] = (self.score(queries, items) for items in self._item_blocks(len(targets)))
-        if len(self._item_blocks(len(targets))) == 1:
-            blocks = list(blocks)
-            target_score = blocks[0].gather(1, targets[:, None])
-        else:
-            target_score = self.score_targets(queries, targets)
-        above, tied = count_above_and_tied(blocks, target_score, targets)
-        return above[:n_positions], tied[:n_positions]
-
-    def _item_blocks(self, n_rows: int) -> list[slice]:
-        size = max(_MIN_ROWS, _SCORES // n_rows)
-        return [slice(start, min(start + size, self.n_items)) for start in range(0, self.n_items, size)]
 
     def _rank(self, batch: EvaluationBatch) -> Tensor:
         above, tied = self.count_positions(batch)
@@ -327,18 +295,7 @@ class SessionRecommender(LightningModule):
         Returns:
             Item indices (int64) and scores, both of shape (P, min(k, N)), best first; equal scores by item index.
         """
-        best_scores = queries.new_empty((len(queries), 0))
-        best_items = torch.empty((len(queries), 0), dtype=torch.int64, device=queries.device)
-        for items in self._item_blocks(len(queries)):
-            scores = self.score(queries, items)
-            block_scores, block_items = scores.topk(min(k, scores.shape[1]), dim=1)
-            best_scores = torch.cat([best_scores.to(scores.dtype), block_scores], dim=1)
-            best_items = torch.cat([best_items, block_items + items.start], dim=1)
-            by_item = best_items.argsort(dim=1)
-            by_score = best_scores.gather(1, by_item).argsort(dim=1, descending=True, stable=True)
-            order = by_item.gather(1, by_score)[:, :k]
-            best_scores, best_items = best_scores.gather(1, order), best_items.gather(1, order)
-        return best_items, best_scores
+        return best_items(self.score, queries, self.n_items, k)
 
     @torch.inference_mode()
     def recommend(self, item_ids: Sequence[str], k: int = 20) -> list[tuple[str, float]]:

@@ -25,7 +25,7 @@ from sessrec.errors import SessRecError
 from sessrec.layers import GRUCell, ResetBeforeGRUCell, initialise_gates
 from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.base import SessionRecommender
-from sessrec.negatives import NegativeSampler
+from sessrec.negatives import LogQ, NegativeSampler
 from sessrec.optim import AdagradMomentum
 
 LossName = Literal["cross-entropy", "bpr-max", "bpr", "top1", "top1-max"]
@@ -62,8 +62,6 @@ class GRU4Rec(SessionRecommender):
     Raises:
         SessRecError: If the options contradict each other.
     """
-
-    log_counts: Tensor
 
     def __init__(
         self,
@@ -116,7 +114,7 @@ class GRU4Rec(SessionRecommender):
             initialise_gates(self.input_embedding, 3 if self.one_hot else 1, dim=1)
         counts = torch.from_numpy(self.known_items.counts)
         self.sampler = NegativeSampler(counts, h.sample_alpha)
-        self.register_buffer("log_counts", counts.double().log().float(), persistent=False)
+        self.log_q = LogQ(counts, h.sample_alpha, h.logq_mode)
 
     def configure_optimizers(self) -> Optimizer:
         """Adagrad with momentum on all parameters."""
@@ -246,22 +244,11 @@ class GRU4Rec(SessionRecommender):
             excluded = (candidates[:n_live, None] == candidates).fill_diagonal_(False)
         if self.loss_name == "cross-entropy":
             if h.logq:
-                logits = logits - h.logq * self._log_q(candidates, n_live)
+                logits = logits - h.logq * self.log_q(candidates[:n_live], candidates[n_live:])
             return losses.cross_entropy(logits, excluded)
         if self.loss_name == "bpr-max":
             return losses.bpr_max(logits, h.bpreg, h.elu_param, excluded)
         return {"bpr": losses.bpr, "top1": losses.top1, "top1-max": losses.top1_max}[self.loss_name](logits, excluded)
-
-    def _log_q(self, candidates: Tensor, n_live: int) -> Tensor:
-        """Log of how often each candidate is met: targets by popularity, samples by popularity^alpha, shape (C,)."""
-        log_q = self.log_counts[candidates]
-        log_q[n_live:] *= self.options.sample_alpha
-        if self.options.logq_mode == "textbook":  # counts become expected numbers of draws
-            counts = torch.from_numpy(self.known_items.counts).double()
-            log_q[:n_live] += np.log(n_live) - counts.sum().log().item()
-            if self.options.n_sample:
-                log_q[n_live:] += np.log(self.options.n_sample) - self.sampler.cumulative[-1].log().item()
-        return log_q
 
     def _dropout_masks(self, n_steps: int, n_lanes: int, generator: torch.Generator) -> list[Tensor | None]:
         """Masks for a window, each (steps, B, size) or None: for the inputs, then for every layer's output."""

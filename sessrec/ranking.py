@@ -1,0 +1,106 @@
+"""Rank the whole catalogue for many queries, block by block, so that memory is bounded whatever the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from sessrec.metrics import count_above_and_tied
+
+MIN_ROWS = 32  # matrix products of few rows take other kernels and round otherwise; from here on rows round alike
+_POSITIONS = 512  # positions ranked at once
+_SCORES = 4_000_000  # scores held at once, 16 MB in float32
+
+Score = Callable[[Tensor, slice], Tensor]
+"""Scores of consecutive items for each query: queries (P, anything) and items to scores (P, n)."""
+ScoreTargets = Callable[[Tensor, Tensor], Tensor]
+"""Score of one item for each query: queries (P, anything) and items (P,) to scores (P, 1)."""
+
+
+def item_blocks(n_rows: int, n_items: int) -> list[slice]:
+    """Consecutive blocks of items such that their scores for ``n_rows`` queries stay small."""
+    size = max(MIN_ROWS, _SCORES // n_rows)
+    return [slice(start, min(start + size, n_items)) for start in range(0, n_items, size)]
+
+
+def count_positions(
+    score: Score, score_targets: ScoreTargets, queries: Tensor, targets: Tensor, n_items: int
+) -> tuple[Tensor, Tensor]:
+    """Count the items above each position's target, and the other items tied with it.
+
+    A position's counts do not depend on the positions beside it.
+
+    Args:
+        score: Scores items in blocks.
+        score_targets: Scores one item for each query, as ``score`` does.
+        queries: One query a position, shape (P, anything).
+        targets: Item index of each target, int64, shape (P,).
+        n_items: Number of items N.
+
+    Returns:
+        Items above and items tied, int64, shape (P,).
+    """
+    counts = [
+        _count_block(score, score_targets, query, target, n_items)
+        for query, target in zip(queries.split(_POSITIONS), targets.split(_POSITIONS), strict=True)
+    ]
+    above, tied = zip(*counts, strict=True)
+    return torch.cat(above), torch.cat(tied)
+
+
+def _count_block(
+    score: Score, score_targets: ScoreTargets, queries: Tensor, targets: Tensor, n_items: int
+) -> tuple[Tensor, Tensor]:
+    n_positions = len(targets)
+    missing = max(0, MIN_ROWS - n_positions)
+    if missing:  # repeat the last position up to the number of rows from which rounding is the same
+        queries = torch.cat([queries, queries[-1:].expand(missing, -1)])
+        targets = torch.cat([targets, targets[-1:].expand(missing)])
+    blocks = item_blocks(len(targets), n_items)
+    scores: Iterable[Tensor] = (score(queries, items) for items in blocks)
+    if len(blocks) == 1:  # the targets' scores are among those at hand
+        scores = list(scores)
+        target_score = scores[0].gather(1, targets[:, None])
+    else:
+        target_score = score_targets(queries, targets)
+    above, tied = count_above_and_tied(scores, target_score, targets)
+    return above[:n_positions], tied[:n_positions]
+
+
+def target_scores_in_blocks(score: Score, queries: Tensor, targets: Tensor, n_items: int) -> Tensor:
+    """Score of one item for each query, picked out of the scores of all items, shape (P, 1)."""
+    picked = []
+    for items in item_blocks(len(targets), n_items):
+        inside = ((targets >= items.start) & (targets < items.stop))[:, None]
+        column = (targets - items.start).clamp(0, items.stop - items.start - 1)
+        picked.append(score(queries, items).gather(1, column[:, None]).masked_fill(~inside, 0.0))
+    return torch.stack(picked).sum(dim=0)
+
+
+def best_items(score: Score, queries: Tensor, n_items: int, k: int) -> tuple[Tensor, Tensor]:
+    """The k best items for each query, fewer where the catalogue is smaller.
+
+    Args:
+        score: Scores items in blocks.
+        queries: Queries, shape (P, anything).
+        n_items: Number of items N.
+        k: Length of the list.
+
+    Returns:
+        Item indices (int64) and scores, both of shape (P, min(k, N)), best first; equal scores by item index.
+    """
+    best, best_scores = None, None
+    for items in item_blocks(len(queries), n_items):
+        scores, found = score(queries, items).topk(min(k, items.stop - items.start), dim=1)
+        found = found + items.start
+        if best is not None and best_scores is not None:
+            scores, found = torch.cat([best_scores, scores], dim=1), torch.cat([best, found], dim=1)
+        by_item = found.argsort(dim=1)
+        by_score = scores.gather(1, by_item).argsort(dim=1, descending=True, stable=True)
+        order = by_item.gather(1, by_score)[:, :k]
+        best, best_scores = found.gather(1, order), scores.gather(1, order)
+    assert best is not None
+    assert best_scores is not None
+    return best, best_scores
