@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -39,6 +39,11 @@ class Window(NamedTuple):
     def n_events(self) -> int:
         """Number of (input, target) pairs in the window."""
         return int(self.widths.sum())
+
+    def head(self, n_steps: int) -> Window:
+        """The first steps of the window."""
+        parts: Any = (part[:n_steps] for part in self)
+        return Window(*parts)
 
 
 class EvaluationBatch(NamedTuple):

@@ -83,9 +83,7 @@ class SessRecCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Name the run, find the checkpoint, and refuse what cannot work, before anything is built."""
-        logger = self.config.trainer.logger
-        self.run_folder = Path(logger.init_args.save_dir, logger.init_args.name or "", _version(logger, self.config))
-        logger.init_args.version = self.run_folder.name
+        self.run_folder = self._name_run()
         if self.config.ckpt_path is not None:
             self.checkpoint = resolve_checkpoint(self.config.ckpt_path, self.run_folder)
         elif self.command != "fit":
@@ -105,6 +103,19 @@ class SessRecCLI(LightningCLI):
         if self.command == "predict":
             extra.append(PredictionWriter(self.config.output))
         self.trainer_defaults["callbacks"] = extra
+
+    def _name_run(self) -> Path:
+        """Folder of the run, by the logger's options; a run without a name gets a number."""
+        logger = self.config.trainer.logger
+        place = getattr(logger[0] if isinstance(logger, list) and logger else logger, "init_args", None)
+        if place is None or "version" not in place:
+            raise SessRecError(
+                "a run is kept in its logger's folder: --trainer.logger must be a TensorBoardLogger or CSVLogger"
+            )
+        log_folder = Path(place.save_dir, place.name or "")
+        if place.version is None:
+            place.version = free_run_name(log_folder, self.config.model.class_path.rpartition(".")[2].lower())
+        return log_folder / (place.version if isinstance(place.version, str) else f"version_{place.version}")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, with checkpoints where it fits."""
@@ -169,14 +180,6 @@ def _users_fault(error: BaseException | None) -> BaseException | None:
     while error is not None and not isinstance(error, (SessRecError, MisconfigurationException)):
         error = error.__cause__ or error.__context__
     return error
-
-
-def _version(logger: Any, config: Any) -> str:
-    version = logger.init_args.version
-    if version is None:
-        model = config.model.class_path.rpartition(".")[2].lower()
-        return free_run_name(Path(logger.init_args.save_dir, logger.init_args.name or ""), model)
-    return version if isinstance(version, str) else f"version_{version}"
 
 
 def _option(args: list[str], name: str) -> str | None:

@@ -160,6 +160,33 @@ def test_other_seeds_give_other_weights(log: str) -> None:
     assert not torch.equal(weights[0], weights[1])
 
 
+def test_validation_inside_the_epoch_leaves_the_training_as_it_is(log: str) -> None:
+    runs = [
+        fit_run(log, f"interval-{interval}", "--trainer.val_check_interval", interval, "--data.steps_per_window", "5")
+        for interval in ("1.0", "0.5")
+    ]
+    weights = [torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in runs]
+    for name, weight in weights[0].items():
+        assert torch.equal(weight, weights[1][name]), name
+
+
+def test_max_steps_counts_steps_not_windows(log: str) -> None:
+    run = fit_run(log, "steps", "--trainer.max_steps", "70", "--trainer.max_epochs", "-1")
+    assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 70
+
+
+def test_fast_dev_run_and_other_loggers(log: str, capsys: pytest.CaptureFixture[str]) -> None:
+    fit_run(log, "fast", "--trainer.fast_dev_run", "true")
+    assert not Path("lightning_logs").exists()
+    run = fit_run(
+        log, "csv", "--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", ".", "--trainer.logger.version", "csv"
+    )
+    assert (run / "metrics.csv").exists()
+    assert "TensorBoardLogger or CSVLogger" in one_error(
+        capsys, fit.main, ["--data.path", log, "--trainer.logger", "false"]
+    )
+
+
 def test_a_new_learning_rate_wins_on_resume(log: str) -> None:
     run = fit_run(log, "lr")
     fit.main(

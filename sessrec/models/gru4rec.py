@@ -122,6 +122,16 @@ class GRU4Rec(SessionRecommender):
 
     # -- training ----------------------------------------------------------------------------------------------------
 
+    def on_fit_start(self) -> None:
+        """Refuse what the training step cannot do.
+
+        Raises:
+            SessRecError: If the precision needs a gradient scaler.
+        """
+        super().on_fit_start()
+        if self.trainer.precision == "16-mixed":
+            raise SessRecError("--trainer.precision 16-mixed is not supported: use 32-true or bf16-mixed")
+
     def on_train_start(self) -> None:
         """Let the options of this fit win over those in a resumed checkpoint's optimiser."""
         for group in self._raw_optimizer().param_groups:
@@ -137,6 +147,8 @@ class GRU4Rec(SessionRecommender):
 
     def training_step(self, window: Window, batch_idx: int) -> None:
         """Train on a window of session-parallel steps and log its mean loss a pair."""
+        if self.trainer.max_steps > 0:
+            window = window.head(self.trainer.max_steps - self.global_step)
         loss = self.train_window(window, self.optimizers(), self._window_generator(batch_idx))
         mean_loss = loss.item() / window.n_events  # the window's only synchronisation with the device
         if not np.isfinite(mean_loss):
