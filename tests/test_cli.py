@@ -96,6 +96,19 @@ def test_baselines_and_checkpoint_without_config(log: str, capsys: pytest.Captur
     assert Markov.load_from_checkpoint(checkpoint).alpha == 0.3
 
 
+@pytest.mark.parametrize("model", ["Popularity", "Markov"])
+def test_a_baseline_that_goes_on_keeps_its_counts(log: str, model: str) -> None:
+    fit.main(["--model", model, *SMALL, "--data.path", log, "--trainer.logger.version", "counted"])
+    file = Path("lightning_logs/counted/checkpoints/last.ckpt")
+    before = torch.load(file, weights_only=True)
+    fit.main(["--config", "lightning_logs/counted/config.yaml", "--ckpt_path", "last", "--trainer.max_epochs", "20"])
+    after = torch.load(file, weights_only=True)
+    assert after["epoch"] > before["epoch"]
+    for name, counts in before["state_dict"].items():
+        assert counts.numel() > 0
+        assert torch.equal(after["state_dict"][name], counts), name
+
+
 def test_runs_without_a_name_are_numbered(log: str) -> None:
     for _ in range(2):
         fit.main(["--model", "Popularity", *SMALL, "--data.path", log])

@@ -58,6 +58,7 @@ class Markov(SessionRecommender):
         self.save_hyperparameters()
         self.alpha = alpha
         self._pending: list[Tensor] = []
+        self._has_news = False
 
     def build(self) -> None:
         """Create the counts and an empty table of transitions."""
@@ -78,6 +79,7 @@ class Markov(SessionRecommender):
         inputs, targets = window.inputs[window.live], window.targets[window.live]
         self.counts += torch.bincount(window.inputs[window.starts], minlength=self.n_items)
         self.counts += torch.bincount(targets, minlength=self.n_items)
+        self._has_news = True
         self._pending.append((inputs * self.n_items + targets).cpu())
         if sum(map(len, self._pending)) > _MAX_PENDING:
             self._sum_up()
@@ -93,6 +95,9 @@ class Markov(SessionRecommender):
 
     def finish_counting(self) -> None:
         """Lay the sums out by item, each divided by the greatest of its item."""
+        if not self._has_news:  # a model that was loaded and goes on keeps what it has
+            return
+        self._has_news = False
         self._sum_up()
         pairs, counts = self._sums
         item, successors = pairs // self.n_items, pairs % self.n_items
