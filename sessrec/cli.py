@@ -20,7 +20,15 @@ from sessrec.data import SessionDataModule
 from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender
 from sessrec.predictions import PredictionWriter
-from sessrec.run import RunRecord, checkpoint_callbacks, free_run_name, read_checkpoint, resolve_checkpoint
+from sessrec.run import (
+    RunRecord,
+    checkpoint_callbacks,
+    free_run_name,
+    is_finished,
+    read_checkpoint,
+    refuse_taken_run,
+    resolve_checkpoint,
+)
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "default.yaml"
 
@@ -47,7 +55,7 @@ class SessRecCLI(LightningCLI):
     def __init__(self, command: str, args: list[str] | None = None) -> None:
         self.command = command
         self.checkpoint: Path | None = None
-        args = sys.argv[1:] if args is None else list(args)
+        args = self.args = sys.argv[1:] if args is None else list(args)
         super().__init__(
             SessionRecommender,
             SessionDataModule,
@@ -84,19 +92,19 @@ class SessRecCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Name the run, find the checkpoint, and refuse what cannot work, before anything is built."""
         self.run_folder = self._name_run()
-        if self.config.ckpt_path is not None:
-            self.checkpoint = resolve_checkpoint(self.config.ckpt_path, self.run_folder)
+        # a config that follows the flag resets it
+        ckpt_path = self.config.ckpt_path or _option(self.args, "--ckpt_path")
+        if ckpt_path is not None:
+            self.checkpoint = resolve_checkpoint(ckpt_path, self.run_folder)
         elif self.command != "fit":
             raise SessRecError(f"{self.command} needs a fitted model: --ckpt_path best, last or a file")
         self.config.ckpt_path = None  # a saved config starts afresh
         if self.command == "fit":
-            exists = (self.run_folder / "config.yaml").exists()
-            if exists and self.checkpoint is None:
-                raise SessRecError(
-                    f"the run {self.run_folder} exists: give another --trainer.logger.version, or go on with it: "
-                    f"--config {self.run_folder / 'config.yaml'} --ckpt_path last"
-                )
-            self.save_config_kwargs["overwrite"] = True  # the check above has been made
+            refuse_taken_run(self.run_folder, self.checkpoint)
+            self.save_config_kwargs["overwrite"] = True  # the run is free, or goes on
+            for name in ("max_epochs", "limit_train_batches"):
+                if self.config.trainer[name] == 0:
+                    raise SessRecError(f"--trainer.{name} 0 leaves nothing to train")
         extra: list[Callback] = [RunRecord(self.checkpoint)]
         if not sys.stdout.isatty() and self.config.trainer.enable_progress_bar is not False:
             extra.append(TQDMProgressBar(refresh_rate=0))  # a bar redrawn in a file is thousands of lines
@@ -129,19 +137,26 @@ class SessRecCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def run(self) -> None:
-        """Run the command."""
-        if self.checkpoint is not None:
-            content = read_checkpoint(self.checkpoint)
-            if self.command == "fit":
-                done, wanted = content["epoch"] + 1, self.trainer.max_epochs or 0
-                if 0 <= wanted <= done:
-                    print(f"nothing to do: the checkpoint {self.checkpoint} has {done} of {wanted} epochs")
-                    return
-            else:
-                self.model.on_load_checkpoint(content)
-                self.datamodule.vocabulary = self.model.vocabulary  # the model's items are what the data are mapped to
+        """Run the command; whatever can be refused is refused before the trainer starts and writes."""
         model, data, ckpt_path = self.model, self.datamodule, self.checkpoint
-        data.setup(self.command)  # before the trainer, so that unusable input leaves nothing behind
+        if self.trainer.world_size > 1:
+            raise SessRecError(f"{self.trainer.world_size} processes are not supported yet: give --trainer.devices 1")
+        content = None if ckpt_path is None else read_checkpoint(ckpt_path)
+        if content is not None and self.command != "fit":
+            model.on_load_checkpoint(content)
+            data.vocabulary = model.vocabulary  # the model's items are what the data are mapped to
+        elif content is not None and is_finished(content, self.trainer.max_epochs):
+            print(
+                f"nothing to do: the checkpoint {ckpt_path} has {content['epoch'] + 1} of {self.trainer.max_epochs} epochs"
+            )
+            return
+        data.setup(self.command)
+        if content is not None and self.command == "fit":
+            assert data.vocabulary is not None
+            model.set_vocabulary(data.vocabulary)
+            model.on_load_checkpoint(content)
+            if content["seed"] != self.config.seed_everything:
+                print(f"the fit goes on with its own seed {content['seed']}, not {self.config.seed_everything}")
         if self.command == "fit":
             self.trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True)
         elif self.command == "validate":
@@ -177,7 +192,7 @@ def run_command(command: str, args: list[str] | None = None) -> SessRecCLI:
 
 def _users_fault(error: BaseException | None) -> BaseException | None:
     """The fault that the user can mend behind an error, None where there is none; the parser wraps those of options."""
-    while error is not None and not isinstance(error, (SessRecError, MisconfigurationException)):
+    while error is not None and not isinstance(error, (SessRecError, MisconfigurationException, OSError)):
         error = error.__cause__ or error.__context__
     return error
 

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from sessrec.batches import EvaluationLoader, SessionParallelLoader
-from sessrec.errors import SessRecError
+from sessrec.errors import SessRecError, check_choice
 from sessrec.events import Events, clean_events, events_from_frame, read_events
 from sessrec.report import DataReport, time_text
 from sessrec.sessions import Sessions, map_events
@@ -38,7 +38,7 @@ class SessionDataModule(LightningDataModule):
         test_ratio: Share of the sessions that are the test part, the latest ones; 0 for no test part. Used where
             neither test_duration nor test_start is given.
         test_duration: Length of the test part in time, such as 1d, 12h or seconds.
-        test_start: Time at which the test part begins, in the log's own numbers or as ISO text.
+        test_start: Time at which the test part begins: seconds (row numbers where the log has those) or ISO text.
         val_ratio: Share of the training sessions that are the validation part, the latest ones; 0 or null for none:
             then the whole training part is fitted and the last checkpoint kept. Used where val_duration is not given.
         val_duration: Length of the validation part in time, such as 1d; 0 for no validation part.
@@ -76,13 +76,20 @@ class SessionDataModule(LightningDataModule):
         super().__init__()
         self.save_hyperparameters()
         self.options: Any = self.hparams
-        for option, least in (("min_session_length", 2), ("batch_size", 1), ("eval_batch_size", 1)):
+        for option, least in (
+            ("min_session_length", 2),
+            ("batch_size", 1),
+            ("eval_batch_size", 1),
+            ("steps_per_window", 1),
+        ):
             if self.options[option] < least:
                 raise SessRecError(f"--data.{option} must be at least {least}, got {self.options[option]}")
         if max_session_length is not None and max_session_length < min_session_length:
             raise SessRecError(
                 f"--data.max_session_length {max_session_length} is below the minimum {min_session_length}"
             )
+        check_choice("--data.straddling", straddling, Straddling)
+        check_choice("--data.time_unit", time_unit, TimeUnit)
         if test_duration is not None and test_start is not None:
             raise SessRecError("give --data.test_duration or --data.test_start, not both")
         self.vocabulary: Vocabulary | None = None
@@ -109,6 +116,12 @@ class SessionDataModule(LightningDataModule):
         if stage == "fit":
             self.vocabulary = Vocabulary.from_codes(train.item, train.item_ids)
             self._map("train", train)
+        if val is None and stage == "validate":
+            raise SessRecError("there is no validation part: give --data.val_ratio or --data.val_duration")
+        if test is None and stage == "test":
+            raise SessRecError(
+                "there is no test part: give --data.test_ratio, --data.test_duration or --data.test_start"
+            )
         if val is not None and stage in ("fit", "validate"):
             self._map("val", val)
         if test is not None and stage in ("fit", "test"):

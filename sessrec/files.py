@@ -76,7 +76,8 @@ def _read_text(file: Path, magic: bytes, columns: dict[str, str], separator: str
     separator = separator or _find_separator(header, columns)
     names = [name.strip().strip('"') for name in header.split(separator)]
     _check_columns(file, names, columns, separator)
-    parse = pa.csv.ParseOptions(delimiter=separator)
+    # a tab-separated file has no quotes: a stray one in an id must not swallow the rows up to the next
+    parse = pa.csv.ParseOptions(delimiter=separator, quote_char=False if separator == "\t" else '"')
     text = pa.dictionary(pa.int32(), pa.string())
     types = {name: pa.string() if role == "time" else text for role, name in columns.items()}
     convert = pa.csv.ConvertOptions(
@@ -94,6 +95,15 @@ def _read_text(file: Path, magic: bytes, columns: dict[str, str], separator: str
         if "Empty CSV file" in str(error):
             raise SessRecError(f"{file} holds a header and no events") from error
         table = read(use_threads=False)  # fails again, and its message then tells the row
+    for role in ("session", "item"):
+        ids = (
+            table[columns[role]].unify_dictionaries().chunk(0).dictionary
+            if table.num_rows
+            else pa.array([], pa.string())
+        )
+        broken = ids.filter(pc.match_substring(ids, "\n"))
+        if len(broken):
+            raise SessRecError(f"{file}: a quote is never closed: {columns[role]} {broken[0].as_py()[:60]!r}")
     return table.rename_columns(list(columns))
 
 

@@ -67,6 +67,9 @@ class PredictionWriter(BasePredictionWriter):
         self._close()
         self._temporary.replace(self.output)
         assert isinstance(pl_module, SessionRecommender)
+        report = trainer.datamodule.report.sections["predict"]  # type: ignore[attr-defined]
+        if report["short_sessions"]:
+            rank_zero_only(print)(f"{report['short_sessions']} sessions have no item known to the model: no prediction")
         k = min(pl_module.k, pl_module.n_items)
         rank_zero_only(print)(f"\npredicted the next {k} items of {self._n_sessions:,} sessions: {self.output}")
 

@@ -93,7 +93,7 @@ def best_items(score: Score, queries: Tensor, n_items: int, k: int) -> tuple[Ten
     """
     best, best_scores = None, None
     for items in item_blocks(len(queries), n_items):
-        scores, found = score(queries, items).topk(min(k, items.stop - items.start), dim=1)
+        scores, found = _stable_topk(score(queries, items), k)
         found = found + items.start
         if best is not None and best_scores is not None:
             scores, found = torch.cat([best_scores, scores], dim=1), torch.cat([best, found], dim=1)
@@ -104,3 +104,15 @@ def best_items(score: Score, queries: Tensor, n_items: int, k: int) -> tuple[Ten
     assert best is not None
     assert best_scores is not None
     return best, best_scores
+
+
+def _stable_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best columns; where the last place is tied, the first columns of the tie have it."""
+    k = min(k, scores.shape[1])
+    best, columns = scores.topk(k, dim=1)
+    last = best[:, -1:]
+    tied = ((scores >= last).sum(dim=1) > k).nonzero()[:, 0]  # rare but for models that count
+    if len(tied):
+        ordered = scores[tied].argsort(dim=1, descending=True, stable=True)[:, :k]
+        columns[tied], best[tied] = ordered, scores[tied].gather(1, ordered)
+    return best, columns

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 
 class DataReport:
@@ -34,11 +35,13 @@ class DataReport:
                 lines.append(f"{section if number == 0 else '':<8} {name.replace('_', ' '):<37} {shown}")
         return "\n".join(lines)
 
-    def save(self, file: Path) -> None:
-        """Write the figures as JSON, to a temporary name first."""
-        temporary = file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self.sections, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(file)
+
+def write_json(file: Path, content: Any) -> None:
+    """Write JSON to a temporary name and rename it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(file)
 
 
 def time_text(t: float) -> str:

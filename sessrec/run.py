@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender
+from sessrec.report import write_json
 
 
 def checkpoint_callbacks(monitor: str, has_validation: bool) -> list[Callback]:
@@ -32,7 +32,7 @@ def resolve_checkpoint(ckpt_path: str, run_folder: Path) -> Path:
     """
     file = run_folder / "checkpoints" / f"{ckpt_path}.ckpt" if ckpt_path in ("best", "last") else Path(ckpt_path)
     if not file.is_file():
-        hint = "; a run without validation part keeps only last" if ckpt_path == "best" else ""
+        hint = "; a run without validation keeps only last" if ckpt_path == "best" else ""
         raise SessRecError(f"no checkpoint {file} (--ckpt_path {ckpt_path}{hint})")
     return file
 
@@ -60,6 +60,37 @@ def free_run_name(log_folder: Path, model: str) -> str:
     return f"{model}-{number}"
 
 
+def refuse_taken_run(run_folder: Path, checkpoint: Path | None) -> None:
+    """Refuse a fit that would overwrite a run's checkpoints without going on from them.
+
+    Raises:
+        SessRecError: If the run has checkpoints and the fit starts from none of them, or goes on outside its run.
+    """
+    own = checkpoint is not None and checkpoint.resolve().parent == (run_folder / "checkpoints").resolve()
+    config = run_folder / "config.yaml"
+    if checkpoint is not None and not own:
+        raise SessRecError(
+            f"{checkpoint} is not of the run {run_folder}: a fit goes on in its own run, by --config RUN/config.yaml "
+            "--ckpt_path last"
+        )
+    if not own and any((run_folder / "checkpoints").glob("*.ckpt")):
+        raise SessRecError(
+            f"the run {run_folder} exists: give another --trainer.logger.version, or go on with it: --config {config} "
+            "--ckpt_path last"
+        )
+
+
+def is_finished(checkpoint: dict[str, Any], max_epochs: int | None) -> bool:
+    """Whether a fit has all its epochs.
+
+    Raises:
+        SessRecError: If the checkpoint was taken inside an epoch: going on would lose the rest of it.
+    """
+    if not checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"]:
+        raise SessRecError("the checkpoint was taken inside an epoch; a fit can go on only from the end of one")
+    return max_epochs is not None and 0 <= max_epochs <= checkpoint["epoch"] + 1
+
+
 class RunRecord(Callback):
     """Prints and keeps the data report and the results of a run.
 
@@ -80,8 +111,7 @@ class RunRecord(Callback):
         """Keep the data report in the run's folder."""
         if trainer.log_dir and trainer.is_global_zero:
             folder = Path(trainer.log_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            _report(trainer).save(folder / "data_report.json")
+            write_json(folder / "data_report.json", _report(trainer).sections)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the hyper-parameters with the final metrics, and print the results."""
@@ -119,14 +149,6 @@ class RunRecord(Callback):
         rank_zero_only(print)(f"\n{head}\n{results_table(model.results)}")
 
 
-def write_json(file: Path, content: Any) -> None:
-    """Write JSON to a temporary name and rename it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(file)
-
-
 def results_table(results: dict[str, float]) -> str:
     """Lay results such as ``val/recall@20`` out as a table of metrics by cutoffs.
 
@@ -139,7 +161,7 @@ def results_table(results: dict[str, float]) -> str:
         ndcg     0.2500   0.3500
     """
     if not results:
-        return "no validation part, so no metrics"
+        return "no validation was run, so there are no metrics"
     stage = next(iter(results)).split("/")[0]
     cells = {tuple(name.split("/")[1].split("@")): value for name, value in results.items()}
     cutoffs = sorted({cutoff for _, cutoff in cells}, key=int)

@@ -36,7 +36,7 @@ def split_time(
         ratio: Share of the sessions, by start, that begin at t or later: t is the start of the session at position
             floor((1 - ratio) n). Used where neither of the others is given.
         duration: Length of the later part before the last event, seconds or a text such as ``1d``, ``12h``, ``30m``.
-        start: t itself, in the unit of the log's times or as ISO text.
+        start: t itself, in seconds or as ISO text.
         name: Name of the part, ``test`` or ``val``, for messages.
 
     Returns:

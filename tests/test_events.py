@@ -100,6 +100,17 @@ def test_ids_stay_text(write_log: Callable[..., Path]) -> None:
     assert sequences(read_events(log)) == {"s": ids}
 
 
+def test_a_stray_quote_swallows_no_rows(write_log: Callable[..., Path], tmp_path: Path) -> None:
+    rows = [("s", '"abc', 1), ("s", "b", 2), ("s", 'x"', 3), ("s", "abc", 4)]
+    assert sequences(read_events(write_log(rows))) == {"s": ['"abc', "b", 'x"', "abc"]}
+    file = tmp_path / "quoted.csv"
+    file.write_text('SessionId,ItemId,Time\ns,"a,b",1\ns,c,2\n')
+    assert sequences(read_events(file)) == {"s": ["a,b", "c"]}
+    file.write_text('SessionId,ItemId,Time\ns,"abc,1\ns,b,2\ns,x",3\ns,d,4\n')
+    with pytest.raises(SessRecError, match="quoted.csv"):
+        read_events(file)
+
+
 def test_equal_times_keep_file_order_and_no_times_mean_file_order(write_log: Callable[..., Path]) -> None:
     rows = [("b", "3", 5), ("a", "9", 5), ("b", "1", 5), ("a", "2", 5), ("b", "2", 4)]
     assert sequences(read_events(write_log(rows))) == {"b": ["2", "3", "1"], "a": ["9", "2"]}

@@ -163,6 +163,30 @@ def test_data_prepared_for_another_model_are_refused(fitted: tuple, tmp_path: Pa
         trainer(tmp_path).test(loaded, data)
 
 
+def test_shorter_lists_are_heads_of_longer_ones_also_where_scores_tie(fitted: tuple) -> None:
+    model = fitted[0]
+    history = model.known_items.item_ids[:2]
+    longest = model.recommend(history, k=model.n_items)
+    for k in range(1, model.n_items):
+        assert model.recommend(history, k=k) == longest[:k]
+
+
+@pytest.mark.parametrize("history", ["10", [10, 25]])
+def test_item_ids_must_be_a_list_of_text(fitted: tuple, history: object) -> None:
+    with pytest.raises(SessRecError, match="as text"):
+        fitted[0].recommend(history)
+    with pytest.raises(SessRecError, match="at least 1"):
+        fitted[0].recommend(["1"], k=0)
+
+
+def test_choices_are_checked_in_python_too() -> None:
+    for wrong in ({"loss": "hinge"}, {"logq_mode": "none"}, {"tie_mode": "best"}):
+        with pytest.raises(SessRecError, match="must be one of"):
+            GRU4Rec(**wrong)
+    with pytest.raises(SessRecError, match="must be one of"):
+        SessionDataModule(straddling="drop")  # type: ignore[arg-type]
+
+
 def test_unfitted_models_say_so() -> None:
     with pytest.raises(SessRecError, match="knows no items yet"):
         GRU4Rec().recommend(["1"])

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from sessrec.batches import EvaluationBatch, Window
-from sessrec.errors import SessRecError
+from sessrec.errors import SessRecError, check_choice
 from sessrec.metrics import CUTOFFS, TieMode, rank_from_counts, ranking_metrics
 from sessrec.ranking import MIN_ROWS, best_items, count_positions, target_scores_in_blocks
 from sessrec.vocabulary import Vocabulary
@@ -48,6 +48,7 @@ class SessionRecommender(LightningModule):
         super().__init__()
         if k < 1:
             raise SessRecError(f"--model.k must be at least 1, got {k}")
+        check_choice("tie_mode", tie_mode, TieMode)
         self.tie_mode = tie_mode
         self.k = k
         self.automatic_optimization = False  # a batch is a window of many steps
@@ -57,6 +58,9 @@ class SessionRecommender(LightningModule):
         self.val_metrics = ranking_metrics(cutoffs, prefix="val/")
         self.test_metrics = ranking_metrics(cutoffs, prefix="test/")
         self._positions = {"seen": 0, "tied": 0}
+
+    grown_buffers: tuple[str, ...] = ()
+    """Buffers whose size follows from what was counted; a model makes room for them when it loads a checkpoint."""
 
     # -- what a model offers -----------------------------------------------------------------------------------------
 
@@ -159,6 +163,13 @@ class SessionRecommender(LightningModule):
                 f"the data give {self.n_items} training items and the checkpoint was fitted to {len(vocabulary)} "
                 "(or to others): resume with the click log and the --data options of the first fit"
             )
+        own = self.state_dict()
+        for name, weight in checkpoint["state_dict"].items():
+            if not name.startswith(self.grown_buffers) and name in own and own[name].shape != weight.shape:
+                raise SessRecError(
+                    f"the checkpoint's {name} is of shape {tuple(weight.shape)} and the model's of "
+                    f"{tuple(own[name].shape)}: give the --model options that it was fitted with"
+                )
         self.seed = checkpoint["seed"]
 
     def setup(self, stage: str) -> None:
@@ -266,8 +277,9 @@ class SessionRecommender(LightningModule):
 
     def _log_results(self, metrics: MetricCollection) -> None:
         self.results = {name: value.item() for name, value in metrics.compute().items()}
-        self.log_dict(self.results, logger=False)
-        for logger in self.loggers:
+        fitting = self.trainer.state.fn == "fit"
+        self.log_dict(self.results, logger=not fitting)
+        for logger in self.loggers if fitting else []:  # Lightning would log a validation by the number of windows
             logger.log_metrics(self.results, step=self.global_step)
         seen, tied = self._positions["seen"], self._positions["tied"]
         if tied > 0.01 * seen:
@@ -309,7 +321,14 @@ class SessionRecommender(LightningModule):
 
         Returns:
             Item ids with their scores, best first.
+
+        Raises:
+            SessRecError: If the item ids are not a list of text, or ``k`` is below 1.
         """
+        if isinstance(item_ids, str) or not all(isinstance(item_id, str) for item_id in item_ids):
+            raise SessRecError(f"recommend takes a list of item ids as text, such as ['10', '25'], got {item_ids!r}")
+        if k < 1:
+            raise SessRecError(f"k must be at least 1, got {k}")
         vocabulary = self.known_items
         index = vocabulary.index_of(item_ids)
         if (unknown := int((index < 0).sum())) > 0:

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 
 from sessrec import losses
 from sessrec.batches import Window
-from sessrec.errors import SessRecError
+from sessrec.errors import SessRecError, check_choice
 from sessrec.layers import GRUCell, ResetBeforeGRUCell, initialise_gates
 from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.base import SessionRecommender
@@ -29,6 +29,7 @@ from sessrec.negatives import LogQ, NegativeSampler
 from sessrec.optim import AdagradMomentum
 
 LossName = Literal["cross-entropy", "bpr-max", "bpr", "top1", "top1-max"]
+LogQMode = Literal["published", "textbook"]
 
 
 class GRU4Rec(SessionRecommender):
@@ -78,7 +79,7 @@ class GRU4Rec(SessionRecommender):
         bpreg: float = 1.0,
         elu_param: float = 0.5,
         logq: float = 1.0,
-        logq_mode: Literal["published", "textbook"] = "published",
+        logq_mode: LogQMode = "published",
         exclude_target_copies: bool = False,
         cutoffs: Sequence[int] = CUTOFFS,
         tie_mode: TieMode = "conservative",
@@ -89,6 +90,8 @@ class GRU4Rec(SessionRecommender):
         self.options: Any = self.hparams
         self.layers = [100] if layers is None else list(layers)
         _check_options(self.options, self.layers)
+        check_choice("loss", loss, LossName)
+        check_choice("logq_mode", logq_mode, LogQMode)
         self.loss_name = loss
         self._hidden: list[Tensor] = []
         self._last_time = 0.0

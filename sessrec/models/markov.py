@@ -45,6 +45,8 @@ class Markov(SessionRecommender):
     shares: Tensor
     """Count of each transition over the greatest of its item, float64, shape (transitions,)."""
 
+    grown_buffers = ("successors", "shares")
+
     def __init__(
         self,
         alpha: float = 0.0,
@@ -71,7 +73,7 @@ class Markov(SessionRecommender):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make room for the checkpoint's transitions."""
         super().on_load_checkpoint(checkpoint)
-        for name in ("successors", "shares"):
+        for name in self.grown_buffers:
             self.register_buffer(name, torch.zeros_like(checkpoint["state_dict"][name]))
 
     def count(self, window: Window) -> None:
