@@ -176,17 +176,19 @@ class SessionParallelLoader:
 
 
 class EvaluationLoader:
-    """Padded batches of whole sessions, the shortest sessions first so that little is padding.
+    """Padded batches of whole sessions, of similar lengths so that little is padding.
 
     Args:
         sessions: The sessions to evaluate or predict.
         batch_size: Sessions in a batch.
+        by_length: Whether the shortest sessions come first; else the sessions' own order is kept.
     """
 
-    def __init__(self, sessions: Sessions, batch_size: int) -> None:
+    def __init__(self, sessions: Sessions, batch_size: int, by_length: bool = True) -> None:
         self.sessions = sessions
         self.batch_size = batch_size
-        self._order = np.argsort(np.diff(sessions.offsets), kind="stable")
+        lengths = np.diff(sessions.offsets)
+        self._order = np.argsort(lengths, kind="stable") if by_length else np.arange(len(sessions))
 
     def __len__(self) -> int:
         """Number of batches."""

@@ -146,9 +146,8 @@ class SessRecCLI(LightningCLI):
             model.on_load_checkpoint(content)
             data.vocabulary = model.vocabulary  # the model's items are what the data are mapped to
         elif content is not None and is_finished(content, self.trainer.max_epochs):
-            print(
-                f"nothing to do: the checkpoint {ckpt_path} has {content['epoch'] + 1} of {self.trainer.max_epochs} epochs"
-            )
+            done, wanted = content["epoch"] + 1, self.trainer.max_epochs
+            print(f"nothing to do: the checkpoint {ckpt_path} has {done} of {wanted} epochs")
             return
         data.setup(self.command)
         if content is not None and self.command == "fit":

@@ -210,12 +210,12 @@ class SessionDataModule(LightningDataModule):
 
     def predict_dataloader(self) -> EvaluationLoader:
         """Whole sessions of the log, to predict what follows each."""
-        return self._evaluation_loader("predict")
+        return self._evaluation_loader("predict", by_length=False)
 
-    def _evaluation_loader(self, part: str) -> EvaluationLoader:
+    def _evaluation_loader(self, part: str, by_length: bool = True) -> EvaluationLoader:
         if part not in self.sessions:
             raise SessRecError(f"there is no {part} part: give --data.{part}_ratio or --data.{part}_duration")
-        return EvaluationLoader(self.sessions[part], self.options.eval_batch_size)
+        return EvaluationLoader(self.sessions[part], self.options.eval_batch_size, by_length)
 
     def state_dict(self) -> dict[str, Any]:
         """The seed of the shuffled session orders."""

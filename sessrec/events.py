@@ -91,25 +91,20 @@ def read_events(
     if time_column is not None:
         columns["time"] = time_column
     tables = [read_table(file, columns, separator) for file in files]
-    table = _concatenate(files, [table for table, _ in tables])
+    table = pa.concat_tables([table.select(["session", "item"]) for table, _ in tables]).unify_dictionaries()
     notes = [note for _, notes in tables for note in notes]
     if table.num_rows == 0:
         raise SessRecError(f"no events in {_names(files)}: the files hold a header at most, or no complete row")
     if time_column is None:
         events = _events(table, np.arange(table.num_rows), [*notes, "no time column: the order of rows is the time"])
         return replace(events, has_times=False)
-    time, note = times_from_column(table["time"], time_unit, f"column {time_column!r} of {_names(files)}")
-    return _events(table, time, [*notes, note])
-
-
-def _concatenate(files: Sequence[Path], tables: list[pa.Table]) -> pa.Table:
-    times = [table.schema.field("time").type if "time" in table.column_names else None for table in tables]
-    if len(set(times)) > 1 and all(pa.types.is_string(kind) or pa.types.is_integer(kind) for kind in times):
-        tables = [table.set_column(2, "time", table["time"].cast(pa.string())) for table in tables]
-    elif len(set(times)) > 1:
-        listed = ", ".join(f"{kind} in {file}" for file, kind in zip(files, times, strict=True))
-        raise SessRecError(f"the files hold times of different types: {listed}")
-    return pa.concat_tables(tables).unify_dictionaries()
+    times = []
+    for file, (part, _) in zip(files, tables, strict=True):
+        if part.num_rows:
+            time, note = times_from_column(part["time"], time_unit, f"column {time_column!r} of {file}")
+            times.append(time)
+            notes.append(note)
+    return _events(table, np.concatenate(times), notes)
 
 
 def events_from_frame(frame: pd.DataFrame) -> Events:

@@ -85,7 +85,7 @@ def _from_iso(column: pa.ChunkedArray, is_number: pa.ChunkedArray, where: str) -
     is_iso = pc.match_substring_regex(column, _ISO)
     if not pc.all(is_iso).as_py():
         bad = np.flatnonzero(~is_iso.to_numpy())
-        shown = ", ".join(f"{column[int(row)].as_py()!r} in line {row + 2}" for row in bad[:3])
+        shown = ", ".join(f"{column[int(row)].as_py()!r} in data row {row + 1}" for row in bad[:3])
         kinds = "numbers and texts" if pc.any(is_number).as_py() else "texts"
         raise SessRecError(
             f"{where}: {len(bad)} of {len(column)} times are not ISO 8601 among {kinds}, first {shown}; write them as "

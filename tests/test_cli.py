@@ -70,6 +70,8 @@ def test_fit_validate_test_predict(log: str, capsys: pytest.CaptureFixture[str])
     predict.main(["--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--data.path", "new.tsv", "--model.k", "3"])
     rows = [line.split("\t") for line in Path("predictions.tsv").read_text().splitlines()]
     assert rows[0] == ["SessionId", "Rank", "ItemId", "Score"]
+    assert [row[0] for row in rows[1:]] == ["p"] * 3 + ["q"] * 3  # in the order of the log, whatever their lengths
+    assert "1 sessions have no item known to the model" in capsys.readouterr().out
     model = GRU4Rec.load_from_checkpoint(run / "checkpoints" / "best.ckpt")
     for session, history in (("p", ["x1", "x2"]), ("q", ["x7"])):
         ours = [(row[2], float(row[3])) for row in rows if row[0] == session]

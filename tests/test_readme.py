@@ -78,6 +78,7 @@ def test_every_command_and_example(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert len(COMMANDS) > 20
+    assert not re.search(r"^[A-Z]+$", README, flags=re.MULTILINE)  # no placeholder is left
     monkeypatch.chdir(tmp_path)
     make_files()
     for command in COMMANDS:
