@@ -12,6 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+LogQMode = Literal["published", "textbook"]
+
 
 class NegativeSampler(nn.Module):
     """Draws items with replacement, item i with probability proportional to ``counts[i] ** alpha``.
@@ -37,6 +39,9 @@ class NegativeSampler(nn.Module):
         super().__init__()
         weight = torch.where(counts > 0, counts.double() ** alpha, 0.0)
         self.register_buffer("cumulative", weight.cumsum(0), persistent=False)
+        self._last_item = int(
+            torch.nonzero(weight)[-1]
+        )  # found once: asking the device in every block would wait for it
 
     def sample(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Draw a block of items by inverse transform.
@@ -51,12 +56,7 @@ class NegativeSampler(nn.Module):
         uniform = torch.rand(shape, generator=generator, dtype=torch.float64, device=self.cumulative.device)
         # u * total may round up to the total itself; `right` skips items of zero probability
         drawn = torch.searchsorted(self.cumulative, uniform * self.cumulative[-1], right=True)
-        return drawn.clamp_(max=self.last_item)
-
-    @property
-    def last_item(self) -> int:
-        """The last item that has a positive probability."""
-        return int(torch.searchsorted(self.cumulative, self.cumulative[-1]))
+        return drawn.clamp_(max=self._last_item)
 
 
 class LogQ(nn.Module):
@@ -73,7 +73,7 @@ class LogQ(nn.Module):
 
     log_counts: Tensor
 
-    def __init__(self, counts: Tensor, alpha: float, mode: Literal["published", "textbook"]) -> None:
+    def __init__(self, counts: Tensor, alpha: float, mode: LogQMode) -> None:
         super().__init__()
         self.alpha = alpha
         self.textbook = mode == "textbook"

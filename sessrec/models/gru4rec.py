@@ -25,11 +25,10 @@ from sessrec.errors import SessRecError, check_choice
 from sessrec.layers import GRUCell, ResetBeforeGRUCell, initialise_gates
 from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.base import SessionRecommender
-from sessrec.negatives import LogQ, NegativeSampler
+from sessrec.negatives import LogQ, LogQMode, NegativeSampler
 from sessrec.optim import AdagradMomentum
 
 LossName = Literal["cross-entropy", "bpr-max", "bpr", "top1", "top1-max"]
-LogQMode = Literal["published", "textbook"]
 
 
 class GRU4Rec(SessionRecommender):
