@@ -17,6 +17,8 @@ from torch import Tensor
 
 from sessrec.sessions import Sessions
 
+_CHUNK = 1 << 16  # sessions that are numbers of Python at a time
+
 
 class Window(NamedTuple):
     """Consecutive session-parallel steps; one Lightning batch of a fit.
@@ -74,13 +76,12 @@ def lane_schedule(n_pairs: np.ndarray, n_lanes: int) -> tuple[np.ndarray, np.nda
         >>> lane.tolist(), first_step.tolist()
         ([0, 1, 2, 1, 1], [0, 0, 0, 1, 2])
     """
-    lane = np.zeros(len(n_pairs), dtype=np.int64)
-    first_step = np.zeros(len(n_pairs), dtype=np.int64)
-    free = [(0, number) for number in range(n_lanes)]  # already a heap: (step at which the lane is free, lane)
-    for session, pairs in enumerate(n_pairs.tolist()):
-        step, number = free[0]
-        heapq.heapreplace(free, (step + pairs, number))
-        lane[session], first_step[session] = number, step
+    free = list(range(n_lanes))  # already a heap: step at which a lane is free * n_lanes + lane
+    taken = np.empty(len(n_pairs), dtype=np.int64)
+    for first in range(0, len(n_pairs), _CHUNK):
+        ahead = (n_pairs[first : first + _CHUNK] * n_lanes).tolist()
+        taken[first : first + _CHUNK] = [heapq.heapreplace(free, free[0] + steps) for steps in ahead]
+    first_step, lane = np.divmod(taken, n_lanes)
     return lane, first_step
 
 

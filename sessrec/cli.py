@@ -1,4 +1,4 @@
-"""The command line of fit, validate, test and predict."""
+"""The command line of fit, validate, test, predict and prepare."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import sessrec.models  # noqa: F401 - makes the models known by their class names
 from sessrec.data import SessionDataModule
+from sessrec.data_report import write_data_report
 from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender
 from sessrec.predictions import PredictionWriter
@@ -37,6 +38,7 @@ _DESCRIPTIONS = {
     "validate": "Evaluate a checkpoint on the validation part of a click log, ranking all items.",
     "test": "Evaluate a checkpoint on the test part of a click log, ranking all items.",
     "predict": "Write the best next items of every session of a click log.",
+    "prepare": "Read, clean and split a click log, and report what is in it; only the --data options matter.",
 }
 
 
@@ -44,7 +46,7 @@ class SessRecCLI(LightningCLI):
     """Builds trainer, model and data from YAML files and flags; later ones win, and unknown keys are errors.
 
     Args:
-        command: ``fit``, ``validate``, ``test`` or ``predict``.
+        command: ``fit``, ``validate``, ``test``, ``predict`` or ``prepare``.
         args: Words of the command line; those of the process where None.
     """
 
@@ -88,9 +90,14 @@ class SessRecCLI(LightningCLI):
             help="Validation metric that chooses the best checkpoint in a fit.",
         )
         parser.add_argument("--output", type=str, default="predictions.tsv", help="File that predict writes.")
+        parser.add_argument(
+            "--report_dir", type=str, default="data/report", help="Folder for the report and figures of prepare."
+        )
 
     def before_instantiate_classes(self) -> None:
         """Name the run, find the checkpoint, and refuse what cannot work, before anything is built."""
+        if self.command == "prepare":
+            return
         self.run_folder = self._name_run()
         # a config that follows the flag resets it
         ckpt_path = self.config.ckpt_path or _option(self.args, "--ckpt_path")
@@ -125,6 +132,13 @@ class SessRecCLI(LightningCLI):
             place.version = free_run_name(log_folder, self.config.model.class_path.rpartition(".")[2].lower())
         return log_folder / (place.version if isinstance(place.version, str) else f"version_{place.version}")
 
+    def instantiate_classes(self) -> None:
+        """Build model, data and trainer; prepare needs the data only."""
+        if self.command == "prepare":
+            self.datamodule = self.parser.instantiate_classes(self.config).data
+        else:
+            super().instantiate_classes()
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer, with checkpoints where it fits."""
         if self.command == "fit":
@@ -138,6 +152,9 @@ class SessRecCLI(LightningCLI):
 
     def run(self) -> None:
         """Run the command; whatever can be refused is refused before the trainer starts and writes."""
+        if self.command == "prepare":
+            write_data_report(self.datamodule.prepare(), self.config.report_dir)
+            return
         model, data, ckpt_path = self.model, self.datamodule, self.checkpoint
         if self.trainer.world_size > 1:
             raise SessRecError(f"{self.trainer.world_size} processes are not supported yet: give --trainer.devices 1")
@@ -170,7 +187,7 @@ def run_command(command: str, args: list[str] | None = None) -> SessRecCLI:
     """Run a command; a fault that the user can mend ends it with one line and exit code 1.
 
     Args:
-        command: ``fit``, ``validate``, ``test`` or ``predict``.
+        command: ``fit``, ``validate``, ``test``, ``predict`` or ``prepare``.
         args: Words of the command line; those of the process where None.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Read a click log: one or several files of TSV, CSV or Parquet, plain, gzipped or zipped.
+"""Read a click log: one or several files of TSV, CSV or Parquet, plain or compressed.
 
 Ids stay text, byte for byte. Times become Unix seconds, UTC. Rows that cannot be used are
 counted, never lost in silence.
@@ -13,70 +13,131 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sessrec.errors import SessRecError
-from sessrec.files import read_table
-from sessrec.times import TimeUnit, times_from_column
+from sessrec.files import log_files
+from sessrec.ids import encode_ids
+from sessrec.ordering import gather_runs, session_order
+from sessrec.tables import LogFormat, LogTable, read_log_table
+
+_ROUNDED = r"^[+-]?\d+(\.\d+)?[eE]\+\d+$"
 
 
 @dataclass(frozen=True)
 class Events:
     """A click log in session order: sessions by their first event, events by time, equal times in file order."""
 
-    session: np.ndarray
-    """Position in ``session_ids`` of each event's session, non-decreasing, int64, shape (events,)."""
     item: np.ndarray
     """Position in ``item_ids`` of each event's item, int32, shape (events,)."""
     time: np.ndarray
     """Unix seconds, or the row's number where the log has no times, int64 or float64, shape (events,)."""
-    session_ids: list[str]
-    """Session id of each session that the events may belong to."""
-    item_ids: list[str]
-    """Distinct item ids of the whole log; selections of events keep the list."""
-    has_times: bool
+    offsets: np.ndarray
+    """First event of each session, and the number of events, int64, shape (sessions + 1,)."""
+    numbers: np.ndarray
+    """Position in ``session_ids`` of each session, int32, shape (sessions,)."""
+    session_ids: pa.Array
+    """Session ids of the whole log, text; selections of events keep them all."""
+    item_ids: pa.Array
+    """Distinct item ids of the whole log, text; selections of events keep them all."""
+    has_times: bool = True
     """False where ``time`` is the row's number."""
+    figures: dict[str, int | str] = field(default_factory=dict)
+    """What was read and dropped on reading, for the report."""
     notes: list[str] = field(default_factory=list)
-    """What the reader noticed, for the report."""
+    """How the log was read, for the report."""
+    warnings: list[str] = field(default_factory=list)
+    """What looked wrong on reading."""
 
     def __len__(self) -> int:
         """Number of events."""
-        return len(self.session)
+        return len(self.item)
 
     @property
     def n_sessions(self) -> int:
-        """Number of entries in ``session_ids``; sessions whose events were all dropped count too."""
-        return len(self.session_ids)
+        """Number of sessions, each of one event at least."""
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of events of each session, int64, shape (sessions,)."""
+        return np.diff(self.offsets)
+
+    @property
+    def session(self) -> np.ndarray:
+        """Number of each event's session, int64, shape (events,)."""
+        return np.repeat(np.arange(self.n_sessions), self.lengths)
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Time of each session's first event, ascending, shape (sessions,)."""
+        return self.time[self.offsets[:-1]]
 
     def select(self, keep: np.ndarray) -> Events:
-        """The events where ``keep`` (bool, shape (events,)) is True, in the same order."""
-        return replace(self, session=self.session[keep], item=self.item[keep], time=self.time[keep])
+        """The events where ``keep`` (bool, shape (events,)) is True; sessions left without any are gone."""
+        kept_before = np.concatenate([[0], np.cumsum(keep)])  # (events + 1,)
+        return self._with(keep, kept_before[self.offsets])._in_order_of_start()
+
+    def select_sessions(self, keep: np.ndarray) -> Events:
+        """The sessions where ``keep`` (bool, shape (sessions,)) is True."""
+        return self.select(np.repeat(keep, self.lengths))
+
+    def sessions_between(self, first: int, stop: int) -> Events:
+        """Sessions ``first`` to ``stop`` (exclusive), without a copy."""
+        begin, end = self.offsets[first], self.offsets[stop]
+        return replace(
+            self,
+            item=self.item[begin:end],
+            time=self.time[begin:end],
+            offsets=self.offsets[first : stop + 1] - begin,
+            numbers=self.numbers[first:stop],
+        )
+
+    def _with(self, keep: np.ndarray, offsets: np.ndarray) -> Events:
+        stays = np.diff(offsets) > 0
+        return replace(
+            self,
+            item=self.item[keep],
+            time=self.time[keep],
+            offsets=np.concatenate([[0], offsets[1:][stays]]),
+            numbers=self.numbers[stays],
+        )
+
+    def _in_order_of_start(self) -> Events:
+        """Sessions that lost their first event may begin later than those behind them."""
+        starts = self.starts
+        if (starts[1:] >= starts[:-1]).all():
+            return self
+        sessions = np.argsort(starts, kind="stable")
+        rows, offsets = gather_runs(self.offsets, sessions)
+        return replace(
+            self, item=self.item[rows], time=self.time[rows], offsets=offsets, numbers=self.numbers[sessions]
+        )
 
     def counts(self) -> dict[str, int]:
         """Number of events, sessions and distinct items."""
-        return {
-            "events": len(self),
-            "sessions": int(np.count_nonzero(np.diff(self.session, prepend=-1))),
-            "items": len(np.unique(self.item)),
-        }
+        return {"events": len(self), "sessions": self.n_sessions, "items": int(np.count_nonzero(self.item_counts()))}
+
+    def item_counts(self) -> np.ndarray:
+        """Number of events of each of ``item_ids``, int64."""
+        return np.bincount(self.item, minlength=len(self.item_ids))
 
 
 def read_events(
     paths: str | Path | Sequence[str | Path],
-    session_column: str = "SessionId",
-    item_column: str = "ItemId",
-    time_column: str | None = "Time",
-    separator: str | None = None,
-    time_unit: TimeUnit = "auto",
+    log_format: LogFormat | None = None,
+    session_gap: float | None = None,
+    event_kinds: Sequence[str] | None = None,
 ) -> Events:
     """Read a click log, whatever the order of its rows.
 
     Args:
-        paths: File or files; rows with the same session id make one session, also across files.
-        session_column: Column of the session id.
-        item_column: Column of the item id.
-        time_column: Column of the time; None where the log has none, so that the order of rows is the order of events.
-        separator: Character between fields; None finds it from the header (tab, comma, semicolon or bar).
-        time_unit: Unit of numeric times; ``auto`` tells it from their size.
+        paths: File, folder or pattern, or a list of these; rows with the same session id make one session, also across
+            files.
+        log_format: How the files are written; columns SessionId, ItemId and Time where None.
+        session_gap: Seconds without an event after which a visitor's next event begins a new session; sessions that the
+            log names are cut there, too. None cuts nowhere.
+        event_kinds: Kinds of event that are kept, after cutting; None keeps all.
 
     Returns:
         The events in session order.
@@ -84,27 +145,103 @@ def read_events(
     Raises:
         SessRecError: If a file is missing, damaged or empty, lacks a column, or holds a time that cannot be read.
     """
-    files = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
-    if not files:
-        raise SessRecError("--data.path names no file")
-    columns = {"session": session_column, "item": item_column}
-    if time_column is not None:
-        columns["time"] = time_column
-    tables = [read_table(file, columns, separator) for file in files]
-    table = pa.concat_tables([table.select(["session", "item"]) for table, _ in tables]).unify_dictionaries()
-    notes = [note for _, notes in tables for note in notes]
-    if table.num_rows == 0:
+    log_format = log_format or LogFormat()
+    files = log_files(paths)
+    tables = [read_log_table(file, log_format) for file in files]
+    figures: dict[str, int | str] = {"files": len(files)}
+    for table in tables:
+        for name, count in table.figures.items():
+            figures[name] = int(figures.get(name, 0)) + count
+    notes = [note for table in tables for note in table.notes]
+    tables = [table for table in tables if len(table.item)]
+    if not tables:
         raise SessRecError(f"no events in {_names(files)}: the files hold a header at most, or no complete row")
-    if time_column is None:
-        events = _events(table, np.arange(table.num_rows), [*notes, "no time column: the order of rows is the time"])
-        return replace(events, has_times=False)
-    times = []
-    for file, (part, _) in zip(files, tables, strict=True):
-        if part.num_rows:
-            time, note = times_from_column(part["time"], time_unit, f"column {time_column!r} of {file}")
-            times.append(time)
-            notes.append(note)
-    return _events(table, np.concatenate(times), notes)
+    keep = None if event_kinds is None else _is_of_kind(tables, event_kinds, figures)
+    session, session_ids = encode_ids(_joined([table.session for table in tables]))
+    item, item_ids = encode_ids(_joined([table.item for table in tables]))
+    warnings = _warn_of_spreadsheets(tables, item, item_ids)
+    has_times = log_format.time_column is not None
+    if has_times:
+        time = np.concatenate([table.time for table in tables if table.time is not None])
+    else:
+        time = np.arange(len(item))
+        notes.append("no time column: the order of rows is the time")
+    orders = [table.order for table in tables if table.order is not None]
+    del tables
+    order, offsets, codes = session_order(session, time, np.concatenate(orders) if orders else None)
+    del session
+    if order is not None:
+        item, time = item[order], time[order]
+        keep = None if keep is None else keep[order]
+    events = Events(item, time, offsets, codes, session_ids, item_ids, has_times, figures, notes, warnings)
+    if session_gap is not None:
+        events = _cut_at_gaps(events, session_gap)
+    if keep is not None:
+        events = events.select(keep)
+    return events._in_order_of_start()
+
+
+def _joined(columns: list[pa.ChunkedArray]) -> pa.ChunkedArray:
+    """One column of several files, as text where they differ in type."""
+    if len({column.type for column in columns}) > 1:
+        columns = [column.cast(pa.string()) for column in columns]
+    return pa.chunked_array([chunk for column in columns for chunk in column.chunks], type=columns[0].type)
+
+
+def _warn_of_spreadsheets(tables: list[LogTable], item: np.ndarray, item_ids: pa.Array) -> list[str]:
+    """Name the first id in scientific notation: what a spreadsheet leaves of a long number."""
+    suspects = pc.and_(
+        pc.match_substring(item_ids, "E+", ignore_case=True), pc.match_substring_regex(item_ids, _ROUNDED)
+    )
+    codes = np.flatnonzero(suspects.to_numpy(zero_copy_only=False))
+    if not len(codes):
+        return []
+    row = int(np.flatnonzero(np.isin(item, codes))[0])
+    shown, place = item_ids[int(item[row])].as_py(), ""
+    for table in tables:
+        if row < len(table.item):
+            place = table.place_of_row(row)
+            break
+        row -= len(table.item)
+    return [
+        f"{len(codes)} item ids such as {shown!r} ({place}) look like numbers rounded by a spreadsheet: different "
+        "items may have become one before sessrec saw them"
+    ]
+
+
+def _is_of_kind(tables: list[LogTable], kinds: Sequence[str], figures: dict[str, int | str]) -> np.ndarray:
+    """Whether each row is an event of a wanted kind."""
+    column = _joined([table.event for table in tables if table.event is not None])
+    found = pc.unique(column).to_pylist()
+    if strange := [kind for kind in kinds if kind not in found]:
+        kinds_found = ", ".join(map(str, found[:20]))
+        raise SessRecError(f"no event is of the kind {', '.join(strange)} (--data.events); the log has {kinds_found}")
+    keep = pc.is_in(column, pa.array(kinds, pa.string())).to_numpy()
+    figures["rows_of_other_events"] = int((~keep).sum())
+    return keep
+
+
+def _cut_at_gaps(events: Events, gap: float) -> Events:
+    """Begin a new session where more than ``gap`` seconds pass; session ids get the number of the piece."""
+    if not events.has_times:
+        raise SessRecError("--data.session_gap needs times, and --data.time_column is null")
+    begins = np.zeros(len(events), dtype=bool)
+    begins[1:] = np.diff(events.time) > gap
+    begins[events.offsets[:-1]] = True
+    first_rows = np.flatnonzero(begins)
+    whole = np.searchsorted(events.offsets, first_rows, side="right") - 1  # session that each piece is of
+    piece = np.arange(len(whole)) - np.searchsorted(whole, whole) + 1
+    session_ids = pc.binary_join_element_wise(
+        events.session_ids.take(pa.array(events.numbers[whole])), pa.array(piece).cast(pa.string()), "_"
+    )
+    figures = {
+        **events.figures,
+        "visitors_or_sessions": events.n_sessions,
+        "cuts_at_gaps": len(piece) - events.n_sessions,
+    }
+    offsets = np.concatenate([first_rows, [len(events)]])
+    numbers = np.arange(len(piece), dtype=np.int32)
+    return replace(events, offsets=offsets, numbers=numbers, session_ids=session_ids, figures=figures)
 
 
 def events_from_frame(frame: pd.DataFrame) -> Events:
@@ -116,89 +253,14 @@ def events_from_frame(frame: pd.DataFrame) -> Events:
     Returns:
         The events in session order.
     """
-    text = {name: pa.chunked_array([frame[name].astype(str).to_numpy()]) for name in ("SessionId", "ItemId")}
-    table = pa.table({"session": text["SessionId"], "item": text["ItemId"]})
-    table = table.set_column(0, "session", table["session"].dictionary_encode())
-    table = table.set_column(1, "item", table["item"].dictionary_encode())
-    return _events(table, frame["Time"].to_numpy(), [])
-
-
-def clean_events(
-    events: Events,
-    drop_repeats: bool = False,
-    min_session_length: int = 2,
-    min_item_support: int = 1,
-    max_session_length: int | None = None,
-) -> tuple[Events, dict[str, int]]:
-    """Drop what a protocol wants out of the log, and count it.
-
-    Repeats go first and long sessions are cut next; then short sessions and rare items go in turn until
-    nothing changes.
-
-    Args:
-        events: Events in session order.
-        drop_repeats: Whether to drop an event whose item is that of the event before it in the session.
-        min_session_length: Sessions with fewer events are dropped.
-        min_item_support: Items with fewer events are dropped.
-        max_session_length: Sessions keep their first events up to this number; None keeps them whole.
-
-    Returns:
-        The events that are left, and the number of events dropped by each rule.
-    """
-    dropped = {"repeats": 0, "beyond_max_session_length": 0, "in_short_sessions": 0, "of_rare_items": 0}
-
-    def keep(rule: str, mask: np.ndarray) -> None:
-        nonlocal events
-        dropped[rule] += int((~mask).sum())
-        if not mask.all():
-            events = events.select(mask)
-
-    if drop_repeats and len(events):
-        same = (np.diff(events.session) == 0) & (np.diff(events.item) == 0)
-        keep("repeats", np.concatenate([[True], ~same]))
-    if max_session_length is not None:
-        starts = np.flatnonzero(np.diff(events.session, prepend=-1))
-        lengths = np.diff(starts, append=len(events))
-        position = np.arange(len(events)) - np.repeat(starts, lengths)
-        keep("beyond_max_session_length", position < max_session_length)
-    while True:
-        before = len(events)
-        keep("in_short_sessions", np.bincount(events.session)[events.session] >= min_session_length)
-        keep("of_rare_items", np.bincount(events.item)[events.item] >= min_item_support)
-        if len(events) == before:
-            return events, dropped
-
-
-def _events(table: pa.Table, time: np.ndarray, notes: list[str]) -> Events:
-    session, session_ids = _codes(table["session"])
-    item, item_ids = _codes(table["item"])
-    return _in_session_order(Events(session, item.astype(np.int32), time, session_ids, item_ids, True, notes))
-
-
-def _in_session_order(events: Events) -> Events:
-    """Sort by (first time of the session, session, time), stable, and renumber the sessions in that order."""
-    by_time = np.argsort(events.time, kind="stable")
-    session, first = np.unique(events.session[by_time], return_index=True)  # place of each session's first event
-    rank = np.empty(len(session), dtype=np.int64)
-    rank[session[np.argsort(first)]] = np.arange(len(session))
-    order = by_time[np.argsort(rank[events.session[by_time]], kind="stable")]
-    session_ids = [events.session_ids[code] for code in np.argsort(rank).tolist()]
-    return replace(
-        events,
-        session=rank[events.session[order]],
-        item=events.item[order],
-        time=events.time[order],
-        session_ids=session_ids,
-    )
+    session, session_ids = encode_ids(pa.chunked_array([pa.array(frame["SessionId"].astype(str), pa.string())]))
+    item, item_ids = encode_ids(pa.chunked_array([pa.array(frame["ItemId"].astype(str), pa.string())]))
+    time = frame["Time"].to_numpy()
+    order, offsets, codes = session_order(session, time)
+    if order is not None:
+        item, time = item[order], time[order]
+    return Events(item, time, offsets, codes, session_ids, item_ids, figures={"rows": len(frame)})
 
 
 def _names(files: Sequence[Path]) -> str:
     return str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more files"
-
-
-def _codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:
-    """Codes of a dictionary column with one dictionary, int64, and the texts that occur, in order of the codes."""
-    array = column.combine_chunks()
-    codes, values = array.indices.to_numpy(zero_copy_only=False), array.dictionary
-    used, codes = np.unique(codes, return_inverse=True)  # the dictionary may hold the texts of dropped rows
-    return codes.astype(np.int64), values.take(pa.array(used)).to_pylist()

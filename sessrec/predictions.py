@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+import pyarrow as pa
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_only
@@ -56,10 +57,13 @@ class PredictionWriter(BasePredictionWriter):
         assert isinstance(pl_module, SessionRecommender)
         assert self._stream is not None
         item_ids = pl_module.known_items.item_ids
-        session_ids = trainer.datamodule.sessions["predict"].session_ids  # type: ignore[attr-defined]
-        for session, items, scores in zip(*(part.tolist() for part in prediction), strict=True):
+        all_ids = trainer.datamodule.sessions["predict"].session_ids  # type: ignore[attr-defined]
+        session_ids = all_ids.take(pa.array(prediction.sessions.numpy())).to_pylist()
+        for session_id, items, scores in zip(
+            session_ids, prediction.items.tolist(), prediction.scores.tolist(), strict=True
+        ):
             for rank, (item, score) in enumerate(zip(items, scores, strict=True), 1):
-                self._stream.write(f"{session_ids[session]}\t{rank}\t{item_ids[item]}\t{score:.9g}\n")
+                self._stream.write(f"{session_id}\t{rank}\t{item_ids[item]}\t{score:.9g}\n")
         self._n_sessions += len(prediction.sessions)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

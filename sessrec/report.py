@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -12,28 +12,49 @@ from typing import Any
 class DataReport:
     """Figures of each step of the preparation, in order, as text for people and as JSON for programs.
 
+    ``cuts`` holds the time at which each later part begins, and ``warnings`` what looks wrong.
+
     Example:
         >>> report = DataReport()
         >>> report.add("read", {"source": "clicks.tsv", "events": 1234567})
         >>> print(report)
-        read     source                                clicks.tsv
-                 events                                1,234,567
+        read     source                                    clicks.tsv
+                 events                                    1,234,567
     """
 
     def __init__(self) -> None:
         self.sections: dict[str, dict[str, int | float | str]] = {}
+        self.cuts: dict[str, float] = {}
+        self.warnings: list[str] = []
 
     def add(self, section: str, figures: Mapping[str, int | float | str]) -> None:
         """Add figures to a section, which is made where it does not exist."""
         self.sections.setdefault(section, {}).update(figures)
+
+    def warn(self, warnings: Iterable[str]) -> None:
+        """Add warnings, which are shown last."""
+        self.warnings += warnings
+
+    def as_dict(self) -> dict[str, Any]:
+        """Sections, split times and warnings, as JSON can hold them."""
+        return {**self.sections, "cuts": self.cuts, "warnings": self.warnings}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> DataReport:
+        """The report that `as_dict` described."""
+        report = cls()
+        sections = {name: figures for name, figures in content.items() if name not in ("cuts", "warnings")}
+        report.sections = {name: dict(figures) for name, figures in sections.items()}
+        report.cuts, report.warnings = dict(content["cuts"]), list(content["warnings"])
+        return report
 
     def __str__(self) -> str:
         lines = []
         for section, figures in self.sections.items():
             for number, (name, value) in enumerate(figures.items()):
                 shown = value if isinstance(value, str) else f"{value:,}"
-                lines.append(f"{section if number == 0 else '':<8} {name.replace('_', ' '):<37} {shown}")
-        return "\n".join(lines)
+                lines.append(f"{section if number == 0 else '':<8} {name.replace('_', ' '):<41} {shown}")
+        return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
 
 
 def write_json(file: Path, content: Any) -> None:

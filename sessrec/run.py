@@ -110,7 +110,7 @@ class RunRecord(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the data report in the run's folder."""
         if trainer.log_dir and trainer.is_global_zero:
-            write_json(Path(trainer.log_dir) / "data_report.json", _report(trainer).sections)
+            write_json(Path(trainer.log_dir) / "data_report.json", _report(trainer).as_dict())
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the hyper-parameters with the final metrics, and print the results."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from sessrec.events import Events
 from sessrec.vocabulary import Vocabulary
@@ -12,10 +13,10 @@ from sessrec.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class Sessions:
-    """Item indices of many sessions, one after the other.
+    """Item indices of many sessions, one after the other; the arrays may be mapped from files.
 
     Example:
-        >>> sessions = Sessions(np.array([4, 2, 2, 0, 1], dtype=np.int32), np.array([0, 3, 5]), ["a", "b"])
+        >>> sessions = Sessions(np.array([4, 2, 2, 0, 1], dtype=np.int32), np.array([0, 3, 5]))
         >>> len(sessions), sessions[1].tolist()
         (2, [0, 1])
     """
@@ -24,8 +25,10 @@ class Sessions:
     """Item index of every event, int32, shape (events,)."""
     offsets: np.ndarray
     """First event of each session, and the number of events, int64, shape (S + 1,)."""
-    session_ids: list[str]
-    """Session id of each session, as in the click log."""
+    times: np.ndarray | None = None
+    """Unix seconds of every event (row numbers where the log has no times), int64 or float64, shape (events,)."""
+    session_ids: pa.Array | None = None
+    """Session id of each session, text as in the click log, length S."""
 
     def __len__(self) -> int:
         """Number of sessions."""
@@ -55,19 +58,19 @@ def map_events(events: Events, vocabulary: Vocabulary, min_length: int = 2) -> t
         The sessions, and the counts ``unknown_events``, ``unknown_items``, ``short_sessions``, ``short_events`` of what
         was dropped.
     """
-    index_of_code = vocabulary.index_of(events.item_ids)  # (distinct item ids of the log,), -1 unknown
-    items = index_of_code[events.item]
-    known = items >= 0
-    session, items = events.session[known], items[known]
-    lengths = np.bincount(session, minlength=events.n_sessions)
-    keep = lengths >= min_length
-    items = items[keep[session]]
-    counts = {
-        "unknown_events": int((~known).sum()),
-        "unknown_items": len(np.unique(events.item[~known])),
-        "short_sessions": int((~keep[np.unique(events.session)]).sum()),
-        "short_events": int(lengths[~keep].sum()),
-    }
-    offsets = np.concatenate([[0], np.cumsum(lengths[keep])]).astype(np.int64)
-    session_ids = [events.session_ids[number] for number in np.flatnonzero(keep).tolist()]
-    return Sessions(items.astype(np.int32), offsets, session_ids), counts
+    index_of_code = vocabulary.index_of(events.item_ids.to_pylist()).astype(np.int32)  # (item ids of the log,)
+    is_unknown = (index_of_code < 0) & (events.item_counts() > 0)
+    counts = {"unknown_events": 0, "unknown_items": int(is_unknown.sum()), "short_sessions": 0, "short_events": 0}
+    n_sessions = events.n_sessions
+    if is_unknown.any():
+        known = events.select(~is_unknown[events.item])
+        counts["unknown_events"] = len(events) - len(known)
+        events = known
+    is_long = events.lengths >= min_length
+    counts["short_sessions"] = n_sessions - int(is_long.sum())
+    if not is_long.all():
+        kept = events.select_sessions(is_long)
+        counts["short_events"] = len(events) - len(kept)
+        events = kept
+    session_ids = events.session_ids.take(pa.array(events.numbers))
+    return Sessions(index_of_code[events.item], events.offsets, events.time, session_ids), counts

@@ -45,7 +45,7 @@ def split_time(
     Raises:
         SessRecError: If t lies outside the log, or the log has no times to measure a duration in.
     """
-    first, last = events.time.min(), events.time.max()
+    first, last = events.time[0], events.time.max()
     if start is not None:
         t = _parse_time(start)
         option, value = f"--data.{name}_start", start
@@ -60,7 +60,7 @@ def split_time(
         assert ratio is not None
         if not 0 < ratio < 1:
             raise SessRecError(f"--data.{name}_ratio must be above 0 and below 1, got {ratio}")
-        starts = events.time[np.flatnonzero(np.diff(events.session, prepend=-1))]  # sessions are ordered by their start
+        starts = events.starts
         return float(starts[min(int((1 - ratio) * len(starts) + 1e-9), len(starts) - 1)])
     if not first < t <= last:
         raise SessRecError(f"{option} {value} splits at {t:g}, outside the log's times {first} to {last}")
@@ -79,23 +79,20 @@ def split_events(events: Events, t: float, straddling: Straddling = "cut") -> tu
     Returns:
         The earlier and the later events, and the counts ``straddling_sessions`` and ``dropped_events``.
     """
-    is_first = np.diff(events.session, prepend=-1) > 0
-    starts = events.time[is_first]
-    session = np.cumsum(is_first) - 1  # position among the sessions that have events
-    is_last = np.concatenate([is_first[1:], [True]])
-    straddles = (starts < t) & (events.time[is_last] >= t)
-    early = events.time < t
+    first_late = int(np.searchsorted(events.starts, t))  # sessions are in the order of their starts
+    later = events.sessions_between(first_late, events.n_sessions)
+    earlier = events.sessions_between(0, first_late)
+    straddles = earlier.time[earlier.offsets[1:] - 1] >= t
+    counts = {"straddling_sessions": int(straddles.sum()), "dropped_events": 0}
+    if not straddles.any():
+        return earlier, later, counts
     if straddling == "test":
-        in_test = ((starts >= t) | straddles)[session]
-        in_train = ~in_test
-    else:
-        in_test = (starts >= t)[session]
-        in_train = early & ~in_test
-    counts = {
-        "straddling_sessions": int(straddles.sum()),
-        "dropped_events": int((~in_train & ~in_test).sum()),
-    }
-    return events.select(in_train), events.select(in_test), counts
+        is_later = np.ones(events.n_sessions, dtype=bool)
+        is_later[:first_late] = straddles
+        return events.select_sessions(~is_later), events.select_sessions(is_later), counts
+    heads = earlier.select(earlier.time < t)
+    counts["dropped_events"] = len(earlier) - len(heads)
+    return heads, later, counts
 
 
 def leakage_report(train: Events, test: Events, t: float) -> dict[str, int]:
@@ -111,14 +108,43 @@ def leakage_report(train: Events, test: Events, t: float) -> dict[str, int]:
         sessions go to test), ``items_only_in_test``, and ``repeated_sessions``: test sessions whose sequence of items
         occurs as a training session too, which is no leak but worth knowing.
     """
-    sequences = {*_sequences(train)}
     return {
-        "train_events_at_or_after_t": int((train.time >= t).sum()),
-        "test_events_before_t": int((test.time < t).sum()),
-        "shared_sessions": len(np.intersect1d(train.session, test.session)),
-        "items_only_in_test": len(np.setdiff1d(test.item, train.item)),
-        "repeated_sessions": sum(sequence in sequences for sequence in _sequences(test)),
+        "train_events_at_or_after_t": int(np.count_nonzero(train.time >= t)),
+        "test_events_before_t": int(np.count_nonzero(test.time < t)),
+        "shared_sessions": _n_shared(train, test),
+        "items_only_in_test": int(np.count_nonzero((test.item_counts() > 0) & (train.item_counts() == 0))),
+        "repeated_sessions": _n_repeated(train, test),
     }
+
+
+def _n_shared(train: Events, test: Events) -> int:
+    """Sessions with events in both parts."""
+    in_train = np.zeros(len(train.session_ids), dtype=bool)
+    in_train[train.numbers] = True
+    return int(np.count_nonzero(in_train[test.numbers]))
+
+
+def _n_repeated(train: Events, test: Events) -> int:
+    """Test sessions whose sequence of items occurs in training, told by a hash of 64 bits."""
+    if not len(train) or not len(test):
+        return 0
+    generator = np.random.default_rng(0)
+    longest = int(max(train.lengths.max(), test.lengths.max()))
+    of_item = generator.integers(2**63, size=len(train.item_ids), dtype=np.uint64)
+    of_position = generator.integers(2**63, size=longest, dtype=np.uint64) * 2 + 1
+    known = np.sort(_hashes(train, of_item, of_position))
+    wanted = _hashes(test, of_item, of_position)
+    place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    return int(np.count_nonzero(known[place] == wanted))
+
+
+def _hashes(events: Events, of_item: np.ndarray, of_position: np.ndarray) -> np.ndarray:
+    """One number for each session's sequence of items, modulo 2 ** 64."""
+    position = np.arange(len(events), dtype=np.int32)
+    position -= np.repeat(events.offsets[:-1].astype(np.int32), events.lengths)
+    terms = of_item[events.item]
+    terms *= of_position[position]
+    return np.add.reduceat(terms, events.offsets[:-1])
 
 
 def parse_duration(duration: str | float, option: str) -> float:
@@ -144,8 +170,3 @@ def parse_duration(duration: str | float, option: str) -> float:
 def _parse_time(start: str | float) -> float:
     column = pa.chunked_array([pa.array([str(start)])])
     return float(times_from_column(column, "s", "--data.test_start")[0][0])
-
-
-def _sequences(events: Events) -> list[bytes]:
-    bounds = np.flatnonzero(np.diff(events.session, prepend=-1))
-    return [items.tobytes() for items in np.split(events.item, bounds[1:])] if len(events) else []

@@ -2,66 +2,111 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sessrec.chunks import map_chunks
 from sessrec.errors import SessRecError
 
 TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-_NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$"
-_ISO = r"^\s*\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?\s*(Z|[+-]\d{2}(:?\d{2})?)?)?\s*$"
-_ZONE = r"\d{2}:\d{2}.*(Z|[+-]\d{2}(:?\d{2})?)\s*$"
+_ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?\s*(Z|[+-]\d{2}(:?\d{2})?)?)?$"
+_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_YEAR_10000 = 253402300800  # Unix seconds
 
 
-def times_from_column(column: pa.ChunkedArray, unit: TimeUnit, where: str) -> tuple[np.ndarray, str]:
+class UnreadableTimes(SessRecError):
+    """Times of a column that cannot be read.
+
+    Args:
+        rows: The rows, counted from 0.
+        texts: What stands in the first of them.
+        advice: What to do.
+    """
+
+    def __init__(self, rows: np.ndarray, texts: list[str], advice: str) -> None:
+        super().__init__(f"{len(rows)} times cannot be read, first {', '.join(map(repr, texts))}; {advice}")
+        self.rows = rows
+        self.texts = texts
+        self.advice = advice
+
+
+def times_from_column(
+    column: pa.ChunkedArray, unit: TimeUnit, where: str, time_format: str | None = None
+) -> tuple[np.ndarray, str]:
     """Unix seconds of each row, and a note on how they were read.
 
     Args:
-        column: Numbers, timestamps, or text of either kind: all numbers, or all ISO 8601. ISO times without a zone are
+        column: Numbers, timestamps, or text of either kind: all numbers, or all ISO 8601. Times without a zone are
             taken as UTC.
         unit: Unit of numbers; ``auto`` takes seconds below 1e11, milliseconds below 1e14, microseconds below 1e17,
             nanoseconds above.
         where: Names the column in messages.
+        time_format: Format of texts that are neither numbers nor ISO 8601, such as ``%d/%m/%Y %H:%M:%S``.
 
     Returns:
         Seconds, int64 where all are whole, else float64; and the note.
 
     Raises:
-        SessRecError: If a time cannot be read, is not finite, or the column mixes numbers of different units.
+        UnreadableTimes: If a time cannot be read.
+        SessRecError: If one is not finite or beyond the year 9999, or the column mixes numbers of different units.
     """
     kind = column.type
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        microseconds = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).to_numpy()
-        return _seconds(microseconds, 1_000_000), f"times read from {where} as {kind}"
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        is_number = pc.match_substring_regex(column, _NUMBER)
-        if not pc.all(is_number).as_py():
-            return _from_iso(column, is_number, where), f"times read from {where} as ISO 8601"
-        numbers = _numbers(pc.utf8_trim_whitespace(column))
-    else:
-        numbers = column.to_numpy()
-    if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
-        raise SessRecError(f"{where} holds a time that is not finite")
-    if unit == "auto":
-        unit, smallest = _unit_of(np.abs(numbers).max()), _unit_of(np.abs(numbers).min())
-        if unit != smallest:
-            raise SessRecError(
-                f"{where} holds times from {numbers.min()} to {numbers.max()}: the largest looks like {unit} and the "
-                f"smallest like {smallest}; mend the log, or give --data.time_unit"
-            )
-    return _seconds(numbers, _PER_SECOND[unit]), f"times read from {where} as numbers, unit {unit}"
+        return _from_timestamps(column), f"times read from {where} as {kind}"
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return _from_numbers(column, unit, where)
+    if not pa.types.is_string(kind):
+        raise SessRecError(f"{where} is of type {kind}: times must be numbers, timestamps or text")
+    if time_format is not None:
+        return _from_format(column, time_format), f"times read from {where} by the format {time_format}"
+    for is_trimmed in (False, True):
+        if is_trimmed:
+            column = pc.utf8_trim_whitespace(column)
+        if (numbers := _first_that_fits(column, (pa.int64(), pa.float64()))) is not None:
+            return _from_numbers(numbers, unit, where)
+        if (stamps := _from_iso(column)) is not None:
+            return stamps, f"times read from {where} as ISO 8601"
+    return _from_mixed_iso(column), f"times read from {where} as ISO 8601"
 
 
-def _numbers(column: pa.ChunkedArray) -> np.ndarray:
-    try:
-        return column.cast(pa.int64()).to_numpy()
-    except pa.ArrowInvalid:
-        return column.cast(pa.float64()).to_numpy()
+def _first_that_fits(column: pa.ChunkedArray, kinds: Sequence[pa.DataType]) -> pa.ChunkedArray | None:
+    """The texts as the first of some types that can hold them all."""
+    for kind in kinds:
+        try:
+            column.slice(0, 1).cast(kind)  # most that do not fit show it at once
+            return pa.chunked_array(map_chunks(lambda chunk: chunk.cast(kind), column), type=kind)  # noqa: B023
+        except pa.ArrowInvalid:
+            continue
+    return None
+
+
+def _from_numbers(column: pa.ChunkedArray, unit: TimeUnit, where: str) -> tuple[np.ndarray, str]:
+    if pa.types.is_floating(column.type) and not pc.all(pc.is_finite(column)).as_py():
+        bad = np.flatnonzero(~np.isfinite(column.to_numpy()))
+        raise UnreadableTimes(bad, [str(column[int(row)]) for row in bad[:3]], "times must be finite numbers")
+    low, high = (value.as_py() for value in pc.min_max(column).values())
+    unit = _unit(low, high, where) if unit == "auto" else unit
+    if max(abs(low), abs(high)) >= _YEAR_10000 * _PER_SECOND[unit]:
+        raise SessRecError(f"{where} holds times from {low} to {high} {unit}, beyond the year 9999")
+    return _seconds(column, _PER_SECOND[unit]), f"times read from {where} as numbers, unit {unit}"
+
+
+def _unit(low: float, high: float, where: str) -> TimeUnit:
+    largest = _unit_of(max(abs(low), abs(high)))
+    smallest = _unit_of(0.0 if low <= 0 <= high else min(abs(low), abs(high)))
+    if largest != smallest:
+        raise SessRecError(
+            f"{where} holds times from {low} to {high}: the largest looks like {largest} and the smallest like "
+            f"{smallest}; mend the log, or give --data.time_unit"
+        )
+    return largest
 
 
 def _unit_of(size: float) -> TimeUnit:
@@ -72,32 +117,67 @@ def _unit_of(size: float) -> TimeUnit:
     return "us" if size < 1e17 else "ns"
 
 
-def _seconds(numbers: np.ndarray, per_second: int) -> np.ndarray:
-    """Numbers divided by ``per_second``, int64 where nothing is lost by it."""
-    if numbers.dtype.kind == "f" and (numbers == np.floor(numbers)).all() and np.abs(numbers).max() < 2**53:
-        numbers = numbers.astype(np.int64)
-    if numbers.dtype.kind != "f" and (numbers % per_second == 0).all():
-        return numbers.astype(np.int64) // per_second
-    return numbers / per_second
+def _seconds(column: pa.ChunkedArray, per_second: int) -> np.ndarray:
+    """Numbers divided by ``per_second``, int64 where nothing is lost by it, else float64."""
+
+    def in_seconds(chunk: pa.Array) -> np.ndarray:
+        numbers = chunk.to_numpy(zero_copy_only=False)
+        if (
+            numbers.dtype.kind == "f"
+            and np.abs(numbers).max(initial=0) < 2**53
+            and (numbers == np.floor(numbers)).all()
+        ):
+            numbers = numbers.astype(np.int64)
+        if numbers.dtype.kind == "f":
+            return numbers / per_second
+        if per_second == 1:
+            return numbers.astype(np.int64, copy=False)
+        whole = numbers // per_second
+        return whole if np.array_equal(whole * per_second, numbers) else numbers / per_second
+
+    return np.concatenate(map_chunks(in_seconds, column))  # float64 where one chunk is
 
 
-def _from_iso(column: pa.ChunkedArray, is_number: pa.ChunkedArray, where: str) -> np.ndarray:
-    is_iso = pc.match_substring_regex(column, _ISO)
-    if not pc.all(is_iso).as_py():
-        bad = np.flatnonzero(~is_iso.to_numpy())
-        shown = ", ".join(f"{column[int(row)].as_py()!r} in data row {row + 1}" for row in bad[:3])
-        kinds = "numbers and texts" if pc.any(is_number).as_py() else "texts"
-        raise SessRecError(
-            f"{where}: {len(bad)} of {len(column)} times are not ISO 8601 among {kinds}, first {shown}; write them as "
-            "Unix seconds or like 2014-04-07T10:51:09Z"
-        )
-    text = pc.utf8_trim_whitespace(column)
-    has_zone = pc.match_substring_regex(text, _ZONE)
-    text = pc.if_else(has_zone, text, pc.binary_join_element_wise(_with_clock(text), "Z", ""))
-    microseconds = text.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()).to_numpy()
-    return _seconds(microseconds, 1_000_000)
+def _from_timestamps(column: pa.ChunkedArray) -> np.ndarray:
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.timestamp("s"))
+    return _seconds(column.cast(pa.int64()), _PER_SECOND[column.type.unit])
 
 
-def _with_clock(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A day alone is its midnight."""
-    return pc.if_else(pc.equal(pc.utf8_length(text), 10), pc.binary_join_element_wise(text, "T00:00:00", ""), text)
+def _from_format(column: pa.ChunkedArray, time_format: str) -> np.ndarray:
+    read = pc.strptime(column, format=time_format, unit="s", error_is_null=True)
+    if read.null_count:
+        raise _unreadable(column, pc.is_null(read).to_numpy(), f"they are not written as {time_format}")
+    return read.cast(pa.int64()).to_numpy()
+
+
+def _from_iso(column: pa.ChunkedArray) -> np.ndarray | None:
+    """Times that all have a zone or all have none, to the microsecond; None for others."""
+    suffix = " UTC"  # not ISO, but what many a database writes
+    if column[0].as_py().endswith(suffix) and pc.all(pc.ends_with(column, suffix)).as_py():
+        column = pc.utf8_slice_codeunits(column, 0, -len(suffix))
+    stamps = _first_that_fits(column, (pa.timestamp("us"), pa.timestamp("us", tz="UTC")))
+    return None if stamps is None else _seconds(stamps.cast(pa.int64()), 1_000_000)
+
+
+def _from_mixed_iso(column: pa.ChunkedArray) -> np.ndarray:
+    """Some with a zone and some without, finer than microseconds, or not all readable."""
+    text = pc.if_else(pc.ends_with(column, " UTC"), pc.utf8_slice_codeunits(column, 0, -4), column)
+    is_iso = pc.match_substring_regex(text, _ISO).to_numpy()
+    read = pd.to_datetime(pd.Series(text.to_pandas()).where(is_iso), format="ISO8601", utc=True, errors="coerce")
+    bad = read.isna().to_numpy()
+    if bad.any():
+        is_number = pc.match_substring_regex(text, _NUMBER).to_numpy()
+        if is_number.sum() > (~bad).sum():
+            raise _unreadable(column, ~is_number, "the others are numbers")
+        advice = "write them as Unix time or like 2014-04-07T10:51:09Z, or give --data.time_format"
+        raise _unreadable(column, bad, advice)
+    since = read - pd.Timestamp(0, tz="UTC")
+    whole = since // pd.Timedelta(seconds=1)
+    rest = (since - whole * pd.Timedelta(seconds=1)) / pd.Timedelta(seconds=1)
+    return whole.to_numpy() if not rest.any() else (whole + rest).to_numpy()
+
+
+def _unreadable(column: pa.ChunkedArray, bad: np.ndarray, advice: str) -> UnreadableTimes:
+    rows = np.flatnonzero(bad)
+    return UnreadableTimes(rows, [column[int(row)].as_py() for row in rows[:3]], advice)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
+
+from sessrec.events import Events
 
 
 class Vocabulary:
@@ -31,16 +34,18 @@ class Vocabulary:
             raise ValueError("a vocabulary needs distinct item ids and one count for each")
 
     @classmethod
-    def from_codes(cls, codes: np.ndarray, item_ids: Sequence[str]) -> Vocabulary:
+    def of_events(cls, events: Events) -> Vocabulary:
         """Build the vocabulary of some events, items in order of first appearance.
 
         Args:
-            codes: Position in ``item_ids`` of each event's item, int32, shape (events,).
-            item_ids: Item ids that the codes stand for.
+            events: Events in session order.
         """
-        distinct, first, counts = np.unique(codes, return_index=True, return_counts=True)
-        order = np.argsort(first)
-        return cls((item_ids[code] for code in distinct[order].tolist()), counts[order])
+        counts = events.item_counts()
+        first = np.zeros(len(counts), dtype=np.int64)
+        first[events.item[::-1]] = np.arange(len(events) - 1, -1, -1)  # the last assignment holds: the earliest event
+        occurring = np.flatnonzero(counts)
+        codes = occurring[np.argsort(first[occurring])]
+        return cls(events.item_ids.take(pa.array(codes)).to_pylist(), counts[codes])
 
     def __len__(self) -> int:
         """Number of items."""

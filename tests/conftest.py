@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -25,7 +26,8 @@ def make_sessions(sequences: list[list[int]]) -> Sessions:
     """Sessions of item indices, named s0, s1, ..."""
     lengths = [len(sequence) for sequence in sequences]
     items = np.array([item for sequence in sequences for item in sequence], dtype=np.int32)
-    return Sessions(items, np.cumsum([0, *lengths]), [f"s{number}" for number in range(len(sequences))])
+    session_ids = pa.array([f"s{number}" for number in range(len(sequences))])
+    return Sessions(items, np.cumsum([0, *lengths]), session_ids=session_ids)
 
 
 def make_vocabulary(n_items: int) -> Vocabulary:

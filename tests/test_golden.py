@@ -38,7 +38,7 @@ class Case:
         meta: dict[str, Any] = json.loads(str(self.arrays["meta"]))
         events = read_events(GOLDEN / "sessions.tsv")
         item_ids = [str(item_id) for item_id in self.arrays["item_ids"]]
-        index = np.array([item_ids.index(item_id) for item_id in events.item_ids])
+        index = np.array([item_ids.index(item_id) for item_id in events.item_ids.to_pylist()])
         vocabulary = Vocabulary(item_ids, np.bincount(index[events.item]))
         self.sessions: Sessions = map_events(events, vocabulary)[0]
         options = {

@@ -13,6 +13,7 @@ from sessrec.errors import SessRecError
 from sessrec.events import read_events
 from sessrec.sessions import map_events
 from sessrec.split import leakage_report, split_events, split_time
+from sessrec.tables import LogFormat
 from sessrec.vocabulary import Vocabulary
 
 ROWS = [
@@ -74,7 +75,7 @@ def test_impossible_splits(write_log: Callable[..., Path], options: dict, messag
 
 
 def test_no_times_no_duration(write_log: Callable[..., Path]) -> None:
-    events = read_events(write_log(BASE), time_column=None)
+    events = read_events(write_log(BASE), LogFormat(time_column=None))
     with pytest.raises(SessRecError, match="needs times"):
         split_time(events, duration="1d")
     train, test, _ = split_events(events, split_time(events, ratio=0.25))
@@ -102,12 +103,15 @@ def test_unknown_items_go_before_pairs_are_formed(write_log: Callable[..., Path]
     rows = [("1", "A", 1), ("1", "?", 2), ("1", "B", 3), ("2", "?", 4), ("2", "A", 5), ("3", "B", 6), ("3", "A", 7)]
     sessions, counts = map_events(read_events(write_log(rows)), Vocabulary(["B", "A"], np.array([1, 1])))
     assert [sessions[number].tolist() for number in range(len(sessions))] == [[1, 0], [0, 1]]
-    assert sessions.session_ids == ["1", "3"]
+    assert sessions.session_ids is not None
+    assert sessions.session_ids.to_pylist() == ["1", "3"]
     assert counts == {"unknown_events": 2, "unknown_items": 1, "short_sessions": 1, "short_events": 1}
 
 
-def test_vocabulary_in_order_of_first_appearance() -> None:
-    vocabulary = Vocabulary.from_codes(np.array([2, 0, 2, 3]), ["a", "b", "c", "d"])
+def test_vocabulary_in_order_of_first_appearance(write_log: Callable[..., Path]) -> None:
+    rows = [("s", item, time) for time, item in enumerate(["c", "a", "c", "d"])]
+    events = read_events(write_log([*rows[::-1], ("later", "b", 9)]))
+    vocabulary = Vocabulary.of_events(events.sessions_between(0, 1))
     assert (vocabulary.item_ids, vocabulary.counts.tolist()) == (["c", "a", "d"], [2, 1, 1])
     again = Vocabulary.from_state_dict(vocabulary.state_dict())
     assert (again.item_ids, again.counts.tolist()) == (vocabulary.item_ids, vocabulary.counts.tolist())

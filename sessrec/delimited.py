@@ -1,0 +1,253 @@
+"""Read the wanted columns of a delimited text file as text, refusing what does not fit, by its line."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from sessrec.errors import SessRecError
+from sessrec.files import open_text
+from sessrec.quotes import QuoteCheckedStream
+
+_SEPARATORS = ("\t", ",", ";", "|")
+_HEAD = 1 << 20  # bytes in which the header must be found
+
+
+@dataclass(frozen=True)
+class TextLayout:
+    """How a delimited file is written, as its first line and the options tell."""
+
+    names: list[str]
+    """Names of all columns, in order."""
+    separator: str
+    quoting: bool
+    """Whether quotes enclose fields; else they are characters like others."""
+    encoding: str
+    n_skipped_lines: int
+    """Lines before the first row: blank ones and the header."""
+    n_skipped_bytes: int
+
+    @property
+    def quote(self) -> str | bool:
+        """The quote character, False where there is none."""
+        return '"' if self.quoting else False
+
+
+def read_delimited(
+    file: Path, columns: dict[str, str], separator: str | None, quoting: bool | None, column_names: Sequence[str] | None
+) -> tuple[pa.Table, TextLayout]:
+    """Read some columns of a text file.
+
+    Args:
+        file: The file, plain or compressed.
+        columns: Name in the file of each wanted column, by its role.
+        separator: Character between the fields; None finds it in the first line.
+        quoting: Whether quotes enclose fields; None: they do, but in tab-separated files whose header has none.
+        column_names: Names of the columns of a file without a header; None takes the first line as the header.
+
+    Returns:
+        A table of text with the roles as its column names, and the layout.
+
+    Raises:
+        SessRecError: If a column is missing or ambiguous, a row has too many or too few fields, or the text is not
+            UTF-8.
+    """
+    layout = _layout(file, columns, separator, quoting, column_names)
+    try:
+        table, has_quoted_newlines = _read(file, columns, layout, newlines_in_values=False)
+        if has_quoted_newlines:  # rare, and slower: blocks cannot be cut at any newline
+            table, _ = _read(file, columns, layout, newlines_in_values=True)
+            _refuse_newlines(file, table, columns)
+    except pa.ArrowInvalid as error:
+        if "Empty CSV file" in str(error):
+            raise SessRecError(f"{file} holds a header and no events") from error
+        raise _explained(error, file, layout) from error
+    return table, layout
+
+
+def _read(file: Path, columns: dict[str, str], layout: TextLayout, newlines_in_values: bool) -> tuple[pa.Table, bool]:
+    convert = pa.csv.ConvertOptions(
+        include_columns=list(columns.values()),
+        column_types={name: pa.string() for name in columns.values()},
+        strings_can_be_null=False,
+    )
+    parse = pa.csv.ParseOptions(
+        delimiter=layout.separator, quote_char=layout.quote, newlines_in_values=newlines_in_values
+    )
+    options = pa.csv.ReadOptions(
+        column_names=layout.names, skip_rows=layout.n_skipped_lines, encoding=layout.encoding, block_size=1 << 23
+    )
+    skip = layout.n_skipped_bytes if layout.quoting else 1 << 62
+    stream = QuoteCheckedStream(file, layout.separator, skip)
+    try:
+        table = pa.csv.read_csv(
+            pa.PythonFile(stream, mode="r"), read_options=options, parse_options=parse, convert_options=convert
+        )
+        stream.finish()
+    finally:
+        stream.close()
+    return table.select(list(columns.values())).rename_columns(list(columns)), stream.has_quoted_newlines
+
+
+def _refuse_newlines(file: Path, table: pa.Table, columns: dict[str, str]) -> None:
+    """No id or time spans lines: a quote was not closed where it should be."""
+    for role, name in columns.items():
+        broken = table[role].filter(pc.match_substring(table[role], "\n"))
+        if len(broken):
+            raise SessRecError(
+                f"{file}: {name} {broken[0].as_py()[:60]!r} spans lines: a quote is not closed; close it, or give "
+                "--data.quoting false if quotes are ordinary characters in this log"
+            )
+
+
+def _layout(
+    file: Path, columns: dict[str, str], separator: str | None, quoting: bool | None, column_names: Sequence[str] | None
+) -> TextLayout:
+    with open_text(file) as stream:
+        head = stream.read(_HEAD)
+    encoding = "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
+    lines = head.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace").splitlines(keepends=True)
+    n_blank = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
+    if n_blank == len(lines):
+        raise SessRecError(f"{file} holds no text in its first {len(head)} bytes")
+    first = lines[n_blank].rstrip("\r\n")
+    if separator is None:
+        separator = _find_separator(first, columns, column_names)
+    elif separator == "\\t":  # as typed in a shell
+        separator = "\t"
+    if len(separator) != 1:
+        raise SessRecError(f"--data.separator must be one character, got {separator!r}")
+    if quoting is None:
+        fields = [field.strip() for field in first.split(separator)]
+        quoting = separator != "\t" or all(len(f) > 1 and f[0] == f[-1] == '"' for f in fields)
+    found = _fields(first, separator, quoting)
+    if column_names is None:
+        names, n_skipped = [name.strip() for name in found], n_blank + 1
+    else:
+        names, n_skipped = list(column_names), n_blank
+    _check_names(file, names, found, columns, separator, column_names is not None)
+    used = set(columns.values())
+    # columns that nobody wants may be called alike
+    names = [name if name in used else f"{name} (column {number})" for number, name in enumerate(names, 1)]
+    skipped = sum(len(line.encode()) for line in lines[:n_skipped]) + (3 if head.startswith(codecs.BOM_UTF8) else 0)
+    return TextLayout(names, separator, quoting, encoding, n_skipped, skipped)
+
+
+def _fields(line: str, separator: str, quoting: bool) -> list[str]:
+    if not quoting:
+        return line.split(separator)
+    return [field.strip().strip('"') for field in next(csv.reader([line], delimiter=separator, skipinitialspace=True))]
+
+
+def _find_separator(first: str, columns: dict[str, str], column_names: Sequence[str] | None) -> str:
+    def n_found(separator: str) -> tuple[bool, int, int]:
+        names = [name.strip().strip('"') for name in first.split(separator)]
+        fits = column_names is not None and len(names) == len(column_names)
+        return fits, len(set(names) & set(columns.values())), len(names)
+
+    return max(_SEPARATORS, key=n_found)
+
+
+def _check_names(
+    file: Path, names: list[str], found: list[str], columns: dict[str, str], separator: str, is_headless: bool
+) -> None:
+    if is_headless:
+        if len(found) != len(names):
+            raise SessRecError(
+                f"{file}: --data.column_names gives {len(names)} names, its first line has {len(found)} fields "
+                f"(separated by {separator!r}): {', '.join(found)}"
+            )
+        if [field.strip() for field in found] == names:
+            raise SessRecError(f"{file} has a header: leave out --data.column_names")
+    check_columns(file, names, columns, "first line", f" (separated by {separator!r})")
+
+
+def check_columns(file: Path, names: Sequence[str], columns: dict[str, str], place: str, how: str = "") -> None:
+    """Refuse a file that lacks a wanted column or has it twice.
+
+    Args:
+        file: The file.
+        names: Names of its columns.
+        columns: Name of each wanted column, by its role.
+        place: Where the names were found.
+        how: How they were told apart.
+
+    Raises:
+        SessRecError: With the names wanted and found, and the options to set.
+    """
+    twice = [name for name in columns.values() if list(names).count(name) > 1]
+    if twice:
+        raise SessRecError(f"{file} has more than one column {', '.join(twice)}")
+    missing = {role: name for role, name in columns.items() if name not in names}
+    if not missing:
+        return
+    options = ", ".join(f"--data.{role}_column" for role in missing)
+    message = f"{file} has no column {', '.join(missing.values())}; its {place} gives {', '.join(names)}{how}: "
+    if how and any(_is_number(name) for name in names):
+        message += (
+            "it looks like data: if the file has no header, name its columns in order, like --data.column_names [...,"
+            f"{','.join(columns.values())}]"
+        )
+    else:
+        message += f"set {options}"
+        if "time" in missing:
+            message += ", or --data.time_column null where the log has no times"
+    raise SessRecError(message)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def lines_of_rows(file: Path, layout: TextLayout, rows: Sequence[int]) -> list[int]:
+    """Line in the file, from 1, of each of some rows, counted from 0 and ascending."""
+    lines: list[int] = []
+    for row, (line, _) in enumerate(_rows(file, layout)):
+        if len(lines) == len(rows):
+            break
+        if row == rows[len(lines)]:
+            lines.append(line)
+    return lines
+
+
+def _rows(file: Path, layout: TextLayout) -> Iterator[tuple[int, list[str]]]:
+    """Fields of each row that is not blank, with the line on which it ends."""
+    with io.TextIOWrapper(open_text(file), encoding=layout.encoding, errors="surrogateescape", newline="") as stream:
+        for _ in range(layout.n_skipped_lines):
+            stream.readline()
+        reader = csv.reader(
+            stream, delimiter=layout.separator, quoting=csv.QUOTE_MINIMAL if layout.quoting else csv.QUOTE_NONE
+        )
+        for row in reader:
+            if row:
+                yield layout.n_skipped_lines + reader.line_num, row
+
+
+def _explained(error: pa.ArrowInvalid, file: Path, layout: TextLayout) -> SessRecError:
+    """Find the line that the reader stumbled over."""
+    for line, row in _rows(file, layout):
+        if len(row) != len(layout.names):
+            shown = layout.separator.join(row)[:80].encode("utf-8", "replace").decode()
+            return SessRecError(
+                f"{file}, line {line}: {len(row)} fields in place of {len(layout.names)}: {shown!r}; mend or remove it"
+            )
+        for name, field in zip(layout.names, row, strict=True):
+            if any("\ud800" <= character <= "\udfff" for character in field):
+                shown = field.encode("utf-8", "replace").decode()
+                return SessRecError(
+                    f"{file}, line {line}: {name} {shown!r} is not UTF-8; save the file as UTF-8, for example by "
+                    "iconv -f latin1 -t utf-8"
+                )
+    return SessRecError(f"cannot read {file}: {' '.join(str(error).split())[:300]}")

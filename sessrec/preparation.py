@@ -1,0 +1,206 @@
+"""From a click log to the sessions of train, validation and test: read, clean, split, map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from sessrec.cleaning import clean_events
+from sessrec.errors import SessRecError
+from sessrec.events import Events, events_from_frame, read_events
+from sessrec.expectations import compare_with_expected
+from sessrec.report import DataReport, time_text
+from sessrec.sessions import Sessions, map_events
+from sessrec.split import Straddling, leakage_report, parse_duration, split_events, split_time
+from sessrec.statistics import describe, log_warnings, precision_warning
+from sessrec.synthetic import generate_synthetic_sessions
+from sessrec.tables import LogFormat
+from sessrec.times import TimeUnit
+from sessrec.vocabulary import Vocabulary
+
+
+@dataclass
+class PreparedLog:
+    """The sessions of a click log, ready for training and evaluation."""
+
+    sessions: dict[str, Sessions]
+    """Sessions of ``train``, ``val`` and ``test``, where there are any."""
+    vocabulary: Vocabulary
+    """Items of the training part, or those of the model that is evaluated."""
+    report: DataReport
+    """What was read, dropped and split."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is done to a click log; each field is the option of `sessrec.data.SessionDataModule` of the same name."""
+
+    path: str | list[str] | None = None
+    session_column: str | None = "SessionId"
+    item_column: str = "ItemId"
+    time_column: str | None = "Time"
+    order_column: str | None = None
+    visitor_column: str | None = None
+    session_gap: str | float | None = None
+    event_column: str | None = None
+    events: list[str] | None = None
+    column_names: list[str] | None = None
+    separator: str | None = None
+    quoting: bool | None = None
+    time_unit: TimeUnit = "auto"
+    time_format: str | None = None
+    drop_repeats: bool = False
+    min_session_length: int = 2
+    min_item_support: int = 1
+    max_session_length: int | None = None
+    filter_passes: int | None = None
+    test_ratio: float | None = 0.2
+    test_duration: str | float | None = None
+    test_start: str | float | None = None
+    val_ratio: float | None = 0.1
+    val_duration: str | float | None = None
+    straddling: Straddling = "cut"
+    expected: dict[str, str | int] | None = field(default=None)
+
+    @classmethod
+    def of_options(cls, options: Mapping[str, Any]) -> Preparation:
+        """Take from many options those that matter here."""
+        return cls(**{field.name: options[field.name] for field in fields(cls)})
+
+    def settings(self) -> dict[str, Any]:
+        """All fields, as plain values."""
+        return asdict(self)
+
+    @property
+    def has_test(self) -> bool:
+        """Whether the options ask for a test part."""
+        return bool(self.test_ratio) or self.test_duration is not None or self.test_start is not None
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether the options ask for a validation part."""
+        if self.val_duration is not None:
+            return parse_duration(self.val_duration, "--data.val_duration") > 0
+        return bool(self.val_ratio)
+
+    def run(self, vocabulary: Vocabulary | None = None) -> PreparedLog:
+        """Prepare the log.
+
+        Args:
+            vocabulary: Items of a fitted model, for the evaluation on another log; None takes those of the training
+                part.
+
+        Raises:
+            SessRecError: If the log cannot be read, or nothing is left to train on.
+        """
+        report = DataReport()
+        events = self.read(report)
+        report.warn(log_warnings(events, self.max_session_length))
+        report.add("log", describe(events))
+        events, dropped = clean_events(
+            events,
+            self.drop_repeats,
+            self.min_session_length,
+            self.min_item_support,
+            self.max_session_length,
+            self.filter_passes,
+        )
+        report.add("cleaned", dropped | events.counts())
+        parts = self._split(events, report)
+        sessions = {}
+        if vocabulary is None:
+            vocabulary = Vocabulary.of_events(parts["train"])
+        else:
+            del parts["train"]
+        for part in list(parts):
+            mapped = map_part(part, parts.pop(part), vocabulary, report)
+            if len(mapped):
+                sessions[part] = mapped
+        if "test" in sessions:
+            report.warn(precision_warning("test", sessions["test"].n_positions))
+        if self.expected:
+            report.warn(compare_with_expected(self.expected, report))
+        return PreparedLog(sessions, vocabulary, report)
+
+    def read(self, report: DataReport) -> Events:
+        """Read the log, or generate one where there is no path; nothing is cleaned yet.
+
+        Args:
+            report: Takes the figures.
+        """
+        if self.path is None:
+            source = "synthetic sessions (20,000 over 1,000 items; no --data.path)"
+            events = events_from_frame(generate_synthetic_sessions())
+        else:
+            source = self.path if isinstance(self.path, str) else ", ".join(self.path)
+            gap = None if self.session_gap is None else parse_duration(self.session_gap, "--data.session_gap")
+            events = read_events(self.path, self._log_format(), gap, self.events)
+        if len(events) == 0:
+            raise SessRecError(f"no event of {source} is left: none is of the kinds {self.events} (--data.events)")
+        report.add("read", {"source": source, **events.figures})
+        report.add("read", {f"note_{number}": note for number, note in enumerate(events.notes, 1)})
+        report.warn(events.warnings)
+        return events
+
+    def _log_format(self) -> LogFormat:
+        names = None if self.column_names is None else tuple(self.column_names)
+        if self.visitor_column is not None and self.session_gap is None:
+            raise SessRecError("--data.visitor_column needs --data.session_gap, such as 30m or 1h, to cut sessions")
+        if (self.event_column is None) != (self.events is None):
+            raise SessRecError("--data.event_column and --data.events go together: the column, and the kinds to keep")
+        given = {f.name: getattr(self, f.name) for f in fields(LogFormat) if f.name != "column_names"}
+        return LogFormat(**given, column_names=names)
+
+    def _split(self, events: Events, report: DataReport) -> dict[str, Events]:
+        """Cut off the test part and then the validation part, in the order train, val, test."""
+        parts: dict[str, Events] = {}
+        if self.has_test:
+            self._refuse_empty(events, report)
+            t = split_time(events, self.test_ratio, self.test_duration, self.test_start, "test")
+            events, parts["test"] = self._cut(events, t, "test", report)
+        if self.has_validation:
+            self._refuse_empty(events, report)
+            t = split_time(events, self.val_ratio, self.val_duration, None, "val")
+            events, parts["val"] = self._cut(events, t, "val", report)
+        self._refuse_empty(events, report)
+        parts["train"] = events
+        return {part: parts[part] for part in ("train", "val", "test") if part in parts}
+
+    def _cut(self, events: Events, t: float, part: str, report: DataReport) -> tuple[Events, Events]:
+        earlier, later, counts = split_events(events, t, self.straddling)
+        earlier, dropped = clean_events(earlier, min_session_length=self.min_session_length)
+        counts["events_of_short_heads"] = dropped["events_dropped_in_short_sessions"]
+        shown = time_text(t) if events.has_times else f"row {t:.0f}"
+        report.cuts[part] = t
+        report.add(f"{part} cut", {"t": shown, **counts, **leakage_report(earlier, later, t)})
+        return earlier, later
+
+    def _refuse_empty(self, events: Events, report: DataReport) -> None:
+        if len(events) == 0:
+            raise SessRecError(
+                f"{report.sections['log']['sessions']} sessions read, 0 left to train on: no session of "
+                f"{self.min_session_length} or more events stays after cleaning and splitting"
+            )
+
+
+def map_part(part: str, events: Events, vocabulary: Vocabulary, report: DataReport, min_length: int = 2) -> Sessions:
+    """Turn a part's events into sessions of item indices, and report it.
+
+    Args:
+        part: Name of the part.
+        events: Its events.
+        vocabulary: Items known to the model.
+        report: Takes the figures.
+        min_length: Sessions that are left with fewer events are dropped.
+    """
+    read = events.counts()
+    sessions, counts = map_events(events, vocabulary, min_length)
+    figures = {"sessions": len(sessions), "events": len(sessions.items), "positions": sessions.n_positions}
+    items = int(np.count_nonzero(np.bincount(sessions.items, minlength=1)))
+    removed = round(1 - len(sessions.items) / max(read["events"], 1), 4)
+    before = {"sessions_before": read["sessions"], "events_before": read["events"], "share_of_events_removed": removed}
+    report.add(part, {**figures, "items": items, **before, **counts})
+    return sessions

@@ -1,0 +1,113 @@
+"""Check the quotes of a delimited text while it is being read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from sessrec.errors import SessRecError
+from sessrec.files import open_text
+
+_QUOTE, _NEWLINE, _RETURN = 34, 10, 13
+
+
+class QuoteCheckedStream:
+    """A stream of bytes that refuses quotes which stand elsewhere than at the edges of a field.
+
+    A reader of CSV takes a stray quote for the beginning of a field, and silently swallows what follows up to the next
+    one, rows included. A file without any quote costs next to nothing here.
+
+    Args:
+        file: The text file, whatever its compression.
+        separator: Character between the fields.
+        skip: Bytes at the beginning that are not checked: the header.
+    """
+
+    def __init__(self, file: Path, separator: str, skip: int) -> None:
+        self._stream: BinaryIO = open_text(file)
+        self._file = file
+        self._edges = np.array([ord(separator), _NEWLINE, _RETURN], dtype=np.uint8)
+        self._skip = skip
+        self._held = b""  # a quote at the end of a block waits for the byte behind it
+        self._before = _NEWLINE  # the byte before the block
+        self._inside = False  # whether the block begins inside quotes
+        self._offset = 0  # of the block, in the decompressed text
+        self.has_quoted_newlines = False
+        self.closed = False
+
+    def read(self, size: int = -1) -> bytes:
+        """Read and check at most ``size`` bytes.
+
+        Raises:
+            SessRecError: At the first stray quote, with its line.
+        """
+        block = self._stream.read(size)
+        self._check(block)
+        return block
+
+    def finish(self) -> None:
+        """Check what can be known only at the end.
+
+        Raises:
+            SessRecError: If a quote is never closed.
+        """
+        self._check(b"", is_last=True)
+        if self._inside:
+            raise SessRecError(f"{self._file}: a quote is never closed; close it, {_ADVICE}")
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def close(self) -> None:
+        """Close the file."""
+        self.closed = True
+        self._stream.close()
+
+    def _check(self, block: bytes, is_last: bool = False) -> None:
+        if self._skip:
+            n_skipped = min(self._skip, len(block))
+            self._skip -= n_skipped
+            self._offset += n_skipped
+            block = block[n_skipped:]
+        block = self._held + block
+        self._held = b""
+        if not is_last and block.endswith(b'"'):
+            block, self._held = block[:-1], b'"'
+        if self._inside or b'"' in block:
+            self._check_quotes(np.frombuffer(block + (self._held or b"\n"), dtype=np.uint8), len(block))
+        if block:
+            self._before = block[-1]
+        self._offset += len(block)
+
+    def _check_quotes(self, text: np.ndarray, length: int) -> None:
+        """Check the quotes among the first ``length`` bytes; one more byte shows what is behind them."""
+        quotes = np.flatnonzero(text[:length] == _QUOTE)
+        opens = (np.arange(len(quotes)) + self._inside) % 2 == 0
+        neighbour = np.where(opens, np.where(quotes > 0, text[quotes - 1], self._before), text[quotes + 1])
+        # a doubled quote inside a field closes and opens again
+        bad = quotes[~np.isin(neighbour, self._edges) & (neighbour != _QUOTE)]
+        if len(bad):
+            line = line_of_offset(self._file, self._offset + int(bad[0]))
+            raise SessRecError(
+                f"{self._file}, line {line}: a quote stands inside a field; close or double it, {_ADVICE}"
+            )
+        newlines = np.flatnonzero(text[:length] == _NEWLINE)
+        is_quoted = (np.searchsorted(quotes, newlines) + self._inside) % 2 == 1
+        self.has_quoted_newlines |= bool(is_quoted.any())
+        self._inside = bool((len(quotes) + self._inside) % 2)
+
+
+_ADVICE = "or give --data.quoting false if quotes are ordinary characters in this log"
+
+
+def line_of_offset(file: Path, offset: int) -> int:
+    """Number, from 1, of the line that holds a byte of a text file."""
+    lines = 1
+    with open_text(file) as stream:
+        while offset > 0 and (block := stream.read(min(offset, 1 << 24))):
+            lines += block.count(b"\n")
+            offset -= len(block)
+    return lines

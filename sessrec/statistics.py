@@ -1,0 +1,172 @@
+"""Describe a click log, and warn of what a careful colleague would ask about."""
+
+from __future__ import annotations
+
+import time as clock
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sessrec.cleaning import is_repeat
+from sessrec.events import Events
+from sessrec.report import time_text
+
+_DAY = 86400
+_MISSING = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "none", "NONE", "undefined", "-", "?")
+
+
+def describe(events: Events) -> dict[str, Any]:
+    """Figures of a click log.
+
+    Args:
+        events: Events in session order.
+
+    Returns:
+        Counts, session lengths, repeats, time span and how much the most popular items have of all events.
+    """
+    lengths, counts = events.lengths, np.sort(events.item_counts())[::-1]
+    counts = counts[counts > 0]
+    repeats = is_repeat(events)
+    copies = repeats.copy()
+    copies[1:] &= events.time[1:] == events.time[:-1]
+    figures: dict[str, Any] = {
+        **events.counts(),
+        "mean_length": round(float(lengths.mean()), 2),
+        "median_length": float(np.median(lengths)),
+        "longest": int(lengths.max()),
+        "sessions_of_length_1": int((lengths == 1).sum()),
+        "immediate_repeats": int(repeats.sum()),
+        "of_these_at_the_same_time": int(copies.sum()),
+        "share_of_top_1%_items": _share(counts, 0.01),
+        "share_of_top_10%_items": _share(counts, 0.1),
+        "items_with_fewer_than_5_events": int((counts < 5).sum()),
+    }
+    if events.has_times:
+        days = events_per_day(events.time)[1]
+        figures |= {
+            "first_time": time_text(float(events.time[0])),
+            "last_time": time_text(float(events.time.max())),
+            "days_with_events": int(np.count_nonzero(days)),
+        }
+    return figures
+
+
+def _share(counts: np.ndarray, part: float) -> float:
+    """Share of the events that the given part of the items has, the most popular ones."""
+    return round(float(counts[: max(1, round(part * len(counts)))].sum() / counts.sum()), 4)
+
+
+def events_per_day(times: np.ndarray) -> tuple[int, np.ndarray]:
+    """Events on each day (UTC) from the first to the last.
+
+    Args:
+        times: Unix seconds, shape (events,).
+
+    Returns:
+        The first day, counted from 1970-01-01, and the number of events of each day; of each multiple of days where
+        the log spans more than a million days.
+    """
+    first, last = int(times.min() // _DAY), int(times.max() // _DAY)
+    width = max(1, (last - first) // 1_000_000)
+    return first, np.bincount((times // (_DAY * width)).astype(np.int64) - first // width)
+
+
+def log_warnings(events: Events, max_session_length: int | None) -> list[str]:
+    """What looks wrong in a click log as it was read.
+
+    Args:
+        events: Events in session order, before any cleaning.
+        max_session_length: Length to which sessions will be cut.
+    """
+    found = _warn_of_lengths(events, max_session_length) + _warn_of_ids(events)
+    return found + (_warn_of_times(events) if events.has_times else [])
+
+
+def _warn_of_lengths(events: Events, max_session_length: int | None) -> list[str]:
+    found = []
+    lengths = events.lengths
+    longest = int(lengths.argmax())
+    share = lengths[longest] / len(events)
+    is_robot = lengths[longest] > 1000 or (share > 0.01 and lengths[longest] > 200)
+    if is_robot and (max_session_length is None or max_session_length > 1000):
+        found.append(
+            f"session {_session_id(events, longest)!r} has {lengths[longest]:,} events ({share:.1%} of all), and "
+            f"{int((lengths > 200).sum()):,} sessions have more than 200: robots? --data.max_session_length cuts them"
+        )
+    if (singles := float((lengths == 1).mean())) >= 0.3:
+        found.append(f"{singles:.0%} of the sessions have one event only: nothing can be predicted in them")
+    return found
+
+
+def _warn_of_ids(events: Events) -> list[str]:
+    found = []
+    ids = events.item_ids
+    counts = events.item_counts()
+    missing = pc.is_in(ids, pa.array(_MISSING))
+    for code in np.flatnonzero(missing.to_numpy(zero_copy_only=False)).tolist():
+        if counts[code]:
+            found.append(f"{counts[code]:,} events have the item id {ids[code].as_py()!r}: a missing value?")
+    stripped = pc.utf8_trim_whitespace(ids)
+    if n_blank := pc.sum(pc.not_equal(stripped, ids)).as_py():
+        found.append(f"{n_blank:,} item ids have blanks around them, which are kept")
+    plain = pc.replace_substring_regex(stripped, r"^0+(\d)|\.0+$", r"\1")
+    if n_twins := len(ids) - pc.count_distinct(plain).as_py():
+        twins = plain.filter(pc.not_equal(plain, ids)).take(pa.array([0])).to_pylist()
+        found.append(
+            f"{n_twins:,} item ids differ from another only by leading zeros, a final .0 or blanks, such as those like "
+            f"{twins[0]!r}: they are kept apart"
+        )
+    return found
+
+
+def _warn_of_times(events: Events) -> list[str]:
+    found = []
+    times = events.time
+    if n_negative := int(np.count_nonzero(times < 0)):
+        found.append(f"{n_negative:,} times lie before 1970, the first {time_text(float(times[0]))}")
+    if n_future := int(np.count_nonzero(times > clock.time() + _DAY)):
+        found.append(f"{n_future:,} times lie in the future, the last {time_text(float(times.max()))}")
+    first_day, per_day = events_per_day(times)
+    empty = np.flatnonzero(np.diff(np.flatnonzero(per_day)) > 7)
+    if len(empty) and len(per_day) < 1_000_000:
+        days = np.flatnonzero(per_day)
+        begin = int(days[empty[np.argmax(np.diff(days)[empty])]])
+        gap = int(np.diff(days).max()) - 1
+        found.append(
+            f"the clock jumps: no event for {gap:,} days after {np.datetime64(first_day + begin, 'D')}; are all times "
+            "right?"
+        )
+    if len(per_day) > 1 and times[0] % _DAY == 0 and (times % _DAY == 0).all():
+        found.append(
+            "all times are at midnight: within a day, events are in the order of rows, unless --data.order_column "
+            "orders them"
+        )
+    spans = times[events.offsets[1:] - 1] - events.starts
+    if n_long := int(np.count_nonzero(spans > _DAY)):
+        longest = int(spans.argmax())
+        found.append(
+            f"{n_long:,} sessions last longer than a day, {_session_id(events, longest)!r} for "
+            f"{spans[longest] / _DAY:.1f} days: does its id come back? --data.session_gap cuts at gaps"
+        )
+    return found
+
+
+def _session_id(events: Events, session: int) -> str:
+    return events.session_ids[int(events.numbers[session])].as_py()
+
+
+def precision_warning(part: str, n_positions: int) -> list[str]:
+    """A warning where a part is too small for a metric's second decimal.
+
+    Args:
+        part: Name of the part.
+        n_positions: Number of positions that will be predicted.
+    """
+    margin = 1.96 * 0.5 / max(n_positions, 1) ** 0.5
+    if margin < 0.01:
+        return []
+    return [
+        f"the {part} part has {n_positions:,} positions: a Recall near 0.5 is known to about {margin:.3f} up or down"
+    ]
