@@ -77,12 +77,12 @@ def _without_short_sessions(events: Events, min_length: int) -> tuple[Events, in
     is_long = events.lengths >= min_length
     if is_long.all():
         return events, 0
-    kept = events.select_sessions(is_long)
+    kept = events.take_sessions(np.flatnonzero(is_long))
     return kept, len(events) - len(kept)
 
 
 def _without_rare_items(events: Events, min_support: int) -> tuple[Events, int]:
-    counts = events.item_counts()
+    counts = events.item_counts
     is_rare = (counts < min_support) & (counts > 0)
     if not is_rare.any():
         return events, 0

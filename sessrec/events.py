@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import pyarrow.compute as pc
 from sessrec.errors import SessRecError
 from sessrec.files import log_files
 from sessrec.ids import encode_ids
-from sessrec.ordering import gather_runs, session_order
+from sessrec.ordering import count_codes, sort_into_sessions, take_runs
 from sessrec.tables import LogFormat, LogTable, read_log_table
 
 _ROUNDED = r"^[+-]?\d+(\.\d+)?[eE]\+\d+$"
@@ -75,12 +76,23 @@ class Events:
 
     def select(self, keep: np.ndarray) -> Events:
         """The events where ``keep`` (bool, shape (events,)) is True; sessions left without any are gone."""
-        kept_before = np.concatenate([[0], np.cumsum(keep)])  # (events + 1,)
-        return self._with(keep, kept_before[self.offsets])._in_order_of_start()
+        if not len(self):
+            return self
+        lengths = np.add.reduceat(keep.view(np.int8), self.offsets[:-1], dtype=np.int64)
+        stays = lengths > 0
+        selected = replace(
+            self,
+            item=self.item[keep],
+            time=self.time[keep],
+            offsets=np.concatenate([[0], np.cumsum(lengths[stays])]),
+            numbers=self.numbers[stays],
+        )
+        return selected.in_order_of_start()
 
-    def select_sessions(self, keep: np.ndarray) -> Events:
-        """The sessions where ``keep`` (bool, shape (sessions,)) is True."""
-        return self.select(np.repeat(keep, self.lengths))
+    def take_sessions(self, sessions: np.ndarray) -> Events:
+        """The sessions of the given numbers (int64), in the order given."""
+        (item, time), offsets = take_runs([self.item, self.time], self.offsets, sessions)
+        return replace(self, item=item, time=time, offsets=offsets, numbers=self.numbers[sessions])
 
     def sessions_between(self, first: int, stop: int) -> Events:
         """Sessions ``first`` to ``stop`` (exclusive), without a copy."""
@@ -93,34 +105,21 @@ class Events:
             numbers=self.numbers[first:stop],
         )
 
-    def _with(self, keep: np.ndarray, offsets: np.ndarray) -> Events:
-        stays = np.diff(offsets) > 0
-        return replace(
-            self,
-            item=self.item[keep],
-            time=self.time[keep],
-            offsets=np.concatenate([[0], offsets[1:][stays]]),
-            numbers=self.numbers[stays],
-        )
-
-    def _in_order_of_start(self) -> Events:
-        """Sessions that lost their first event may begin later than those behind them."""
+    def in_order_of_start(self) -> Events:
+        """The same sessions ordered by their first events: one that lost its first may begin later than the next."""
         starts = self.starts
         if (starts[1:] >= starts[:-1]).all():
             return self
-        sessions = np.argsort(starts, kind="stable")
-        rows, offsets = gather_runs(self.offsets, sessions)
-        return replace(
-            self, item=self.item[rows], time=self.time[rows], offsets=offsets, numbers=self.numbers[sessions]
-        )
+        return self.take_sessions(np.argsort(starts, kind="stable"))
 
     def counts(self) -> dict[str, int]:
         """Number of events, sessions and distinct items."""
-        return {"events": len(self), "sessions": self.n_sessions, "items": int(np.count_nonzero(self.item_counts()))}
+        return {"events": len(self), "sessions": self.n_sessions, "items": int(np.count_nonzero(self.item_counts))}
 
+    @cached_property
     def item_counts(self) -> np.ndarray:
         """Number of events of each of ``item_ids``, int64."""
-        return np.bincount(self.item, minlength=len(self.item_ids))
+        return count_codes(self.item, len(self.item_ids))
 
 
 def read_events(
@@ -168,17 +167,15 @@ def read_events(
         notes.append("no time column: the order of rows is the time")
     orders = [table.order for table in tables if table.order is not None]
     del tables
-    order, offsets, codes = session_order(session, time, np.concatenate(orders) if orders else None)
-    del session
-    if order is not None:
-        item, time = item[order], time[order]
-        keep = None if keep is None else keep[order]
+    columns = [item, time] if keep is None else [item, time, keep]
+    tie_break = np.concatenate(orders) if orders else None
+    (item, time, *rest), offsets, codes = sort_into_sessions(session, time, columns, tie_break)
     events = Events(item, time, offsets, codes, session_ids, item_ids, has_times, figures, notes, warnings)
     if session_gap is not None:
         events = _cut_at_gaps(events, session_gap)
-    if keep is not None:
-        events = events.select(keep)
-    return events._in_order_of_start()
+    if rest:
+        events = events.select(rest[0])
+    return events.in_order_of_start()
 
 
 def _joined(columns: list[pa.ChunkedArray]) -> pa.ChunkedArray:
@@ -256,9 +253,7 @@ def events_from_frame(frame: pd.DataFrame) -> Events:
     session, session_ids = encode_ids(pa.chunked_array([pa.array(frame["SessionId"].astype(str), pa.string())]))
     item, item_ids = encode_ids(pa.chunked_array([pa.array(frame["ItemId"].astype(str), pa.string())]))
     time = frame["Time"].to_numpy()
-    order, offsets, codes = session_order(session, time)
-    if order is not None:
-        item, time = item[order], time[order]
+    (item, time), offsets, codes = sort_into_sessions(session, time, [item, time])
     return Events(item, time, offsets, codes, session_ids, item_ids, figures={"rows": len(frame)})
 
 

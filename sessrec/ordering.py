@@ -1,43 +1,49 @@
-"""Put the rows of a click log into session order, sorting only what is not sorted."""
+"""Put the rows of a click log into session order, sorting only what is not sorted.
+
+Large arrays are worked on in blocks: fresh memory costs more than the work itself.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+_RUNS, _ROWS = 1 << 17, 1 << 20  # in a block
 
-def session_order(
-    session: np.ndarray, time: np.ndarray, tie_break: np.ndarray | None = None
-) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+
+def sort_into_sessions(
+    session: np.ndarray, time: np.ndarray, columns: Sequence[np.ndarray], tie_break: np.ndarray | None = None
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """Order rows by (first time of their session, session, time, tie break), equal ones as they stand.
 
     Args:
         session: Code of each row's session, 0 .. S - 1, every one used, shape (rows,).
         time: Time of each row, shape (rows,).
+        columns: What is put in order, each of shape (rows,).
         tie_break: What orders rows of equal time, shape (rows,); None leaves them as they stand.
 
     Returns:
-        The rows in that order, None where they stand in it already; the first place of each session and the number of
-        rows, int64, shape (S + 1,); and the code of each session in that order, shape (S,).
+        The columns in that order; the first place of each session and the number of rows, int64, shape (S + 1,); and
+        the code of each session in that order, int32, shape (S,).
 
     Example:
-        >>> order, offsets, codes = session_order(np.array([0, 1, 0, 1]), np.array([5, 1, 4, 2]))
-        >>> order.tolist(), offsets.tolist(), codes.tolist()
-        ([1, 3, 2, 0], [0, 2, 4], [1, 0])
+        >>> time = np.array([5, 1, 4, 2])
+        >>> (ordered,), offsets, codes = sort_into_sessions(np.array([0, 1, 0, 1]), time, [time])
+        >>> ordered.tolist(), offsets.tolist(), codes.tolist()
+        ([1, 2, 4, 5], [0, 2, 4], [1, 0])
     """
-    begins = np.flatnonzero(np.concatenate([[True], session[1:] != session[:-1]]))  # first row of each run
+    begins = np.flatnonzero(session[1:] != session[:-1]) + 1  # first row of each run but the first
     n_sessions = int(session.max()) + 1
-    if len(begins) == n_sessions and _ascends_within(time, tie_break, begins):
-        return _order_of_runs(session, time, begins)
-    by_time = _time_order(time, tie_break)
-    if by_time is not None:
-        session = session[by_time]
-    rank, codes = _rank_by_first_row(session, n_sessions)
-    rank = rank[session]  # of each row's session
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(rank, minlength=n_sessions))])
-    if (rank[1:] >= rank[:-1]).all():
-        return by_time, offsets, codes
-    by_session = np.argsort(rank, kind="stable")
-    return (by_session if by_time is None else by_time[by_session]), offsets, codes
+    if len(begins) + 1 == n_sessions and _ascends_within(time, tie_break, begins):
+        offsets = np.concatenate([[0], begins, [len(session)]])
+        starts, codes = time[offsets[:-1]], session[offsets[:-1]].astype(np.int32)
+        if (starts[1:] >= starts[:-1]).all():
+            return list(columns), offsets, codes
+        runs = np.argsort(starts, kind="stable")
+        ordered, offsets = take_runs(columns, offsets, runs)
+        return ordered, offsets, codes[runs]
+    return _sort_rows(session, time, columns, tie_break, n_sessions)
 
 
 def _ascends_within(time: np.ndarray, tie_break: np.ndarray | None, begins: np.ndarray) -> bool:
@@ -45,41 +51,24 @@ def _ascends_within(time: np.ndarray, tie_break: np.ndarray | None, begins: np.n
     falls = time[1:] < time[:-1]
     if tie_break is not None:
         falls |= (time[1:] == time[:-1]) & (tie_break[1:] < tie_break[:-1])
-    falls[begins[1:] - 1] = False
+    falls[begins - 1] = False
     return not falls.any()
 
 
-def _order_of_runs(
-    session: np.ndarray, time: np.ndarray, begins: np.ndarray
-) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
-    """Each session is one sorted run: only the runs need an order."""
-    offsets = np.concatenate([begins, [len(session)]])
-    starts = time[begins]
-    if (starts[1:] >= starts[:-1]).all():
-        return None, offsets, session[begins]
-    runs = np.argsort(starts, kind="stable")
-    order, offsets = gather_runs(offsets, runs)
-    return order, offsets, session[begins][runs]
-
-
-def gather_runs(offsets: np.ndarray, runs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of some runs, one run after the other, and the offsets of the runs among them.
-
-    Args:
-        offsets: First row of each run, and the number of rows, shape (R + 1,).
-        runs: The runs wanted, in the order wanted.
-
-    Example:
-        >>> rows, offsets = gather_runs(np.array([0, 2, 5]), np.array([1, 0]))
-        >>> rows.tolist(), offsets.tolist()
-        ([2, 3, 4, 0, 1], [0, 3, 5])
-    """
-    lengths = np.diff(offsets)[runs]
-    ends = np.cumsum(lengths)
-    narrow = np.int32 if offsets[-1] < 2**31 else np.int64  # half the memory, which is what takes the time
-    rows = np.repeat((offsets[runs] - (ends - lengths)).astype(narrow), lengths)
-    rows += np.arange(len(rows), dtype=narrow)
-    return rows, np.concatenate([[0], ends])
+def _sort_rows(
+    session: np.ndarray, time: np.ndarray, columns: Sequence[np.ndarray], tie_break: np.ndarray | None, n_sessions: int
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    by_time = _time_order(time, tie_break)
+    if by_time is not None:
+        session = session[by_time]
+    rank, codes = _rank_by_first_row(session, n_sessions)
+    rank = rank[session]  # of each row's session
+    offsets = np.concatenate([[0], np.cumsum(count_codes(rank, n_sessions))])
+    order = by_time
+    if not (rank[1:] >= rank[:-1]).all():
+        order = np.argsort(rank, kind="stable")
+        order = order if by_time is None else by_time[order]
+    return [column if order is None else column[order] for column in columns], offsets, codes
 
 
 def _time_order(time: np.ndarray, tie_break: np.ndarray | None) -> np.ndarray | None:
@@ -94,10 +83,55 @@ def _rank_by_first_row(session: np.ndarray, n_sessions: int) -> tuple[np.ndarray
     n_rows = len(session)
     narrow = np.int32 if n_rows < 2**31 else np.int64
     first = np.zeros(n_sessions, dtype=narrow)
-    first[session[::-1]] = np.arange(n_rows - 1, -1, -1, dtype=narrow)  # the last assignment holds: the earliest row
+    for stop in range(n_rows, 0, -_ROWS):  # from the end, and backwards: the earliest row is assigned last, and stays
+        start = max(stop - _ROWS, 0)
+        first[session[start:stop][::-1]] = np.arange(stop - 1, start - 1, -1, dtype=narrow)
     is_first = np.zeros(n_rows, dtype=bool)
     is_first[first] = True
-    codes = session[is_first]
+    codes = session[is_first].astype(np.int32)
     rank = np.empty(n_sessions, dtype=np.int32)
-    rank[codes] = np.arange(n_sessions)
+    rank[codes] = np.arange(n_sessions, dtype=np.int32)
     return rank, codes
+
+
+def take_runs(
+    columns: Sequence[np.ndarray], offsets: np.ndarray, runs: np.ndarray
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Take some runs of rows out of columns, one run after the other.
+
+    Args:
+        columns: Arrays of one length.
+        offsets: First row of each run, and the number of rows, shape (R + 1,).
+        runs: The runs wanted, in the order wanted.
+
+    Returns:
+        The columns of the runs taken, and the offsets of the runs among them.
+
+    Example:
+        >>> (taken,), offsets = take_runs([np.array([10, 11, 20, 21, 22])], np.array([0, 2, 5]), np.array([1, 0]))
+        >>> taken.tolist(), offsets.tolist()
+        ([20, 21, 22, 10, 11], [0, 3, 5])
+    """
+    lengths = offsets[runs + 1] - offsets[runs]
+    ends = np.cumsum(lengths)
+    new_offsets = np.concatenate([[0], ends])
+    taken = [np.empty(new_offsets[-1], dtype=column.dtype) for column in columns]
+    shift = offsets[runs] - new_offsets[:-1]
+    for first in range(0, len(runs), _RUNS):
+        start, stop = new_offsets[first], new_offsets[min(first + _RUNS, len(runs))]
+        rows = np.arange(start, stop)
+        rows += np.repeat(shift[first : first + _RUNS], lengths[first : first + _RUNS])
+        for column, place in zip(columns, taken, strict=True):
+            np.take(column, rows, out=place[start:stop], mode="clip")
+    return taken, new_offsets
+
+
+def count_codes(codes: np.ndarray, n_codes: int) -> np.ndarray:
+    """How often each of the codes 0 .. n_codes - 1 occurs, int64, shape (n_codes,)."""
+    if n_codes > len(codes):
+        return np.bincount(codes, minlength=n_codes)
+    counts = np.zeros(n_codes, dtype=np.int64)
+    block = max(_ROWS, n_codes)
+    for start in range(0, len(codes), block):
+        counts += np.bincount(codes[start : start + block], minlength=n_codes)
+    return counts

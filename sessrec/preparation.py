@@ -170,9 +170,7 @@ class Preparation:
         return {part: parts[part] for part in ("train", "val", "test") if part in parts}
 
     def _cut(self, events: Events, t: float, part: str, report: DataReport) -> tuple[Events, Events]:
-        earlier, later, counts = split_events(events, t, self.straddling)
-        earlier, dropped = clean_events(earlier, min_session_length=self.min_session_length)
-        counts["events_of_short_heads"] = dropped["events_dropped_in_short_sessions"]
+        earlier, later, counts = split_events(events, t, self.straddling, self.min_session_length)
         shown = time_text(t) if events.has_times else f"row {t:.0f}"
         report.cuts[part] = t
         report.add(f"{part} cut", {"t": shown, **counts, **leakage_report(earlier, later, t)})

@@ -59,7 +59,7 @@ def map_events(events: Events, vocabulary: Vocabulary, min_length: int = 2) -> t
         was dropped.
     """
     index_of_code = vocabulary.index_of(events.item_ids.to_pylist()).astype(np.int32)  # (item ids of the log,)
-    is_unknown = (index_of_code < 0) & (events.item_counts() > 0)
+    is_unknown = (index_of_code < 0) & (events.item_counts > 0)
     counts = {"unknown_events": 0, "unknown_items": int(is_unknown.sum()), "short_sessions": 0, "short_events": 0}
     n_sessions = events.n_sessions
     if is_unknown.any():
@@ -69,7 +69,7 @@ def map_events(events: Events, vocabulary: Vocabulary, min_length: int = 2) -> t
     is_long = events.lengths >= min_length
     counts["short_sessions"] = n_sessions - int(is_long.sum())
     if not is_long.all():
-        kept = events.select_sessions(is_long)
+        kept = events.take_sessions(np.flatnonzero(is_long))
         counts["short_events"] = len(events) - len(kept)
         events = kept
     session_ids = events.session_ids.take(pa.array(events.numbers))

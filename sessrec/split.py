@@ -19,6 +19,7 @@ from sessrec.times import times_from_column
 
 Straddling = Literal["cut", "test"]
 
+_SESSIONS = 1 << 17  # worked on at a time
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
@@ -67,7 +68,9 @@ def split_time(
     return t
 
 
-def split_events(events: Events, t: float, straddling: Straddling = "cut") -> tuple[Events, Events, dict[str, int]]:
+def split_events(
+    events: Events, t: float, straddling: Straddling = "cut", min_length: int = 1
+) -> tuple[Events, Events, dict[str, int]]:
     """Split at t: no training event is at or after t, ever.
 
     Args:
@@ -75,24 +78,33 @@ def split_events(events: Events, t: float, straddling: Straddling = "cut") -> tu
         t: The time at which the later part begins.
         straddling: What becomes of a session that is under way at t: ``cut`` keeps its head in the earlier part and
             drops its tail, ``test`` puts all of it into the later part.
+        min_length: Heads with fewer events are dropped.
 
     Returns:
-        The earlier and the later events, and the counts ``straddling_sessions`` and ``dropped_events``.
+        The earlier and the later events, and the counts ``straddling_sessions``, ``events_of_tails`` and
+        ``events_of_short_heads``, which were dropped.
     """
     first_late = int(np.searchsorted(events.starts, t))  # sessions are in the order of their starts
     later = events.sessions_between(first_late, events.n_sessions)
     earlier = events.sessions_between(0, first_late)
-    straddles = earlier.time[earlier.offsets[1:] - 1] >= t
-    counts = {"straddling_sessions": int(straddles.sum()), "dropped_events": 0}
-    if not straddles.any():
+    straddling_sessions = np.flatnonzero(earlier.time[earlier.offsets[1:] - 1] >= t)
+    counts = {"straddling_sessions": len(straddling_sessions), "events_of_tails": 0, "events_of_short_heads": 0}
+    if not len(straddling_sessions):
         return earlier, later, counts
     if straddling == "test":
-        is_later = np.ones(events.n_sessions, dtype=bool)
-        is_later[:first_late] = straddles
-        return events.select_sessions(~is_later), events.select_sessions(is_later), counts
-    heads = earlier.select(earlier.time < t)
-    counts["dropped_events"] = len(earlier) - len(heads)
-    return heads, later, counts
+        stays = np.ones(earlier.n_sessions, dtype=bool)
+        stays[straddling_sessions] = False
+        late = np.concatenate([straddling_sessions, np.arange(first_late, events.n_sessions)])
+        return earlier.take_sessions(np.flatnonzero(stays)), events.take_sessions(late), counts
+    keep = earlier.time < t
+    counts["events_of_tails"] = int(np.count_nonzero(~keep))
+    for session in straddling_sessions.tolist():
+        head = keep[earlier.offsets[session] : earlier.offsets[session + 1]]
+        n_left = int(np.count_nonzero(head))
+        if n_left < min_length:
+            head[:] = False
+            counts["events_of_short_heads"] += n_left
+    return earlier.select(keep), later, counts
 
 
 def leakage_report(train: Events, test: Events, t: float) -> dict[str, int]:
@@ -112,7 +124,7 @@ def leakage_report(train: Events, test: Events, t: float) -> dict[str, int]:
         "train_events_at_or_after_t": int(np.count_nonzero(train.time >= t)),
         "test_events_before_t": int(np.count_nonzero(test.time < t)),
         "shared_sessions": _n_shared(train, test),
-        "items_only_in_test": int(np.count_nonzero((test.item_counts() > 0) & (train.item_counts() == 0))),
+        "items_only_in_test": int(np.count_nonzero((test.item_counts > 0) & (train.item_counts == 0))),
         "repeated_sessions": _n_repeated(train, test),
     }
 
@@ -132,19 +144,24 @@ def _n_repeated(train: Events, test: Events) -> int:
     longest = int(max(train.lengths.max(), test.lengths.max()))
     of_item = generator.integers(2**63, size=len(train.item_ids), dtype=np.uint64)
     of_position = generator.integers(2**63, size=longest, dtype=np.uint64) * 2 + 1
-    known = np.sort(_hashes(train, of_item, of_position))
     wanted = _hashes(test, of_item, of_position)
-    place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-    return int(np.count_nonzero(known[place] == wanted))
+    known = _hashes(train, of_item, of_position)
+    may_match = np.zeros(1 << 20, dtype=bool)  # most of the known can be told apart by 20 bits
+    may_match[wanted >> np.uint64(44)] = True
+    known = known[may_match[known >> np.uint64(44)]]
+    return int(np.count_nonzero(np.isin(wanted, known)))
 
 
 def _hashes(events: Events, of_item: np.ndarray, of_position: np.ndarray) -> np.ndarray:
     """One number for each session's sequence of items, modulo 2 ** 64."""
-    position = np.arange(len(events), dtype=np.int32)
-    position -= np.repeat(events.offsets[:-1].astype(np.int32), events.lengths)
-    terms = of_item[events.item]
-    terms *= of_position[position]
-    return np.add.reduceat(terms, events.offsets[:-1])
+    hashes = np.empty(events.n_sessions, dtype=np.uint64)
+    for first in range(0, events.n_sessions, _SESSIONS):
+        offsets = events.offsets[first : first + _SESSIONS + 1]
+        position = np.arange(offsets[0], offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))
+        terms = of_item[events.item[offsets[0] : offsets[-1]]]
+        terms *= of_position[position]
+        hashes[first : first + _SESSIONS] = np.add.reduceat(terms, offsets[:-1] - offsets[0])
+    return hashes
 
 
 def parse_duration(duration: str | float, option: str) -> float:

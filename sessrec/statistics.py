@@ -14,6 +14,7 @@ from sessrec.events import Events
 from sessrec.report import time_text
 
 _DAY = 86400
+_BLOCK = 1 << 20  # events worked on at a time
 _MISSING = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "none", "NONE", "undefined", "-", "?")
 
 
@@ -26,7 +27,7 @@ def describe(events: Events) -> dict[str, Any]:
     Returns:
         Counts, session lengths, repeats, time span and how much the most popular items have of all events.
     """
-    lengths, counts = events.lengths, np.sort(events.item_counts())[::-1]
+    lengths, counts = events.lengths, np.sort(events.item_counts)[::-1]
     counts = counts[counts > 0]
     repeats = is_repeat(events)
     copies = repeats.copy()
@@ -70,7 +71,11 @@ def events_per_day(times: np.ndarray) -> tuple[int, np.ndarray]:
     """
     first, last = int(times.min() // _DAY), int(times.max() // _DAY)
     width = max(1, (last - first) // 1_000_000)
-    return first, np.bincount((times // (_DAY * width)).astype(np.int64) - first // width)
+    counts = np.zeros((last - first) // width + 1, dtype=np.int64)
+    for start in range(0, len(times), _BLOCK):
+        days = (times[start : start + _BLOCK] / _DAY - first) / width  # never negative, so that cutting rounds down
+        counts += np.bincount(days.astype(np.int64), minlength=len(counts))
+    return first, counts
 
 
 def log_warnings(events: Events, max_session_length: int | None) -> list[str]:
@@ -103,7 +108,7 @@ def _warn_of_lengths(events: Events, max_session_length: int | None) -> list[str
 def _warn_of_ids(events: Events) -> list[str]:
     found = []
     ids = events.item_ids
-    counts = events.item_counts()
+    counts = events.item_counts
     missing = pc.is_in(ids, pa.array(_MISSING))
     for code in np.flatnonzero(missing.to_numpy(zero_copy_only=False)).tolist():
         if counts[code]:

@@ -40,7 +40,7 @@ class Vocabulary:
         Args:
             events: Events in session order.
         """
-        counts = events.item_counts()
+        counts = events.item_counts
         first = np.zeros(len(counts), dtype=np.int64)
         first[events.item[::-1]] = np.arange(len(events) - 1, -1, -1)  # the last assignment holds: the earliest event
         occurring = np.flatnonzero(counts)

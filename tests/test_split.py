@@ -30,15 +30,18 @@ def test_cut_and_test_straddling(write_log: Callable[..., Path]) -> None:
     train, test, counts = split_events(events, 50.0)
     assert sequences(train) == {"early": ["a", "b"], "across": ["a", "b"], "short head": ["a"]}
     assert sequences(test) == {"late": ["b", "z", "a"], "repeated": ["a", "b"]}
-    assert counts == {"straddling_sessions": 2, "dropped_events": 2}
+    assert counts == {"straddling_sessions": 2, "events_of_tails": 2, "events_of_short_heads": 0}
     assert leakage_report(train, test, 50.0) == {
         "train_events_at_or_after_t": 0, "test_events_before_t": 0, "shared_sessions": 0,
         "items_only_in_test": 1, "repeated_sessions": 1,
     }  # fmt: skip
+    heads, _, counts = split_events(events, 50.0, min_length=2)
+    assert sequences(heads) == {"early": ["a", "b"], "across": ["a", "b"]}
+    assert counts["events_of_short_heads"] == 1
     train, test, counts = split_events(events, 50.0, straddling="test")
     assert sequences(train) == {"early": ["a", "b"]}
     assert sequences(test)["across"] == ["a", "b", "c"]
-    assert counts == {"straddling_sessions": 2, "dropped_events": 0}
+    assert counts == {"straddling_sessions": 2, "events_of_tails": 0, "events_of_short_heads": 0}
     assert leakage_report(train, test, 50.0)["test_events_before_t"] == 3
 
 
@@ -96,7 +99,7 @@ def test_random_logs_never_leak(write_log: Callable[..., Path], seed: int, strad
     assert train.time.max(initial=0) < t
     report = leakage_report(train, test, t)
     assert report["train_events_at_or_after_t"] == report["shared_sessions"] == 0
-    assert len(train) + len(test) + counts["dropped_events"] == len(events)
+    assert len(train) + len(test) + counts["events_of_tails"] == len(events)
 
 
 def test_unknown_items_go_before_pairs_are_formed(write_log: Callable[..., Path]) -> None:
