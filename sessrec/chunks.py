@@ -1,27 +1,33 @@
-"""Work on the chunks of a column by all cores."""
+"""Work on the pieces of a log by all cores."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-import pyarrow as pa
-
+S = TypeVar("S")
 T = TypeVar("T")
 
+_AHEAD = 8  # pieces in work; more would only fill the memory
 
-def map_chunks(function: Callable[[pa.Array], T], column: pa.ChunkedArray) -> list[T]:
-    """Apply a function that releases the interpreter's lock to each chunk.
+
+def map_pieces(function: Callable[[S], T], pieces: Iterable[S]) -> Iterator[T]:
+    """Apply a function that releases the interpreter's lock to each piece while the next ones are being read.
 
     Args:
         function: What to apply; its first exception is raised.
-        column: The column.
+        pieces: The pieces, taken one by one as room becomes free.
 
-    Returns:
-        The results, in the order of the chunks.
+    Yields:
+        The results, in the order of the pieces.
     """
-    if column.num_chunks < 2:
-        return [function(chunk) for chunk in column.chunks]
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(function, column.chunks))
+        in_work: deque[Future[T]] = deque()
+        for piece in pieces:
+            in_work.append(pool.submit(function, piece))
+            if len(in_work) == _AHEAD:
+                yield in_work.popleft().result()
+        while in_work:
+            yield in_work.popleft().result()

@@ -11,6 +11,7 @@ from sessrec.batches import EvaluationLoader, SessionParallelLoader
 from sessrec.cache import open_or_prepare
 from sessrec.cleaning import clean_events
 from sessrec.errors import SessRecError, check_choice
+from sessrec.events import GapEvents
 from sessrec.preparation import Preparation, PreparedLog, map_part
 from sessrec.report import DataReport
 from sessrec.sessions import Sessions
@@ -34,8 +35,9 @@ class SessionDataModule(LightningDataModule):
         visitor_column: Column of the visitor's id, in place of session_column where the log has no sessions; needs
             session_gap.
         session_gap: Time without an event after which a new session begins, such as 30m or 1h; null cuts nowhere.
+        gap_events: Whether a gap lies between events of any kind (all) or of the kinds that are kept (kept).
         event_column: Column of the kind of event.
-        events: Kinds of event to keep, such as [view], after sessions were cut at gaps; null keeps all.
+        events: Kinds of event to keep, such as [view]; null keeps all.
         column_names: Names of the columns, in order, of a text file without a header line; null reads them from it.
         separator: Character between the fields of a text file; null finds it.
         quoting: Whether quotes enclose fields of a text file; null: yes, but in tab-separated files whose first line
@@ -75,6 +77,7 @@ class SessionDataModule(LightningDataModule):
         order_column: str | None = None,
         visitor_column: str | None = None,
         session_gap: str | float | None = None,
+        gap_events: GapEvents = "all",
         event_column: str | None = None,
         events: list[str] | None = None,
         column_names: list[str] | None = None,
@@ -111,6 +114,7 @@ class SessionDataModule(LightningDataModule):
                 f"--data.max_session_length {max_session_length} is below the minimum {min_session_length}"
             )
         check_choice("--data.straddling", straddling, Straddling)
+        check_choice("--data.gap_events", gap_events, GapEvents)
         check_choice("--data.time_unit", time_unit, TimeUnit)
         if test_duration is not None and test_start is not None:
             raise SessRecError("give --data.test_duration or --data.test_start, not both")

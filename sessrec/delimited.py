@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 
 from sessrec.errors import SessRecError
@@ -18,6 +17,7 @@ from sessrec.files import open_text
 from sessrec.quotes import QuoteCheckedStream
 
 _SEPARATORS = ("\t", ",", ";", "|")
+_BOM = codecs.BOM_UTF8
 _HEAD = 1 << 20  # bytes in which the header must be found
 
 
@@ -41,71 +41,75 @@ class TextLayout:
         return '"' if self.quoting else False
 
 
-def read_delimited(
-    file: Path, columns: dict[str, str], separator: str | None, quoting: bool | None, column_names: Sequence[str] | None
-) -> tuple[pa.Table, TextLayout]:
-    """Read some columns of a text file.
+class DelimitedFile:
+    """A click log as delimited text.
 
     Args:
         file: The file, plain or compressed.
         columns: Name in the file of each wanted column, by its role.
         separator: Character between the fields; None finds it in the first line.
-        quoting: Whether quotes enclose fields; None: they do, but in tab-separated files whose header has none.
+        quoting: Whether quotes enclose fields; None: they do, but in tab-separated files whose first line has none.
         column_names: Names of the columns of a file without a header; None takes the first line as the header.
 
-    Returns:
-        A table of text with the roles as its column names, and the layout.
-
     Raises:
-        SessRecError: If a column is missing or ambiguous, a row has too many or too few fields, or the text is not
-            UTF-8.
+        SessRecError: If a column is missing or ambiguous.
     """
-    layout = _layout(file, columns, separator, quoting, column_names)
-    try:
-        table, has_quoted_newlines = _read(file, columns, layout, newlines_in_values=False)
-        if has_quoted_newlines:  # rare, and slower: blocks cannot be cut at any newline
-            table, _ = _read(file, columns, layout, newlines_in_values=True)
-            _refuse_newlines(file, table, columns)
-    except pa.ArrowInvalid as error:
-        if "Empty CSV file" in str(error):
-            raise SessRecError(f"{file} holds a header and no events") from error
-        raise _explained(error, file, layout) from error
-    return table, layout
 
+    def __init__(
+        self,
+        file: Path,
+        columns: dict[str, str],
+        separator: str | None,
+        quoting: bool | None,
+        column_names: Sequence[str] | None,
+    ) -> None:
+        self.file = file
+        self.columns = columns
+        self.layout = _layout(file, columns, separator, quoting, column_names)
 
-def _read(file: Path, columns: dict[str, str], layout: TextLayout, newlines_in_values: bool) -> tuple[pa.Table, bool]:
-    convert = pa.csv.ConvertOptions(
-        include_columns=list(columns.values()),
-        column_types={name: pa.string() for name in columns.values()},
-        strings_can_be_null=False,
-    )
-    parse = pa.csv.ParseOptions(
-        delimiter=layout.separator, quote_char=layout.quote, newlines_in_values=newlines_in_values
-    )
-    options = pa.csv.ReadOptions(
-        column_names=layout.names, skip_rows=layout.n_skipped_lines, encoding=layout.encoding, block_size=1 << 23
-    )
-    skip = layout.n_skipped_bytes if layout.quoting else 1 << 62
-    stream = QuoteCheckedStream(file, layout.separator, skip)
-    try:
-        table = pa.csv.read_csv(
-            pa.PythonFile(stream, mode="r"), read_options=options, parse_options=parse, convert_options=convert
+    def batches(self, newlines_in_values: bool = False) -> Iterator[pa.RecordBatch]:
+        """The wanted columns, as text under the names of their roles, some megabytes at a time.
+
+        Args:
+            newlines_in_values: Whether quoted fields may span lines, which is slower to read.
+
+        Raises:
+            QuotedNewlineError: If one does, and may not.
+            SessRecError: If a row has too many or too few fields, a quote is stray, or a text is not UTF-8.
+        """
+        layout = self.layout
+        convert = pa.csv.ConvertOptions(
+            include_columns=list(self.columns.values()),
+            column_types={name: pa.string() for name in self.columns.values()},
+            strings_can_be_null=False,
         )
-        stream.finish()
-    finally:
-        stream.close()
-    return table.select(list(columns.values())).rename_columns(list(columns)), stream.has_quoted_newlines
+        parse = pa.csv.ParseOptions(
+            delimiter=layout.separator, quote_char=layout.quote, newlines_in_values=newlines_in_values
+        )
+        options = pa.csv.ReadOptions(
+            column_names=layout.names, skip_rows=layout.n_skipped_lines, encoding=layout.encoding, block_size=1 << 22
+        )
+        skip = layout.n_skipped_bytes if layout.quoting else 1 << 62
+        stream = QuoteCheckedStream(self.file, layout.separator, skip, newlines_in_values)
+        try:
+            for batch in pa.csv.open_csv(pa.PythonFile(stream, mode="r"), options, parse, convert):
+                yield batch.rename_columns(list(self.columns))
+            stream.finish()
+        except pa.ArrowInvalid as error:
+            if "Empty CSV file" not in str(error):  # else there is a header and nothing more
+                raise _explained(error, self.file, layout) from error
+        finally:
+            stream.close()
 
-
-def _refuse_newlines(file: Path, table: pa.Table, columns: dict[str, str]) -> None:
-    """No id or time spans lines: a quote was not closed where it should be."""
-    for role, name in columns.items():
-        broken = table[role].filter(pc.match_substring(table[role], "\n"))
-        if len(broken):
-            raise SessRecError(
-                f"{file}: {name} {broken[0].as_py()[:60]!r} spans lines: a quote is not closed; close it, or give "
-                "--data.quoting false if quotes are ordinary characters in this log"
-            )
+    def places(self, rows: Sequence[int]) -> str:
+        """Lines of some rows, counted from 0 and ascending, for messages."""
+        lines: list[str] = []
+        for row, (line, _) in enumerate(_rows(self.file, self.layout)):
+            if len(lines) == len(rows):
+                break
+            if row == rows[len(lines)]:
+                lines.append(str(line))
+        return "line " + ", ".join(lines)
 
 
 def _layout(
@@ -114,7 +118,8 @@ def _layout(
     with open_text(file) as stream:
         head = stream.read(_HEAD)
     encoding = "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
-    lines = head.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace").splitlines(keepends=True)
+    text = head.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace")
+    lines = list(io.StringIO(text, newline=""))  # str.splitlines would split at more than ends of lines
     n_blank = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
     if n_blank == len(lines):
         raise SessRecError(f"{file} holds no text in its first {len(head)} bytes")
@@ -137,7 +142,7 @@ def _layout(
     used = set(columns.values())
     # columns that nobody wants may be called alike
     names = [name if name in used else f"{name} (column {number})" for number, name in enumerate(names, 1)]
-    skipped = sum(len(line.encode()) for line in lines[:n_skipped]) + (3 if head.startswith(codecs.BOM_UTF8) else 0)
+    skipped = sum(len(line.encode(encoding)) for line in lines[:n_skipped]) + (3 if head.startswith(_BOM) else 0)
     return TextLayout(names, separator, quoting, encoding, n_skipped, skipped)
 
 
@@ -209,17 +214,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def lines_of_rows(file: Path, layout: TextLayout, rows: Sequence[int]) -> list[int]:
-    """Line in the file, from 1, of each of some rows, counted from 0 and ascending."""
-    lines: list[int] = []
-    for row, (line, _) in enumerate(_rows(file, layout)):
-        if len(lines) == len(rows):
-            break
-        if row == rows[len(lines)]:
-            lines.append(line)
-    return lines
 
 
 def _rows(file: Path, layout: TextLayout) -> Iterator[tuple[int, list[str]]]:

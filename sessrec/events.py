@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -18,10 +19,11 @@ import pyarrow.compute as pc
 
 from sessrec.errors import SessRecError
 from sessrec.files import log_files
-from sessrec.ids import encode_ids
+from sessrec.ids import encode_ids, plain_numbers
 from sessrec.ordering import count_codes, sort_into_sessions, take_runs
 from sessrec.tables import LogFormat, LogTable, read_log_table
 
+GapEvents = Literal["all", "kept"]
 _ROUNDED = r"^[+-]?\d+(\.\d+)?[eE]\+\d+$"
 
 
@@ -126,6 +128,7 @@ def read_events(
     paths: str | Path | Sequence[str | Path],
     log_format: LogFormat | None = None,
     session_gap: float | None = None,
+    gap_events: GapEvents = "all",
     event_kinds: Sequence[str] | None = None,
 ) -> Events:
     """Read a click log, whatever the order of its rows.
@@ -136,7 +139,8 @@ def read_events(
         log_format: How the files are written; columns SessionId, ItemId and Time where None.
         session_gap: Seconds without an event after which a visitor's next event begins a new session; sessions that the
             log names are cut there, too. None cuts nowhere.
-        event_kinds: Kinds of event that are kept, after cutting; None keeps all.
+        gap_events: Whether a gap lies between events of any kind (``all``) or of the kinds that are kept (``kept``).
+        event_kinds: Kinds of event that are kept; None keeps all.
 
     Returns:
         The events in session order.
@@ -152,13 +156,14 @@ def read_events(
         for name, count in table.figures.items():
             figures[name] = int(figures.get(name, 0)) + count
     notes = [note for table in tables for note in table.notes]
-    tables = [table for table in tables if len(table.item)]
+    tables = [table for table in tables if table.n_rows]
     if not tables:
         raise SessRecError(f"no events in {_names(files)}: the files hold a header at most, or no complete row")
     keep = None if event_kinds is None else _is_of_kind(tables, event_kinds, figures)
-    session, session_ids = encode_ids(_joined([table.session for table in tables]))
-    item, item_ids = encode_ids(_joined([table.item for table in tables]))
-    warnings = _warn_of_spreadsheets(tables, item, item_ids)
+    sizes = [table.n_rows for table in tables]
+    session, session_ids = encode_ids(_all_pieces([table.session for table in tables]))
+    item, item_ids = encode_ids(_all_pieces([table.item for table in tables]))
+    warnings = _warn_of_spreadsheets(tables, sizes, item, item_ids)
     has_times = log_format.time_column is not None
     if has_times:
         time = np.concatenate([table.time for table in tables if table.time is not None])
@@ -171,21 +176,24 @@ def read_events(
     tie_break = np.concatenate(orders) if orders else None
     (item, time, *rest), offsets, codes = sort_into_sessions(session, time, columns, tie_break)
     events = Events(item, time, offsets, codes, session_ids, item_ids, has_times, figures, notes, warnings)
-    if session_gap is not None:
+    if rest and gap_events == "kept":
+        events, rest = events.select(rest.pop()), []
+    if session_gap is not None and len(events):
         events = _cut_at_gaps(events, session_gap)
     if rest:
         events = events.select(rest[0])
     return events.in_order_of_start()
 
 
-def _joined(columns: list[pa.ChunkedArray]) -> pa.ChunkedArray:
-    """One column of several files, as text where they differ in type."""
-    if len({column.type for column in columns}) > 1:
-        columns = [column.cast(pa.string()) for column in columns]
-    return pa.chunked_array([chunk for column in columns for chunk in column.chunks], type=columns[0].type)
+def _all_pieces(columns: list[list[pa.Array]]) -> list[pa.Array]:
+    """One column of several files; the files' own lists are emptied, so that the pieces can be forgotten."""
+    pieces = [piece for column in columns for piece in column]
+    for column in columns:
+        column.clear()
+    return pieces
 
 
-def _warn_of_spreadsheets(tables: list[LogTable], item: np.ndarray, item_ids: pa.Array) -> list[str]:
+def _warn_of_spreadsheets(tables: list[LogTable], sizes: list[int], item: np.ndarray, item_ids: pa.Array) -> list[str]:
     """Name the first id in scientific notation: what a spreadsheet leaves of a long number."""
     suspects = pc.and_(
         pc.match_substring(item_ids, "E+", ignore_case=True), pc.match_substring_regex(item_ids, _ROUNDED)
@@ -195,11 +203,11 @@ def _warn_of_spreadsheets(tables: list[LogTable], item: np.ndarray, item_ids: pa
         return []
     row = int(np.flatnonzero(np.isin(item, codes))[0])
     shown, place = item_ids[int(item[row])].as_py(), ""
-    for table in tables:
-        if row < len(table.item):
+    for table, size in zip(tables, sizes, strict=True):
+        if row < size:
             place = table.place_of_row(row)
             break
-        row -= len(table.item)
+        row -= size
     return [
         f"{len(codes)} item ids such as {shown!r} ({place}) look like numbers rounded by a spreadsheet: different "
         "items may have become one before sessrec saw them"
@@ -208,12 +216,13 @@ def _warn_of_spreadsheets(tables: list[LogTable], item: np.ndarray, item_ids: pa
 
 def _is_of_kind(tables: list[LogTable], kinds: Sequence[str], figures: dict[str, int | str]) -> np.ndarray:
     """Whether each row is an event of a wanted kind."""
-    column = _joined([table.event for table in tables if table.event is not None])
-    found = pc.unique(column).to_pylist()
+    pieces = [piece for table in tables for piece in table.event]
+    found = sorted({kind for piece in pieces for kind in piece.dictionary.to_pylist()})
     if strange := [kind for kind in kinds if kind not in found]:
         kinds_found = ", ".join(map(str, found[:20]))
         raise SessRecError(f"no event is of the kind {', '.join(strange)} (--data.events); the log has {kinds_found}")
-    keep = pc.is_in(column, pa.array(kinds, pa.string())).to_numpy()
+    wanted = pa.array(kinds, pa.string())
+    keep = np.concatenate([pc.is_in(p.dictionary, wanted).to_numpy(False)[p.indices.to_numpy()] for p in pieces])
     figures["rows_of_other_events"] = int((~keep).sum())
     return keep
 
@@ -250,8 +259,8 @@ def events_from_frame(frame: pd.DataFrame) -> Events:
     Returns:
         The events in session order.
     """
-    session, session_ids = encode_ids(pa.chunked_array([pa.array(frame["SessionId"].astype(str), pa.string())]))
-    item, item_ids = encode_ids(pa.chunked_array([pa.array(frame["ItemId"].astype(str), pa.string())]))
+    session, session_ids = encode_ids([plain_numbers(pa.array(frame["SessionId"].astype(str), pa.string()))])
+    item, item_ids = encode_ids([plain_numbers(pa.array(frame["ItemId"].astype(str), pa.string()))])
     time = frame["Time"].to_numpy()
     (item, time), offsets, codes = sort_into_sessions(session, time, [item, time])
     return Events(item, time, offsets, codes, session_ids, item_ids, figures={"rows": len(frame)})

@@ -61,7 +61,12 @@ def _sort_rows(
     by_time = _time_order(time, tie_break)
     if by_time is not None:
         session = session[by_time]
-    rank, codes = _rank_by_first_row(session, n_sessions)
+    codes = _in_order_of_first_row(session, n_sessions)
+    if tie_break is not None and by_time is not None:  # it orders the events of a session, not the sessions
+        first_rows = by_time[_first_rows(session, n_sessions)[codes]]
+        codes = codes[np.lexsort((first_rows, time[first_rows]))]
+    rank = np.empty(n_sessions, dtype=np.int32)
+    rank[codes] = np.arange(n_sessions, dtype=np.int32)
     rank = rank[session]  # of each row's session
     offsets = np.concatenate([[0], np.cumsum(count_codes(rank, n_sessions))])
     order = by_time
@@ -78,20 +83,22 @@ def _time_order(time: np.ndarray, tie_break: np.ndarray | None) -> np.ndarray | 
     return None if (time[1:] >= time[:-1]).all() else np.argsort(time, kind="stable")
 
 
-def _rank_by_first_row(session: np.ndarray, n_sessions: int) -> tuple[np.ndarray, np.ndarray]:
-    """Place of each session in the order of first rows, and the sessions in that order."""
+def _first_rows(session: np.ndarray, n_sessions: int) -> np.ndarray:
+    """First row of each session, shape (S,)."""
     n_rows = len(session)
     narrow = np.int32 if n_rows < 2**31 else np.int64
     first = np.zeros(n_sessions, dtype=narrow)
     for stop in range(n_rows, 0, -_ROWS):  # from the end, and backwards: the earliest row is assigned last, and stays
         start = max(stop - _ROWS, 0)
         first[session[start:stop][::-1]] = np.arange(stop - 1, start - 1, -1, dtype=narrow)
-    is_first = np.zeros(n_rows, dtype=bool)
-    is_first[first] = True
-    codes = session[is_first].astype(np.int32)
-    rank = np.empty(n_sessions, dtype=np.int32)
-    rank[codes] = np.arange(n_sessions, dtype=np.int32)
-    return rank, codes
+    return first
+
+
+def _in_order_of_first_row(session: np.ndarray, n_sessions: int) -> np.ndarray:
+    """The sessions in the order of their first rows, int32, shape (S,)."""
+    is_first = np.zeros(len(session), dtype=bool)
+    is_first[_first_rows(session, n_sessions)] = True
+    return session[is_first].astype(np.int32)
 
 
 def take_runs(

@@ -10,7 +10,7 @@ import numpy as np
 
 from sessrec.cleaning import clean_events
 from sessrec.errors import SessRecError
-from sessrec.events import Events, events_from_frame, read_events
+from sessrec.events import Events, GapEvents, events_from_frame, read_events
 from sessrec.expectations import compare_with_expected
 from sessrec.report import DataReport, time_text
 from sessrec.sessions import Sessions, map_events
@@ -45,6 +45,7 @@ class Preparation:
     order_column: str | None = None
     visitor_column: str | None = None
     session_gap: str | float | None = None
+    gap_events: GapEvents = "all"
     event_column: str | None = None
     events: list[str] | None = None
     column_names: list[str] | None = None
@@ -98,7 +99,7 @@ class Preparation:
         """
         report = DataReport()
         events = self.read(report)
-        report.warn(log_warnings(events, self.max_session_length))
+        report.warn(log_warnings(events, self.max_session_length, self.order_column is not None))
         report.add("log", describe(events))
         events, dropped = clean_events(
             events,
@@ -122,7 +123,7 @@ class Preparation:
         if "test" in sessions:
             report.warn(precision_warning("test", sessions["test"].n_positions))
         if self.expected:
-            report.warn(compare_with_expected(self.expected, report))
+            report.warn(compare_with_expected(self.expected, report, self.has_validation))
         return PreparedLog(sessions, vocabulary, report)
 
     def read(self, report: DataReport) -> Events:
@@ -137,7 +138,7 @@ class Preparation:
         else:
             source = self.path if isinstance(self.path, str) else ", ".join(self.path)
             gap = None if self.session_gap is None else parse_duration(self.session_gap, "--data.session_gap")
-            events = read_events(self.path, self._log_format(), gap, self.events)
+            events = read_events(self.path, self._log_format(), gap, self.gap_events, self.events)
         if len(events) == 0:
             raise SessRecError(f"no event of {source} is left: none is of the kinds {self.events} (--data.events)")
         report.add("read", {"source": source, **events.figures})

@@ -13,6 +13,10 @@ from sessrec.files import open_text
 _QUOTE, _NEWLINE, _RETURN = 34, 10, 13
 
 
+class QuotedNewlineError(Exception):
+    """A field in quotes spans lines, which the reader must be told in advance."""
+
+
 class QuoteCheckedStream:
     """A stream of bytes that refuses quotes which stand elsewhere than at the edges of a field.
 
@@ -23,9 +27,10 @@ class QuoteCheckedStream:
         file: The text file, whatever its compression.
         separator: Character between the fields.
         skip: Bytes at the beginning that are not checked: the header.
+        newlines_in_values: Whether a field in quotes may span lines.
     """
 
-    def __init__(self, file: Path, separator: str, skip: int) -> None:
+    def __init__(self, file: Path, separator: str, skip: int, newlines_in_values: bool = False) -> None:
         self._stream: BinaryIO = open_text(file)
         self._file = file
         self._edges = np.array([ord(separator), _NEWLINE, _RETURN], dtype=np.uint8)
@@ -34,7 +39,7 @@ class QuoteCheckedStream:
         self._before = _NEWLINE  # the byte before the block
         self._inside = False  # whether the block begins inside quotes
         self._offset = 0  # of the block, in the decompressed text
-        self.has_quoted_newlines = False
+        self._newlines_in_values = newlines_in_values
         self.closed = False
 
     def read(self, size: int = -1) -> bytes:
@@ -42,6 +47,7 @@ class QuoteCheckedStream:
 
         Raises:
             SessRecError: At the first stray quote, with its line.
+            QuotedNewlineError: At the first field that spans lines, where none may.
         """
         block = self._stream.read(size)
         self._check(block)
@@ -96,7 +102,8 @@ class QuoteCheckedStream:
             )
         newlines = np.flatnonzero(text[:length] == _NEWLINE)
         is_quoted = (np.searchsorted(quotes, newlines) + self._inside) % 2 == 1
-        self.has_quoted_newlines |= bool(is_quoted.any())
+        if is_quoted.any() and not self._newlines_in_values:
+            raise QuotedNewlineError
         self._inside = bool((len(quotes) + self._inside) % 2)
 
 

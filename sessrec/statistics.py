@@ -78,15 +78,16 @@ def events_per_day(times: np.ndarray) -> tuple[int, np.ndarray]:
     return first, counts
 
 
-def log_warnings(events: Events, max_session_length: int | None) -> list[str]:
+def log_warnings(events: Events, max_session_length: int | None = None, has_order: bool = False) -> list[str]:
     """What looks wrong in a click log as it was read.
 
     Args:
         events: Events in session order, before any cleaning.
         max_session_length: Length to which sessions will be cut.
+        has_order: Whether a column orders the events of equal time.
     """
     found = _warn_of_lengths(events, max_session_length) + _warn_of_ids(events)
-    return found + (_warn_of_times(events) if events.has_times else [])
+    return found + (_warn_of_times(events, has_order) if events.has_times else [])
 
 
 def _warn_of_lengths(events: Events, max_session_length: int | None) -> list[str]:
@@ -126,7 +127,7 @@ def _warn_of_ids(events: Events) -> list[str]:
     return found
 
 
-def _warn_of_times(events: Events) -> list[str]:
+def _warn_of_times(events: Events, has_order: bool) -> list[str]:
     found = []
     times = events.time
     if n_negative := int(np.count_nonzero(times < 0)):
@@ -143,7 +144,7 @@ def _warn_of_times(events: Events) -> list[str]:
             f"the clock jumps: no event for {gap:,} days after {np.datetime64(first_day + begin, 'D')}; are all times "
             "right?"
         )
-    if len(per_day) > 1 and times[0] % _DAY == 0 and (times % _DAY == 0).all():
+    if not has_order and len(per_day) > 1 and times[0] % _DAY == 0 and (times % _DAY == 0).all():
         found.append(
             "all times are at midnight: within a day, events are in the order of rows, unless --data.order_column "
             "orders them"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from lzma import LZMAError
 from pathlib import Path
 
@@ -14,10 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from sessrec.delimited import check_columns, lines_of_rows, read_delimited
+from sessrec.chunks import map_pieces
+from sessrec.delimited import DelimitedFile, check_columns
 from sessrec.errors import SessRecError
 from sessrec.files import PARQUET, file_identity, first_bytes
-from sessrec.times import TimeUnit, UnreadableTimes, times_from_column
+from sessrec.ids import plain_numbers
+from sessrec.quotes import QuotedNewlineError
+from sessrec.times import TimeUnit, UnreadableTimes, parse_times, times_from_column
 
 
 @dataclass(frozen=True)
@@ -66,22 +70,27 @@ class LogFormat:
 class LogTable:
     """The rows of one file that have all they need."""
 
-    session: pa.ChunkedArray
-    """Session or visitor id: text or whole numbers."""
-    item: pa.ChunkedArray
-    """Item id: text or whole numbers."""
+    session: list[pa.Array]
+    """Session or visitor ids in pieces, as `plain_numbers` gives them."""
+    item: list[pa.Array]
+    """Item ids, likewise."""
     time: np.ndarray | None
     """Unix seconds, int64 or float64."""
     order: np.ndarray | None
     """Numbers that order the events of equal time."""
-    event: pa.ChunkedArray | None
-    """Kind of event, text."""
+    event: list[pa.Array]
+    """Kind of event in pieces, dictionaries of text."""
     figures: dict[str, int]
     """Number of rows, and of the rows dropped for each reason."""
+    notes: list[str]
+    """What the reader noticed."""
     place_of_row: Callable[[int], str]
     """File and line of one of the rows, for messages."""
-    notes: list[str] = field(default_factory=list)
-    """What the reader noticed."""
+
+    @property
+    def n_rows(self) -> int:
+        """Number of complete rows."""
+        return sum(map(len, self.item))
 
 
 def read_log_table(file: Path, log_format: LogFormat) -> LogTable:
@@ -98,125 +107,196 @@ def read_log_table(file: Path, log_format: LogFormat) -> LogTable:
         SessRecError: If the file is damaged, lacks a column, has a row with too many or too few fields, or a time that
             cannot be read; or changes while it is being read.
     """
-    columns = log_format.columns()
     before = file_identity(file)
     try:
+        columns = log_format.columns()
+        source: ParquetFile | DelimitedFile
         if first_bytes(file) == PARQUET:
-            table, where = _read_parquet(file, columns), _row_names
+            source = ParquetFile(file, columns)
         else:
-            table, layout = read_delimited(
-                file, columns, log_format.separator, log_format.quoting, log_format.column_names
-            )
-
-            def where(rows: list[int]) -> str:
-                return "line " + ", ".join(map(str, lines_of_rows(file, layout, rows)))
-
+            source = DelimitedFile(file, columns, log_format.separator, log_format.quoting, log_format.column_names)
+        table = _read(source, log_format)
     except (
-        pa.ArrowException,
-        EOFError,
-        OSError,
-        zipfile.BadZipFile,
-        zlib.error,
-        LZMAError,
-        UnicodeDecodeError,
-    ) as error:
+        pa.ArrowException, EOFError, OSError, zipfile.BadZipFile, zlib.error, LZMAError, UnicodeDecodeError
+    ) as error:  # fmt: skip
         cause = " ".join(str(error).split())[:300]
         raise SessRecError(
             f"cannot read {file}: {cause}; the file is damaged, cut short or of another format"
         ) from error
     if file_identity(file) != before:
         raise SessRecError(f"{file} changed while it was being read: wait until it is complete")
-    return _complete_rows(file, table, columns, log_format, where)
+    return table
 
 
-def _row_names(rows: list[int]) -> str:
-    return "row " + ", ".join(str(row + 1) for row in rows)
+class ParquetFile:
+    """A click log in Parquet.
+
+    Args:
+        file: The file.
+        columns: Name in the file of each wanted column, by its role.
+
+    Raises:
+        SessRecError: If a column is missing, or of a type that holds no ids.
+    """
+
+    def __init__(self, file: Path, columns: dict[str, str]) -> None:
+        self.file = file
+        self.columns = columns
+        schema = pa.parquet.read_schema(file)
+        check_columns(file, schema.names, columns, "schema")
+        for role, name in columns.items():
+            kind = schema.field(name).type
+            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+            if role not in ("time", "order") and not (_is_text(kind) or pa.types.is_integer(kind)):
+                raise SessRecError(f"{file}: column {name} is of type {kind}; ids must be text or whole numbers")
+
+    def batches(self, newlines_in_values: bool = False) -> Iterator[pa.RecordBatch]:
+        """The wanted columns, under the names of their roles, some hundred thousand rows at a time."""
+        names = list(self.columns.values())
+        for batch in pa.parquet.ParquetFile(self.file).iter_batches(1 << 18, columns=names):
+            arrays = [batch.column(name) for name in names]
+            arrays = [array.dictionary_decode() if pa.types.is_dictionary(array.type) else array for array in arrays]
+            arrays = [array.cast(pa.string()) if _is_text(array.type) else array for array in arrays]
+            yield pa.record_batch(arrays, names=list(self.columns))
+
+    def places(self, rows: Sequence[int]) -> str:
+        """Numbers of some rows, for messages."""
+        return "row " + ", ".join(str(row + 1) for row in rows)
 
 
-def _complete_rows(
-    file: Path, table: pa.Table, columns: dict[str, str], log_format: LogFormat, where: Callable[[list[int]], str]
-) -> LogTable:
-    figures, notes = {"rows": table.num_rows}, []
-    complete = np.ones(table.num_rows, dtype=bool)
-    for role, name in columns.items():
-        empty = _is_empty(table[role])
-        if empty is None:
-            continue
-        rows = np.flatnonzero(empty)
-        figures[f"rows_with_empty_{role}"] = len(rows)
-        more = ", ..." if len(rows) > 5 else ""
-        notes.append(f"{file}: {len(rows)} rows dropped: empty {name}, {where(rows[:5].tolist())}{more}")
-        complete &= ~empty
-    kept = None
-    if not complete.all():
-        kept = np.flatnonzero(complete)
-        table = table.filter(pa.array(complete))
-    time, order = None, None
-    if table.num_rows and "time" in columns:
-        time, note = _times(file, table["time"], columns["time"], log_format, kept, where, notes)
-        notes.append(note)
-    if table.num_rows and "order" in columns:
-        order, _ = _times(file, table["order"], columns["order"], LogFormat(time_unit="s"), kept, where, notes)
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+@dataclass
+class _Piece:
+    """Some consecutive rows of a file."""
+
+    n_rows: int
+    columns: dict[str, pa.Array]
+    complete: np.ndarray | None
+    empty: dict[str, np.ndarray]
+
+
+def _read(source: ParquetFile | DelimitedFile, log_format: LogFormat) -> LogTable:
+    try:
+        pieces = list(map_pieces(partial(_convert, log_format=log_format), source.batches()))
+    except QuotedNewlineError:
+        pieces = []
+        for batch in source.batches(newlines_in_values=True):
+            _refuse_newlines(source, batch)
+            pieces.append(_convert(batch, log_format))
+    figures, notes, kept = _count(source, pieces)
+
+    def place_of_row(row: int) -> str:
+        return f"{source.file}, {source.places([row if kept is None else int(kept[row])])}"
+
+    arrays = {role: [piece.columns[role] for piece in pieces if len(piece.columns[role])] for role in source.columns}
+    numbers: dict[str, np.ndarray | None] = {"time": None, "order": None}
+    for role in numbers:
+        if arrays.get(role):
+            of_role = log_format if role == "time" else LogFormat(time_unit="s")
+            numbers[role], note = _times(source, arrays.pop(role), role, of_role, kept, notes)
+            notes += [note] if role == "time" else []
+    ids = arrays["session" if "session" in arrays else "visitor"]
     return LogTable(
-        table["session" if "session" in columns else "visitor"],
-        table["item"],
-        time,
-        order,
-        table["event"] if "event" in columns else None,
-        figures,
-        lambda row: f"{file}, {where([row if kept is None else int(kept[row])])}",
-        notes,
+        ids, arrays["item"], numbers["time"], numbers["order"], arrays.get("event", []), figures, notes, place_of_row
     )
 
 
+def _refuse_newlines(source: ParquetFile | DelimitedFile, batch: pa.RecordBatch) -> None:
+    """No id or time spans lines: a quote was not closed where it should be."""
+    for role, name in source.columns.items():
+        broken = batch[role].filter(pc.match_substring(batch[role], "\n"))
+        if len(broken):
+            raise SessRecError(
+                f"{source.file}: {name} {broken[0].as_py()[:60]!r} spans lines: a quote is not closed; close it, or "
+                "give --data.quoting false if quotes are ordinary characters in this log"
+            )
+
+
+def _convert(batch: pa.RecordBatch, log_format: LogFormat) -> _Piece:
+    """Drop incomplete rows, and make of texts what is smaller."""
+    empty, complete = {}, None
+    for role in batch.schema.names:
+        mask = _is_empty(batch.column(role))
+        if mask is not None:
+            empty[role] = np.flatnonzero(mask)
+            complete = ~mask if complete is None else complete & ~mask
+    n_rows = batch.num_rows
+    if complete is not None:
+        batch = batch.filter(pa.array(complete))
+    columns = {}
+    for role in batch.schema.names:
+        column = batch.column(role)
+        if role == "event":
+            column = column.cast(pa.string()).dictionary_encode()
+        elif role not in ("time", "order"):
+            column = plain_numbers(column)
+        elif pa.types.is_string(column.type) and not (role == "time" and log_format.time_format):
+            column = parse_times(column)
+        columns[role] = column
+    return _Piece(n_rows, columns, complete, empty)
+
+
+def _count(
+    source: ParquetFile | DelimitedFile, pieces: list[_Piece]
+) -> tuple[dict[str, int], list[str], np.ndarray | None]:
+    """Figures and notes on dropped rows, and the rows that are kept, None where all are."""
+    starts = np.cumsum([0, *(piece.n_rows for piece in pieces)])
+    figures, notes = {"rows": int(starts[-1])}, []
+    for role, name in source.columns.items():
+        found = [piece.empty[role] + start for piece, start in zip(pieces, starts, strict=False) if role in piece.empty]
+        if found:
+            rows = np.concatenate(found)
+            figures[f"rows_with_empty_{role}"] = len(rows)
+            more = ", ..." if len(rows) > 5 else ""
+            where = source.places(rows[:5].tolist())
+            notes.append(f"{source.file}: {len(rows)} rows dropped: empty {name}, {where}{more}")
+    if not notes:
+        return figures, notes, None
+    complete = [np.ones(piece.n_rows, dtype=bool) if piece.complete is None else piece.complete for piece in pieces]
+    return figures, notes, np.flatnonzero(np.concatenate(complete))
+
+
 def _times(
-    file: Path,
-    column: pa.ChunkedArray,
-    name: str,
+    source: ParquetFile | DelimitedFile,
+    arrays: list[pa.Array],
+    role: str,
     log_format: LogFormat,
     kept: np.ndarray | None,
-    where: Callable[[list[int]], str],
     notes: list[str],
 ) -> tuple[np.ndarray, str]:
+    """Times, read once more as text where the pieces do not agree, so that every complaint can show the text."""
+    name = source.columns[role]
+    kinds = {array.type for array in arrays}
+    if kinds == {pa.int64(), pa.float64()}:
+        arrays = [array.cast(pa.float64()) for array in arrays]
+    elif len(kinds) > 1:
+        texts = pa.chunked_array([batch.column(role) for batch in source.batches()])
+        arrays = texts.chunks if kept is None else texts.take(pa.array(kept)).chunks
     try:
-        return times_from_column(column, log_format.time_unit, f"column {name!r} of {file}", log_format.time_format)
+        column = pa.chunked_array(arrays)
+        return times_from_column(
+            column, log_format.time_unit, f"column {name!r} of {source.file}", log_format.time_format
+        )
     except UnreadableTimes as error:
         rows = error.rows if kept is None else kept[error.rows]
         more = ", ..." if len(rows) > 5 else ""
-        known = "".join(f" ({note.removeprefix(f'{file}: ')})" for note in notes if f"empty {name}," in note)
+        known = "".join(f" ({note.removeprefix(f'{source.file}: ')})" for note in notes if f"empty {name}," in note)
         raise SessRecError(
-            f"{file}, {where(rows[:5].tolist())}{more}: {len(rows)} of column {name!r} cannot be read, first "
-            f"{', '.join(map(repr, error.texts))}; {error.advice}{known}"
+            f"{source.file}, {source.places(rows[:5].tolist())}{more}: {len(rows)} of column {name!r} cannot be read, "
+            f"first {', '.join(map(repr, error.texts))}; {error.advice}{known}"
         ) from error
 
 
-def _is_empty(column: pa.ChunkedArray) -> np.ndarray | None:
+def _is_empty(column: pa.Array) -> np.ndarray | None:
     """Where a field is empty; None where none is."""
-    empty = pc.is_null(column, nan_is_null=True) if column.null_count or pa.types.is_floating(column.type) else None
     if pa.types.is_string(column.type):
-        no_text = pa.chunked_array([_has_no_text(chunk) for chunk in column.chunks], type=pa.bool_())
-        empty = no_text if empty is None else pc.or_kleene(empty, no_text)
-    if empty is None:
+        empty = pc.fill_null(pc.equal(pc.binary_length(column), 0), True)
+    elif column.null_count or pa.types.is_floating(column.type):
+        empty = pc.is_null(column, nan_is_null=True)
+    else:
         return None
-    mask = empty.to_numpy()
+    mask = empty.to_numpy(zero_copy_only=False)
     return mask if mask.any() else None
-
-
-def _has_no_text(texts: pa.Array) -> pa.Array:
-    return pc.equal(pc.binary_length(texts), 0)
-
-
-def _read_parquet(file: Path, columns: dict[str, str]) -> pa.Table:
-    check_columns(file, pa.parquet.read_schema(file).names, columns, "schema")
-    table = pa.parquet.read_table(file, columns=list(columns.values())).select(list(columns.values()))
-    table = table.rename_columns(list(columns))
-    for number, (role, name) in enumerate(columns.items()):
-        kind = table.schema.field(role).type
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-        if is_text:
-            table = table.set_column(number, role, table[role].cast(pa.string()))
-        elif role in ("session", "visitor", "item", "event") and not pa.types.is_integer(kind):
-            raise SessRecError(f"{file}: column {name} is of type {kind}; ids must be text or whole numbers")
-    return table

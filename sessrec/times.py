@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -10,7 +9,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessrec.chunks import map_chunks
 from sessrec.errors import SessRecError
 
 TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
@@ -18,6 +16,8 @@ TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?\s*(Z|[+-]\d{2}(:?\d{2})?)?)?$"
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_UTC = " UTC"  # not ISO, but what many a database writes
+_STAMP = pa.timestamp("us")
 _YEAR_10000 = 253402300800  # Unix seconds
 
 
@@ -35,6 +35,29 @@ class UnreadableTimes(SessRecError):
         self.rows = rows
         self.texts = texts
         self.advice = advice
+
+
+def parse_times(texts: pa.Array) -> pa.Array:
+    """The times as int64, float64 or timestamps in UTC, or as the texts they are where they do not fit any of these.
+
+    Args:
+        texts: Text, without nulls and empty texts.
+    """
+    if len(texts) == 0:
+        return texts
+    first = texts[0].as_py()
+    if first.endswith(_UTC) and pc.all(pc.ends_with(texts, _UTC)).as_py():
+        texts, plain = pc.utf8_slice_codeunits(texts, 0, -len(_UTC)), texts
+    else:
+        plain = texts
+    for kind in (pa.int64(), pa.float64(), _STAMP, pa.timestamp("us", tz="UTC")):
+        try:
+            texts.slice(0, 1).cast(kind)  # most that do not fit show it at once
+            parsed = texts.cast(kind)
+        except pa.ArrowInvalid:
+            continue
+        return parsed.cast(_STAMP) if pa.types.is_timestamp(kind) else parsed
+    return plain
 
 
 def times_from_column(
@@ -59,32 +82,21 @@ def times_from_column(
     """
     kind = column.type
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return _from_timestamps(column), f"times read from {where} as {kind}"
+        return _from_timestamps(column), f"times read from {where} as dates and times, UTC where no zone is given"
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return _from_numbers(column, unit, where)
     if not pa.types.is_string(kind):
         raise SessRecError(f"{where} is of type {kind}: times must be numbers, timestamps or text")
     if time_format is not None:
         return _from_format(column, time_format), f"times read from {where} by the format {time_format}"
-    for is_trimmed in (False, True):
-        if is_trimmed:
-            column = pc.utf8_trim_whitespace(column)
-        if (numbers := _first_that_fits(column, (pa.int64(), pa.float64()))) is not None:
-            return _from_numbers(numbers, unit, where)
-        if (stamps := _from_iso(column)) is not None:
-            return stamps, f"times read from {where} as ISO 8601"
-    return _from_mixed_iso(column), f"times read from {where} as ISO 8601"
-
-
-def _first_that_fits(column: pa.ChunkedArray, kinds: Sequence[pa.DataType]) -> pa.ChunkedArray | None:
-    """The texts as the first of some types that can hold them all."""
-    for kind in kinds:
+    column = pc.utf8_trim_whitespace(column)
+    is_number = pc.match_substring_regex(column, _NUMBER)
+    if pc.all(is_number).as_py():
         try:
-            column.slice(0, 1).cast(kind)  # most that do not fit show it at once
-            return pa.chunked_array(map_chunks(lambda chunk: chunk.cast(kind), column), type=kind)  # noqa: B023
+            return _from_numbers(column.cast(pa.int64()), unit, where)
         except pa.ArrowInvalid:
-            continue
-    return None
+            return _from_numbers(column.cast(pa.float64()), unit, where)
+    return _from_mixed_iso(column, is_number.to_numpy()), f"times read from {where} as ISO 8601"
 
 
 def _from_numbers(column: pa.ChunkedArray, unit: TimeUnit, where: str) -> tuple[np.ndarray, str]:
@@ -119,23 +131,21 @@ def _unit_of(size: float) -> TimeUnit:
 
 def _seconds(column: pa.ChunkedArray, per_second: int) -> np.ndarray:
     """Numbers divided by ``per_second``, int64 where nothing is lost by it, else float64."""
-
-    def in_seconds(chunk: pa.Array) -> np.ndarray:
+    seconds = np.empty(len(column), dtype=np.int64)
+    start = 0
+    for chunk in column.chunks:
         numbers = chunk.to_numpy(zero_copy_only=False)
-        if (
-            numbers.dtype.kind == "f"
-            and np.abs(numbers).max(initial=0) < 2**53
-            and (numbers == np.floor(numbers)).all()
-        ):
-            numbers = numbers.astype(np.int64)
-        if numbers.dtype.kind == "f":
-            return numbers / per_second
-        if per_second == 1:
-            return numbers.astype(np.int64, copy=False)
-        whole = numbers // per_second
-        return whole if np.array_equal(whole * per_second, numbers) else numbers / per_second
-
-    return np.concatenate(map_chunks(in_seconds, column))  # float64 where one chunk is
+        whole = numbers if per_second == 1 else numbers // per_second
+        place = seconds[start : start + len(chunk)] if np.abs(numbers).max(initial=0) < 2**53 else None
+        if seconds.dtype.kind == "i" and (numbers.dtype.kind != "f" or place is not None):
+            seconds[start : start + len(chunk)] = whole
+            if np.array_equal(seconds[start : start + len(chunk)] * per_second, numbers):
+                start += len(chunk)
+                continue
+        seconds = seconds.astype(np.float64, copy=False)  # no longer whole, for all that follow
+        np.divide(numbers, per_second, out=seconds[start : start + len(chunk)])
+        start += len(chunk)
+    return seconds
 
 
 def _from_timestamps(column: pa.ChunkedArray) -> np.ndarray:
@@ -151,25 +161,15 @@ def _from_format(column: pa.ChunkedArray, time_format: str) -> np.ndarray:
     return read.cast(pa.int64()).to_numpy()
 
 
-def _from_iso(column: pa.ChunkedArray) -> np.ndarray | None:
-    """Times that all have a zone or all have none, to the microsecond; None for others."""
-    suffix = " UTC"  # not ISO, but what many a database writes
-    if column[0].as_py().endswith(suffix) and pc.all(pc.ends_with(column, suffix)).as_py():
-        column = pc.utf8_slice_codeunits(column, 0, -len(suffix))
-    stamps = _first_that_fits(column, (pa.timestamp("us"), pa.timestamp("us", tz="UTC")))
-    return None if stamps is None else _seconds(stamps.cast(pa.int64()), 1_000_000)
-
-
-def _from_mixed_iso(column: pa.ChunkedArray) -> np.ndarray:
+def _from_mixed_iso(column: pa.ChunkedArray, is_number: np.ndarray) -> np.ndarray:
     """Some with a zone and some without, finer than microseconds, or not all readable."""
-    text = pc.if_else(pc.ends_with(column, " UTC"), pc.utf8_slice_codeunits(column, 0, -4), column)
+    text = pc.if_else(pc.ends_with(column, _UTC), pc.utf8_slice_codeunits(column, 0, -len(_UTC)), column)
     is_iso = pc.match_substring_regex(text, _ISO).to_numpy()
     read = pd.to_datetime(pd.Series(text.to_pandas()).where(is_iso), format="ISO8601", utc=True, errors="coerce")
     bad = read.isna().to_numpy()
+    if bad.any() and is_number.sum() > (~bad).sum():
+        raise _unreadable(column, ~is_number, "the others are numbers")
     if bad.any():
-        is_number = pc.match_substring_regex(text, _NUMBER).to_numpy()
-        if is_number.sum() > (~bad).sum():
-            raise _unreadable(column, ~is_number, "the others are numbers")
         advice = "write them as Unix time or like 2014-04-07T10:51:09Z, or give --data.time_format"
         raise _unreadable(column, bad, advice)
     since = read - pd.Timestamp(0, tz="UTC")

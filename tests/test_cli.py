@@ -340,7 +340,7 @@ def test_contradictory_options_are_one_line(
 
 
 def test_shipped_configs_parse_and_fit(log: str) -> None:
-    for config in sorted((ROOT / "configs").rglob("*.yaml")):
+    for config in sorted((ROOT / "configs").glob("*.yaml")):  # those of configs/data have their own logs: test_presets
         fit.main(
             ["--config", str(config), "--data.path", log, *SMALL[:4], "--trainer.max_epochs", "1"]
             + ["--trainer.logger.version", config.stem]
