@@ -116,6 +116,8 @@ class SessionDataModule(LightningDataModule):
         check_choice("--data.straddling", straddling, Straddling)
         check_choice("--data.gap_events", gap_events, GapEvents)
         check_choice("--data.time_unit", time_unit, TimeUnit)
+        if cache_dir is not None and not cache_dir.strip():
+            raise SessRecError("--data.cache_dir is empty: name a folder, or null to keep nothing")
         if test_duration is not None and test_start is not None:
             raise SessRecError("give --data.test_duration or --data.test_start, not both")
         self.preparation = Preparation.of_options(self.options)

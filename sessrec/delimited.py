@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ from sessrec.errors import SessRecError
 from sessrec.files import open_text
 from sessrec.quotes import QuoteCheckedStream
 
-_SEPARATORS = ("\t", ",", ";", "|")
+_SEPARATORS = ("\t", ",", ";", "|", " ")
 _BOM = codecs.BOM_UTF8
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _HEAD = 1 << 20  # bytes in which the header must be found
 
 
@@ -118,18 +120,20 @@ def _layout(
     with open_text(file) as stream:
         head = stream.read(_HEAD)
     encoding = "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
+    if encoding == "utf-8" and b"\0" in head:
+        raise SessRecError(f"{file} holds binary data, or text that is not UTF-8, where text was expected")
     text = head.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace")
     lines = list(io.StringIO(text, newline=""))  # str.splitlines would split at more than ends of lines
     n_blank = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
     if n_blank == len(lines):
-        raise SessRecError(f"{file} holds no text in its first {len(head)} bytes")
+        raise SessRecError(f"{file} holds no text" + (f" in its first {len(head)} bytes" if head else ""))
     first = lines[n_blank].rstrip("\r\n")
     if separator is None:
         separator = _find_separator(first, columns, column_names)
     elif separator == "\\t":  # as typed in a shell
         separator = "\t"
-    if len(separator) != 1:
-        raise SessRecError(f"--data.separator must be one character, got {separator!r}")
+    if len(separator) != 1 or not separator.isascii() or separator in '"\r\n':
+        raise SessRecError(f"--data.separator must be one ASCII character that no text needs, got {separator!r}")
     if quoting is None:
         fields = [field.strip() for field in first.split(separator)]
         quoting = separator != "\t" or all(len(f) > 1 and f[0] == f[-1] == '"' for f in fields)
@@ -155,7 +159,7 @@ def _fields(line: str, separator: str, quoting: bool) -> list[str]:
 def _find_separator(first: str, columns: dict[str, str], column_names: Sequence[str] | None) -> str:
     def n_found(separator: str) -> tuple[bool, int, int]:
         names = [name.strip().strip('"') for name in first.split(separator)]
-        fits = column_names is not None and len(names) == len(column_names)
+        fits = column_names is not None and len(names) == len(column_names) > 1
         return fits, len(set(names) & set(columns.values())), len(names)
 
     return max(_SEPARATORS, key=n_found)
@@ -195,8 +199,9 @@ def check_columns(file: Path, names: Sequence[str], columns: dict[str, str], pla
     if not missing:
         return
     options = ", ".join(f"--data.{role}_column" for role in missing)
-    message = f"{file} has no column {', '.join(missing.values())}; its {place} gives {', '.join(names)}{how}: "
-    if how and any(_is_number(name) for name in names):
+    shown = ", ".join(name if name.isprintable() and len(name) < 60 else f"{name[:40]!r}..." for name in names[:50])
+    message = f"{file} has no column {', '.join(missing.values())}; its {place} gives {shown}{how}: "
+    if how and any(_looks_like_data(name) for name in names):
         message += (
             "it looks like data: if the file has no header, name its columns in order, like --data.column_names [...,"
             f"{','.join(columns.values())}]"
@@ -208,7 +213,10 @@ def check_columns(file: Path, names: Sequence[str], columns: dict[str, str], pla
     raise SessRecError(message)
 
 
-def _is_number(text: str) -> bool:
+def _looks_like_data(text: str) -> bool:
+    """Whether a text is a number or a time, as no name of a column is."""
+    if _DATE.match(text):
+        return True
     try:
         float(text)
     except ValueError:
@@ -231,6 +239,16 @@ def _rows(file: Path, layout: TextLayout) -> Iterator[tuple[int, list[str]]]:
 
 def _explained(error: pa.ArrowInvalid, file: Path, layout: TextLayout) -> SessRecError:
     """Find the line that the reader stumbled over."""
+    if layout.quoting:
+        stream = QuoteCheckedStream(file, layout.separator, layout.n_skipped_bytes, newlines_in_values=True)
+        try:
+            while stream.read(1 << 20):
+                pass
+            stream.finish()
+        except SessRecError as of_quotes:
+            return of_quotes
+        finally:
+            stream.close()
     for line, row in _rows(file, layout):
         if len(row) != len(layout.names):
             shown = layout.separator.join(row)[:80].encode("utf-8", "replace").decode()

@@ -158,12 +158,16 @@ def read_events(
     notes = [note for table in tables for note in table.notes]
     tables = [table for table in tables if table.n_rows]
     if not tables:
-        raise SessRecError(f"no events in {_names(files)}: the files hold a header at most, or no complete row")
+        why = "; ".join(notes) or "the files hold a header at most"
+        raise SessRecError(f"no events in {_names(files)}: {why}")
     keep = None if event_kinds is None else _is_of_kind(tables, event_kinds, figures)
     sizes = [table.n_rows for table in tables]
     session, session_ids = encode_ids(_all_pieces([table.session for table in tables]))
     item, item_ids = encode_ids(_all_pieces([table.item for table in tables]))
-    warnings = _warn_of_spreadsheets(tables, sizes, item, item_ids)
+    rows = _Rows(tables, sizes)
+    _refuse_joined_files(rows, session, session_ids, item, item_ids, log_format)
+    warnings = _warn_of_spreadsheets(rows, "session", session, session_ids)
+    warnings += _warn_of_spreadsheets(rows, "item", item, item_ids)
     has_times = log_format.time_column is not None
     if has_times:
         time = np.concatenate([table.time for table in tables if table.time is not None])
@@ -193,25 +197,58 @@ def _all_pieces(columns: list[list[pa.Array]]) -> list[pa.Array]:
     return pieces
 
 
-def _warn_of_spreadsheets(tables: list[LogTable], sizes: list[int], item: np.ndarray, item_ids: pa.Array) -> list[str]:
+@dataclass(frozen=True)
+class _Rows:
+    """The complete rows of all files, to name one of them."""
+
+    tables: list[LogTable]
+    sizes: list[int]
+
+    def place_of(self, row: int) -> str:
+        for table, size in zip(self.tables, self.sizes, strict=True):
+            if row < size:
+                return table.place_of_row(row)
+            row -= size
+        raise IndexError(row)
+
+
+def _warn_of_spreadsheets(rows: _Rows, kind: str, codes: np.ndarray, ids: pa.Array) -> list[str]:
     """Name the first id in scientific notation: what a spreadsheet leaves of a long number."""
-    suspects = pc.and_(
-        pc.match_substring(item_ids, "E+", ignore_case=True), pc.match_substring_regex(item_ids, _ROUNDED)
-    )
-    codes = np.flatnonzero(suspects.to_numpy(zero_copy_only=False))
-    if not len(codes):
+    may_be = pc.match_substring(ids, "E+", ignore_case=True)
+    if not pc.any(may_be).as_py():
         return []
-    row = int(np.flatnonzero(np.isin(item, codes))[0])
-    shown, place = item_ids[int(item[row])].as_py(), ""
-    for table, size in zip(tables, sizes, strict=True):
-        if row < size:
-            place = table.place_of_row(row)
-            break
-        row -= size
+    suspects = np.flatnonzero(pc.and_(may_be, pc.match_substring_regex(ids, _ROUNDED)).to_numpy(zero_copy_only=False))
+    if not len(suspects):
+        return []
+    row = int(np.flatnonzero(np.isin(codes, suspects))[0])
     return [
-        f"{len(codes)} item ids such as {shown!r} ({place}) look like numbers rounded by a spreadsheet: different "
-        "items may have become one before sessrec saw them"
+        f"{len(suspects)} {kind} ids such as {ids[int(codes[row])].as_py()!r} ({rows.place_of(row)}) look like numbers "
+        f"rounded by a spreadsheet: different {kind}s may have become one before sessrec saw them"
     ]
+
+
+def _refuse_joined_files(
+    rows: _Rows,
+    session: np.ndarray,
+    session_ids: pa.Array,
+    item: np.ndarray,
+    item_ids: pa.Array,
+    log_format: LogFormat,
+) -> None:
+    """Refuse the header or the byte-order mark of a second file that was appended to the first."""
+    names = (log_format.visitor_column or log_format.session_column, log_format.item_column)
+    for ids, codes in ((session_ids, session), (item_ids, item)):
+        marked = pc.starts_with(ids, "\ufeff")
+        if pc.any(marked).as_py():
+            row = int(np.flatnonzero(np.isin(codes, np.flatnonzero(marked.to_numpy(zero_copy_only=False))))[0])
+            raise SessRecError(
+                f"{rows.place_of(row)}: an id begins with a byte-order mark: files were joined; remove it"
+            )
+    headers = [pc.index(ids, name).as_py() for ids, name in zip((session_ids, item_ids), names, strict=True)]
+    if min(headers) >= 0:
+        found = np.flatnonzero((session == headers[0]) & (item == headers[1]))
+        if len(found):
+            raise SessRecError(f"{rows.place_of(int(found[0]))}: a header stands among the rows; remove it")
 
 
 def _is_of_kind(tables: list[LogTable], kinds: Sequence[str], figures: dict[str, int | str]) -> np.ndarray:

@@ -32,13 +32,13 @@ def compare_with_expected(
     warnings = []
     for name, published in expected.items():
         part, _, figure = name.partition("_")
+        low, high = rounded_range(str(published))
         if part == "train" and has_validation:
             report.add("expected", {name: f"{published} published with the validation part: not compared"})
             continue
         found = report.sections.get(part, {}).get(figure)
         if not isinstance(found, int):
             raise SessRecError(f"--data.expected names {name}, which is no count of the report")
-        low, high = rounded_range(str(published))
         agrees = low <= found <= high
         report.add(
             "expected", {name: f"{published} published, {found:,} here: {'as' if agrees else 'not as'} published"}

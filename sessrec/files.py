@@ -36,6 +36,8 @@ def log_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     """
     files: list[Path] = []
     for path in [paths] if isinstance(paths, (str, Path)) else paths:
+        if not str(path).strip():
+            raise SessRecError("--data.path is empty")
         files += _expand(Path(path))
     if not files:
         raise SessRecError("--data.path names no file")
@@ -98,9 +100,13 @@ def open_text(file: Path) -> BinaryIO:
         return cast(BinaryIO, bz2.open(file, "rb"))
     if magic == b"\xfd7zX":
         return cast(BinaryIO, lzma.open(file, "rb"))
-    if magic == b"PK\x03\x04":
+    if magic in (b"PK\x03\x04", b"PK\x05\x06"):
         archive = zipfile.ZipFile(file)
-        members = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+        members = [
+            name
+            for name in archive.namelist()
+            if not name.startswith("__MACOSX/") and not name.rpartition("/")[2].startswith(".") and name[-1] != "/"
+        ]
         if len(members) != 1:
             raise SessRecError(f"{file} holds {len(members)} files: unpack it and name the click log (--data.path)")
         return cast(BinaryIO, archive.open(members[0]))

@@ -13,7 +13,7 @@ from sessrec.errors import SessRecError
 from sessrec.events import Events, GapEvents, events_from_frame, read_events
 from sessrec.expectations import compare_with_expected
 from sessrec.report import DataReport, time_text
-from sessrec.sessions import Sessions, map_events
+from sessrec.sessions import Sessions, map_events, unknown_items
 from sessrec.split import Straddling, leakage_report, parse_duration, split_events, split_time
 from sessrec.statistics import describe, log_warnings, precision_warning
 from sessrec.synthetic import generate_synthetic_sessions
@@ -78,7 +78,9 @@ class Preparation:
     @property
     def has_test(self) -> bool:
         """Whether the options ask for a test part."""
-        return bool(self.test_ratio) or self.test_duration is not None or self.test_start is not None
+        if self.test_duration is not None:
+            return parse_duration(self.test_duration, "--data.test_duration") > 0
+        return bool(self.test_ratio) or self.test_start is not None
 
     @property
     def has_validation(self) -> bool:
@@ -202,4 +204,6 @@ def map_part(part: str, events: Events, vocabulary: Vocabulary, report: DataRepo
     removed = round(1 - len(sessions.items) / max(read["events"], 1), 4)
     before = {"sessions_before": read["sessions"], "events_before": read["events"], "share_of_events_removed": removed}
     report.add(part, {**figures, "items": items, **before, **counts})
+    if counts["unknown_items"]:
+        report.add(part, {"unknown_such_as": ", ".join(unknown_items(events, vocabulary)[:5])})
     return sessions

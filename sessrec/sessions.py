@@ -44,6 +44,12 @@ class Sessions:
         return len(self.items) - len(self)
 
 
+def unknown_items(events: Events, vocabulary: Vocabulary) -> list[str]:
+    """Item ids of events that the vocabulary lacks."""
+    is_unknown = (vocabulary.index_of(events.item_ids.to_pylist()) < 0) & (events.item_counts > 0)
+    return events.item_ids.filter(pa.array(is_unknown)).to_pylist()
+
+
 def map_events(events: Events, vocabulary: Vocabulary, min_length: int = 2) -> tuple[Sessions, dict[str, int]]:
     """Turn events into sessions of item indices, without the items that the vocabulary lacks.
 

@@ -186,4 +186,9 @@ def parse_duration(duration: str | float, option: str) -> float:
 
 def _parse_time(start: str | float) -> float:
     column = pa.chunked_array([pa.array([str(start)])])
-    return float(times_from_column(column, "s", "--data.test_start")[0][0])
+    try:
+        return float(times_from_column(column, "s", "--data.test_start")[0][0])
+    except SessRecError as error:
+        raise SessRecError(
+            f"--data.test_start is {start!r}; write Unix seconds, or a time like 2014-04-07T10:51:09Z"
+        ) from error

@@ -86,7 +86,11 @@ def log_warnings(events: Events, max_session_length: int | None = None, has_orde
         max_session_length: Length to which sessions will be cut.
         has_order: Whether a column orders the events of equal time.
     """
-    found = _warn_of_lengths(events, max_session_length) + _warn_of_ids(events)
+    found = _warn_of_lengths(events, max_session_length)
+    lengths = np.zeros(len(events.session_ids), dtype=np.int64)
+    lengths[events.numbers] = events.lengths
+    found += _warn_of_ids("session", events.session_ids, lengths)
+    found += _warn_of_ids("item", events.item_ids, events.item_counts) + _warn_of_twins(events.item_ids)
     return found + (_warn_of_times(events, has_order) if events.has_times else [])
 
 
@@ -106,25 +110,30 @@ def _warn_of_lengths(events: Events, max_session_length: int | None) -> list[str
     return found
 
 
-def _warn_of_ids(events: Events) -> list[str]:
+def _warn_of_ids(kind: str, ids: pa.Array, counts: np.ndarray) -> list[str]:
+    """What looks wrong in the ids of items or sessions, and how many events each has."""
     found = []
-    ids = events.item_ids
-    counts = events.item_counts
     missing = pc.is_in(ids, pa.array(_MISSING))
     for code in np.flatnonzero(missing.to_numpy(zero_copy_only=False)).tolist():
-        if counts[code]:
-            found.append(f"{counts[code]:,} events have the item id {ids[code].as_py()!r}: a missing value?")
+        found.append(f"{counts[code]:,} events have the {kind} id {ids[code].as_py()!r}: a missing value?")
     stripped = pc.utf8_trim_whitespace(ids)
     if n_blank := pc.sum(pc.not_equal(stripped, ids)).as_py():
-        found.append(f"{n_blank:,} item ids have blanks around them, which are kept")
-    plain = pc.replace_substring_regex(stripped, r"^0+(\d)|\.0+$", r"\1")
-    if n_twins := len(ids) - pc.count_distinct(plain).as_py():
-        twins = plain.filter(pc.not_equal(plain, ids)).take(pa.array([0])).to_pylist()
-        found.append(
-            f"{n_twins:,} item ids differ from another only by leading zeros, a final .0 or blanks, such as those like "
-            f"{twins[0]!r}: they are kept apart"
-        )
+        found.append(f"{n_blank:,} {kind} ids have blanks around them, which are kept")
+    if n_quoted := pc.sum(pc.and_(pc.starts_with(ids, '"'), pc.ends_with(ids, '"'))).as_py():
+        found.append(f"{n_quoted:,} {kind} ids stand in quotes, which are kept; --data.quoting true would remove them")
     return found
+
+
+def _warn_of_twins(ids: pa.Array) -> list[str]:
+    plain = pc.replace_substring_regex(pc.utf8_trim_whitespace(ids), r"^0+(\d)|\.0+$", r"\1")
+    n_twins = len(ids) - pc.count_distinct(plain).as_py()
+    if not n_twins:
+        return []
+    alike = plain.filter(pc.not_equal(plain, ids))[0].as_py()
+    return [
+        f"{n_twins:,} item ids differ from another only by leading zeros, a final .0 or blanks, such as those like "
+        f"{alike!r}: they are kept apart"
+    ]
 
 
 def _warn_of_times(events: Events, has_order: bool) -> list[str]:
@@ -134,6 +143,8 @@ def _warn_of_times(events: Events, has_order: bool) -> list[str]:
         found.append(f"{n_negative:,} times lie before 1970, the first {time_text(float(times[0]))}")
     if n_future := int(np.count_nonzero(times > clock.time() + _DAY)):
         found.append(f"{n_future:,} times lie in the future, the last {time_text(float(times.max()))}")
+    if times.dtype.kind == "f" and times.max() < 1e5:
+        found.append("all times are below 100,000 and not whole: days of a spreadsheet? they are taken as Unix seconds")
     first_day, per_day = events_per_day(times)
     empty = np.flatnonzero(np.diff(np.flatnonzero(per_day)) > 7)
     if len(empty) and len(per_day) < 1_000_000:
@@ -171,7 +182,7 @@ def precision_warning(part: str, n_positions: int) -> list[str]:
         n_positions: Number of positions that will be predicted.
     """
     margin = 1.96 * 0.5 / max(n_positions, 1) ** 0.5
-    if margin < 0.01:
+    if round(margin, 9) <= 0.01:
         return []
     return [
         f"the {part} part has {n_positions:,} positions: a Recall near 0.5 is known to about {margin:.3f} up or down"

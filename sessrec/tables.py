@@ -120,9 +120,9 @@ def read_log_table(file: Path, log_format: LogFormat) -> LogTable:
         pa.ArrowException, EOFError, OSError, zipfile.BadZipFile, zlib.error, LZMAError, UnicodeDecodeError
     ) as error:  # fmt: skip
         cause = " ".join(str(error).split())[:300]
-        raise SessRecError(
-            f"cannot read {file}: {cause}; the file is damaged, cut short or of another format"
-        ) from error
+        if not isinstance(error, OSError) or error.errno is None:
+            cause += "; the file is damaged, cut short or of another format"
+        raise SessRecError(f"cannot read {file}: {cause}") from error
     if file_identity(file) != before:
         raise SessRecError(f"{file} changed while it was being read: wait until it is complete")
     return table
@@ -255,6 +255,7 @@ def _count(
             notes.append(f"{source.file}: {len(rows)} rows dropped: empty {name}, {where}{more}")
     if not notes:
         return figures, notes, None
+    figures["incomplete_rows"] = sum(int((~piece.complete).sum()) for piece in pieces if piece.complete is not None)
     complete = [np.ones(piece.n_rows, dtype=bool) if piece.complete is None else piece.complete for piece in pieces]
     return figures, notes, np.flatnonzero(np.concatenate(complete))
 

@@ -18,7 +18,7 @@ _ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?\s*(Z|[+-]\d{2}(:?\d
 _NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _UTC = " UTC"  # not ISO, but what many a database writes
 _STAMP = pa.timestamp("us")
-_YEAR_10000 = 253402300800  # Unix seconds
+_YEAR_1, _YEAR_10000 = -62135596800, 253402300800  # Unix seconds
 
 
 class UnreadableTimes(SessRecError):
@@ -81,14 +81,19 @@ def times_from_column(
         SessRecError: If one is not finite or beyond the year 9999, or the column mixes numbers of different units.
     """
     kind = column.type
+    if time_format is not None:
+        if not time_format.strip():
+            raise SessRecError("--data.time_format is empty")
+        texts = column if pa.types.is_string(kind) else column.cast(pa.string())
+        return _from_format(texts, time_format), f"times read from {where} by the format {time_format}"
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return _from_timestamps(column), f"times read from {where} as dates and times, UTC where no zone is given"
+        return _from_timestamps(
+            column, where
+        ), f"times read from {where} as dates and times, UTC where no zone is given"
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return _from_numbers(column, unit, where)
     if not pa.types.is_string(kind):
         raise SessRecError(f"{where} is of type {kind}: times must be numbers, timestamps or text")
-    if time_format is not None:
-        return _from_format(column, time_format), f"times read from {where} by the format {time_format}"
     column = pc.utf8_trim_whitespace(column)
     is_number = pc.match_substring_regex(column, _NUMBER)
     if pc.all(is_number).as_py():
@@ -100,14 +105,33 @@ def times_from_column(
 
 
 def _from_numbers(column: pa.ChunkedArray, unit: TimeUnit, where: str) -> tuple[np.ndarray, str]:
+    if column.type in (pa.float16(), pa.float32()):
+        raise SessRecError(f"{where} is of type {column.type}, too coarse for Unix time: save int64 or float64")
     if pa.types.is_floating(column.type) and not pc.all(pc.is_finite(column)).as_py():
         bad = np.flatnonzero(~np.isfinite(column.to_numpy()))
         raise UnreadableTimes(bad, [str(column[int(row)]) for row in bad[:3]], "times must be finite numbers")
     low, high = (value.as_py() for value in pc.min_max(column).values())
-    unit = _unit(low, high, where) if unit == "auto" else unit
+    if unit == "auto":
+        _refuse_calendar_numbers(column, low, high, where)
+        unit = _unit(low, high, where)
     if max(abs(low), abs(high)) >= _YEAR_10000 * _PER_SECOND[unit]:
         raise SessRecError(f"{where} holds times from {low} to {high} {unit}, beyond the year 9999")
     return _seconds(column, _PER_SECOND[unit]), f"times read from {where} as numbers, unit {unit}"
+
+
+def _refuse_calendar_numbers(column: pa.ChunkedArray, low: float, high: float, where: str) -> None:
+    """Days such as 20140407, or seconds such as 20140407105109, are no counts from 1970."""
+    for digits, example in ((8, "%Y%m%d"), (14, "%Y%m%d%H%M%S")):
+        tail = 10 ** (digits - 8)
+        if not 19000101 * tail <= low <= high < 21010101 * tail:
+            continue
+        days = column.cast(pa.float64(), safe=False).to_numpy() // tail
+        month, day = days // 100 % 100, days % 100
+        if ((month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)).all():
+            raise SessRecError(
+                f"{where} holds numbers such as {column[0]} that look like dates: give --data.time_format {example}, "
+                "or --data.time_unit s if they count seconds"
+            )
 
 
 def _unit(low: float, high: float, where: str) -> TimeUnit:
@@ -148,17 +172,33 @@ def _seconds(column: pa.ChunkedArray, per_second: int) -> np.ndarray:
     return seconds
 
 
-def _from_timestamps(column: pa.ChunkedArray) -> np.ndarray:
+def _from_timestamps(column: pa.ChunkedArray, where: str) -> np.ndarray:
     if pa.types.is_date(column.type):
         column = column.cast(pa.timestamp("s"))
-    return _seconds(column.cast(pa.int64()), _PER_SECOND[column.type.unit])
+    numbers, per_second = column.cast(pa.int64()), _PER_SECOND[column.type.unit]
+    low, high = (value.as_py() for value in pc.min_max(numbers).values())
+    if low < _YEAR_1 * per_second or high >= _YEAR_10000 * per_second:
+        raise SessRecError(f"{where} holds a time before the year 1 or beyond the year 9999")
+    return _seconds(numbers, per_second)
 
 
 def _from_format(column: pa.ChunkedArray, time_format: str) -> np.ndarray:
-    read = pc.strptime(column, format=time_format, unit="s", error_is_null=True)
-    if read.null_count:
-        raise _unreadable(column, pc.is_null(read).to_numpy(), f"they are not written as {time_format}")
-    return read.cast(pa.int64()).to_numpy()
+    texts = pd.Series(pc.utf8_trim_whitespace(column).to_pandas())
+    try:
+        read = pd.to_datetime(texts, format=time_format, utc=True, errors="coerce")
+    except ValueError as error:
+        raise SessRecError(f"--data.time_format {time_format!r}: {error}") from error
+    if read.isna().any():
+        raise _unreadable(column, read.isna().to_numpy(), f"they are not written as {time_format!r}")
+    return _from_stamps(read)
+
+
+def _from_stamps(read: pd.Series) -> np.ndarray:
+    """Unix seconds of times that have a zone."""
+    since = read - pd.Timestamp(0, tz="UTC")
+    whole = since // pd.Timedelta(seconds=1)
+    rest = (since - whole * pd.Timedelta(seconds=1)) / pd.Timedelta(seconds=1)
+    return whole.to_numpy() if not rest.any() else (whole + rest).to_numpy()
 
 
 def _from_mixed_iso(column: pa.ChunkedArray, is_number: np.ndarray) -> np.ndarray:
@@ -172,10 +212,7 @@ def _from_mixed_iso(column: pa.ChunkedArray, is_number: np.ndarray) -> np.ndarra
     if bad.any():
         advice = "write them as Unix time or like 2014-04-07T10:51:09Z, or give --data.time_format"
         raise _unreadable(column, bad, advice)
-    since = read - pd.Timestamp(0, tz="UTC")
-    whole = since // pd.Timedelta(seconds=1)
-    rest = (since - whole * pd.Timedelta(seconds=1)) / pd.Timedelta(seconds=1)
-    return whole.to_numpy() if not rest.any() else (whole + rest).to_numpy()
+    return _from_stamps(read)
 
 
 def _unreadable(column: pa.ChunkedArray, bad: np.ndarray, advice: str) -> UnreadableTimes:

@@ -203,3 +203,198 @@ def test_long_sessions_keep_their_first_events(write_log: Callable[..., Path]) -
     assert sequences(kept) == {"1": ["0", "1", "2", "3"], "2": ["a", "b"]}
     assert dropped["events_dropped_beyond_max_session_length"] == 5
     assert dropped["sessions_cut"] == 1
+
+
+def write(tmp_path: Path, content: str | bytes, name: str = "clicks.csv") -> Path:
+    file = tmp_path / name
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return file
+
+
+HEADER = "SessionId,ItemId,Time\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (HEADER + "s,a,1\ns,b,2,3\n", {}, "line 3: 4 fields in place of 3: 's,b,2,3'"),
+        (HEADER + "s,a,1\n\n\ns,b\n", {}, "line 5: 2 fields in place of 3"),  # blank lines count as lines
+        (HEADER + 's,"a",1\ns,b"c,2\n', {}, "line 3: a quote stands inside a field.*--data.quoting false"),
+        (HEADER + 's,"a"b,1\n', {}, "line 2: a quote stands inside"),
+        (HEADER + 's,"a,1\ns,b,2\n', {}, "a quote is never closed"),
+        (HEADER.encode() + b"s,a,1\ns,caf\xe9,2\n", {}, "line 3: ItemId .* is not UTF-8; save the file as UTF-8"),
+        (HEADER + "s,a,1\ns,b,x\ns,c,3\n", {}, "line 3: 1 of column 'Time' cannot be read, first 'x'; the others are"),
+        (HEADER + "s,a,nan\ns,b,2\n", {}, "line 2: 1 of column 'Time' cannot be read"),
+        (HEADER + "s,a,2014-02-30T00:00:00Z\ns,b,2014-03-01T00:00:00Z\n", {}, "line 2: 1 of column 'Time'"),
+        (HEADER + "s,a,31/02/2014\n", {"time_format": "%d/%m/%Y"}, "line 2: 1 of column 'Time'.*not written as"),
+        (HEADER + "s,a,1\n", {"time_format": ""}, "time_format is empty"),
+        (HEADER + "s,a,1\n", {"time_format": "%Q"}, "time_format '%Q'"),
+        (HEADER + "s,a,20140407\ns,b,20140430\n", {}, "look like dates: give --data.time_format %Y%m%d"),
+        (HEADER + "s,a,20140407105109\ns,b,20140407105110\n", {}, "look like dates: .*%Y%m%d%H%M%S"),
+        (HEADER + "s,a,1e12\ns,b,2e12\n", {"time_unit": "s"}, "beyond the year 9999"),
+        ("SessionId,ItemId,ItemId,Time\ns,a,b,1\n", {}, "more than one column ItemId"),
+        (HEADER + "s,a,1\n", {"item_column": "SessionId"}, "one column is named for two things"),
+        (HEADER + "s,a,1\n" + HEADER + "s,b,2\n", {"time_column": None}, "line 3: a header stands among the rows"),
+        (HEADER + "s,a,1\n\ufeffs,b,2\n", {}, "line 3: an id begins with a byte-order mark: files were joined"),
+        ("s,a,2014-04-07T10:00:00Z\ns,b,x\n", {}, "looks like data: .*--data.column_names"),
+        (HEADER + "s,a,1\n", {"column_names": ("SessionId", "ItemId", "Time")}, "has a header: leave out"),
+        ("s,a,1\n", {"column_names": ("SessionId", "ItemId", "Time", "x")}, "gives 4 names, .* has 3 fields"),
+        (HEADER + "s,a,1\n", {"separator": ",,"}, "separator must be one ASCII character"),
+        (HEADER + "s,a,1\n", {"separator": "\xa6"}, "separator must be one ASCII character"),
+        (HEADER + "s,a,\n", {}, "no events in .*1 rows dropped: empty Time, line 2"),
+        (b"\x00\x01" * 1000, {}, "binary data"),
+        (b"7z\xbc\xaf\x27\x1c", {}, "a 7z archive"),
+        ("\n\n  \n", {}, "holds no text"),
+    ],
+)
+def test_refusals_name_the_file_the_line_and_what_to_do(
+    tmp_path: Path, content: str | bytes, options: dict, message: str
+) -> None:
+    with pytest.raises(SessRecError, match=message) as caught:
+        read_events(write(tmp_path, content), LogFormat(**options))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize(
+    ("content", "options"),
+    [
+        ("SessionId ItemId Time\ns a 1\ns b 2\n", {}),
+        ("SessionId\\tItemId\\tTime\ns\\ta\\t1\ns\\tb\\t2\n".replace("\\t", "\t"), {"separator": "\\t"}),
+        ('"SessionId"\t"ItemId"\t"Time"\n"s"\t"a"\t"1"\n"s"\t"b"\t"2"\n', {}),
+        ('SessionId\tItemId\tTime\n"s"\t"a"\t1\n"s"\t"b"\t2\n', {"quoting": True}),
+        ('Time,Title,ItemId,SessionId\n1,"two\nlines, ""quoted""",a,s\n2,plain,b,s\n', {}),
+        ("\n\nSessionId,ItemId,Time\r\ns,a,1\r\n\r\ns,b,2", {}),
+        ("SessionId,ItemId,Time\rs,a,1\rs,b,2\r", {}),
+        (HEADER + "s,a, 1\ns,b,2 \n", {}),
+        (HEADER + "s,a,1970-01-01T00:00:01Z\ns,b,1970-01-01 02:00:02+02:00\n", {}),
+        (HEADER + "s,a,1970-01-01 00:00:01 UTC\ns,b,1970-01-01 00:00:02 UTC\n", {}),
+        (
+            HEADER + "s,a,01/01/1970 00:00:01.000 \ns,b,01/01/1970 00:00:02.000\n",
+            {"time_format": "%d/%m/%Y %H:%M:%S.%f"},
+        ),
+        (HEADER + "s,b,0.000002\ns,a,0.000001\n", {"time_unit": "s", "session_column": "SessionId"}),
+    ],
+)
+def test_odd_layouts_of_one_session(tmp_path: Path, content: str, options: dict) -> None:
+    assert sequences(read_events(write(tmp_path, content), LogFormat(**options))) == {"s": ["a", "b"]}
+
+
+def test_folders_patterns_and_sessions_across_files(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    (folder / "day=2").mkdir(parents=True)
+    (folder / "_SUCCESS").write_bytes(b"")
+    (folder / ".part.crc").write_bytes(b"odd")
+    (folder / "a.csv").write_text(HEADER + "s,a,1\nt,x,5\n")
+    (folder / "day=2" / "b.csv.gz").write_bytes(gzip.compress((HEADER + "s,b,2\nt,y,4\n").encode()))
+    expected = {"s": ["a", "b"], "t": ["y", "x"]}
+    events = read_events(folder)
+    assert sequences(events) == expected
+    assert events.figures["files"] == 2
+    assert sequences(read_events([folder / "day=2", folder / "a.csv"])) == expected
+    assert sequences(read_events(str(tmp_path / "logs" / "*" / "*.gz"))) == {"s": ["b"], "t": ["y"]}
+    with pytest.raises(SessRecError, match="is named twice"):
+        read_events([folder, folder / "a.csv"])
+    with pytest.raises(SessRecError, match="path is empty"):
+        read_events("")
+    with pytest.raises(SessRecError, match="no such file"):
+        read_events(str(folder / "*.parquet"))
+
+
+def test_a_zip_may_hold_what_systems_add(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "log.zip", "w") as archive:
+        archive.writestr("logs/", "")
+        archive.writestr("logs/clicks.csv", HEADER + "s,a,1\n")
+        archive.writestr("__MACOSX/._clicks.csv", "odd")
+        archive.writestr("logs/.DS_Store", "odd")
+    assert sequences(read_events(tmp_path / "log.zip")) == {"s": ["a"]}
+    with zipfile.ZipFile(tmp_path / "none.zip", "w"):
+        pass
+    with pytest.raises(SessRecError, match="holds 0 files"):
+        read_events(tmp_path / "none.zip")
+
+
+def test_typed_times_that_cannot_be_right(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {"SessionId": ["s", "s"], "ItemId": ["a", "b"], "Time": np.array([1.4e9, 1.4e9 + 1], np.float32)}
+    )
+    frame.to_parquet(tmp_path / "coarse.parquet")
+    with pytest.raises(SessRecError, match="float, too coarse"):
+        read_events(tmp_path / "coarse.parquet")
+    frame.assign(Time=[1.0, np.nan]).to_parquet(tmp_path / "nan.parquet")
+    events = read_events(tmp_path / "nan.parquet")
+    assert sequences(events) == {"s": ["a"]}
+    assert events.figures["rows_with_empty_time"] == 1
+    assert events.notes[0].endswith("1 rows dropped: empty Time, row 2")
+    frame.assign(ItemId=[1.5, 2.5]).to_parquet(tmp_path / "float.parquet")
+    with pytest.raises(SessRecError, match="ItemId is of type double; ids must be text or whole numbers"):
+        read_events(tmp_path / "float.parquet")
+
+
+VISITS = "timestamp,visitorid,event,itemid\n" + "".join(
+    f"{1_400_000_000_000 + 1000 * second},{visitor},{event},{item}\n"
+    for second, visitor, event, item in [
+        (0, 7, "view", "a"), (3600, 7, "view", "b"), (7201, 7, "view", "c"),  # a gap of an hour, and one second more
+        (10, 8, "view", "d"), (3000, 8, "addtocart", "d"), (6000, 8, "view", "e"),  # the cart bridges the gap
+        (20000, 8, "addtocart", "e"),
+    ]
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("gap", "kinds", "between", "expected"),
+    [
+        (3600, ["view"], "all", {"7_1": ["a", "b"], "8_1": ["d", "e"], "7_2": ["c"]}),
+        (3600, ["view"], "kept", {"7_1": ["a", "b"], "8_1": ["d"], "8_2": ["e"], "7_2": ["c"]}),
+        (3600, None, "all", {"7_1": ["a", "b"], "8_1": ["d", "d", "e"], "7_2": ["c"], "8_2": ["e"]}),
+        (10**6, ["addtocart"], "all", {"8_1": ["d", "e"]}),
+    ],
+)
+def test_visitors_are_cut_into_sessions(
+    tmp_path: Path, gap: float, kinds: list[str] | None, between: str, expected: dict
+) -> None:
+    file = write(tmp_path, VISITS)
+    log_format = LogFormat(
+        visitor_column="visitorid", item_column="itemid", time_column="timestamp", event_column="event"
+    )
+    events = read_events(file, log_format, gap, between, kinds)  # type: ignore[arg-type]
+    assert sequences(events) == expected
+    assert list(sequences(events)) == list(expected)  # in the order of their starts
+    assert events.counts()["sessions"] == len(expected)
+    with pytest.raises(SessRecError, match="no event is of the kind views .*the log has addtocart, view"):
+        read_events(file, log_format, gap, "all", ["views"])
+
+
+def test_a_session_id_that_comes_back_can_be_cut(write_log: Callable[..., Path]) -> None:
+    rows = [("s", "a", 1_400_000_000), ("s", "b", 1_400_000_100), ("s", "c", 1_400_900_000)]
+    assert sequences(read_events(write_log(rows), session_gap=86400)) == {"s_1": ["a", "b"], "s_2": ["c"]}
+    with pytest.raises(SessRecError, match="session_gap needs times"):
+        read_events(write_log(rows), LogFormat(time_column=None), session_gap=60)
+
+
+def test_a_column_orders_the_events_of_equal_time(tmp_path: Path) -> None:
+    rows = "s,c,86400,10\ns,a,86400,2\nt,x,86400,1\ns,b,86400,9\ns,z,0,99\n"
+    file = write(tmp_path, "SessionId,ItemId,Time,Order\n" + rows)
+    assert sequences(read_events(file, LogFormat(order_column="Order"))) == {"s": ["z", "a", "b", "c"], "t": ["x"]}
+
+
+@pytest.mark.parametrize(
+    ("passes", "expected"),
+    [(None, {}), (1, {"2": ["a", "b"]}), (0, {"1": ["c", "d"], "2": ["a", "b"], "3": ["a", "d"], "4": ["b", "d"]})],
+)
+def test_filters_stop_after_some_passes(write_log: Callable[..., Path], passes: int | None, expected: dict) -> None:
+    """In the first pass c is rare, which empties session 1; support 3 makes a and b rare, too, at the start."""
+    rows = [("1", "c", 1), ("1", "d", 2), ("2", "a", 3), ("2", "b", 4), ("3", "a", 5), ("3", "d", 6), ("4", "b", 7)]
+    rows += [("4", "d", 8)]
+    support = 2 if passes == 1 else 3
+    kept, _ = clean_events(read_events(write_log(rows)), min_item_support=support, max_passes=passes)
+    if passes == 1:  # c goes, session 1 has one event and goes, d keeps two
+        expected = {"2": ["a", "b"], "3": ["a", "d"], "4": ["b", "d"]}
+    assert sequences(kept) == expected
+
+
+def test_sessions_that_lose_their_first_event_are_ordered_anew(write_log: Callable[..., Path]) -> None:
+    rows = [("1", "rare", 1), ("1", "a", 50), ("1", "b", 60), ("2", "a", 10), ("2", "b", 20)]
+    kept, _ = clean_events(read_events(write_log(rows)), min_item_support=2)
+    assert list(sequences(kept)) == ["2", "1"]
+    assert kept.starts.tolist() == [10, 50]
