@@ -52,7 +52,7 @@ def trainer(folder: Path, **options) -> Trainer:
 def fitted(request: pytest.FixtureRequest, log: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple:
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("fitted")
-    model, data = MODELS[request.param](), SessionDataModule(str(log), batch_size=8, steps_per_window=5)
+    model, data = MODELS[request.param](), SessionDataModule(str(log), batch_size=8, steps_per_window=5, cache_dir=None)
     fit = trainer(folder)
     fit.fit(model, data)
     fit.save_checkpoint(folder / "model.ckpt")
@@ -94,7 +94,7 @@ def test_metrics_do_not_depend_on_batches_or_order(fitted: tuple, log: Path, tmp
     model, _, checkpoint, _ = fitted
     results = []
     for batch_size, seed in ((1, None), (7, None), (512, None), (16, 3)):
-        data = SessionDataModule(str(log), eval_batch_size=batch_size)
+        data = SessionDataModule(str(log), eval_batch_size=batch_size, cache_dir=None)
         loaded = type(model).load_from_checkpoint(checkpoint)
         tester = trainer(tmp_path)
         data.vocabulary = loaded.vocabulary
@@ -157,7 +157,7 @@ def test_a_checkpoint_of_another_model_is_refused(fitted: tuple) -> None:
 def test_data_prepared_for_another_model_are_refused(fitted: tuple, tmp_path: Path, write_log) -> None:
     model, _, checkpoint, _ = fitted
     loaded = type(model).load_from_checkpoint(checkpoint)
-    data = SessionDataModule(str(write_log(random_rows())))
+    data = SessionDataModule(str(write_log(random_rows())), cache_dir=None)
     trainer(tmp_path).fit(Popularity(), data)
     with pytest.raises(SessRecError, match="the data were prepared for"):
         trainer(tmp_path).test(loaded, data)
@@ -245,11 +245,11 @@ def test_markov_without_alpha_breaks_ties_by_popularity() -> None:
 
 def test_asking_for_ten_epochs_does_not_count_ten_times(log: Path, tmp_path: Path) -> None:
     once, often = Popularity(), Popularity()
-    trainer(tmp_path, max_epochs=1).fit(once, SessionDataModule(str(log)))
-    trainer(tmp_path, max_epochs=10).fit(often, SessionDataModule(str(log)))
+    trainer(tmp_path, max_epochs=1).fit(once, SessionDataModule(str(log), cache_dir=None))
+    trainer(tmp_path, max_epochs=10).fit(often, SessionDataModule(str(log), cache_dir=None))
     assert once.counts.sum() > 0
     assert torch.equal(once.counts, often.counts)
-    trainer(tmp_path, max_epochs=1).fit(often, SessionDataModule(str(log)))  # nor does a second fit
+    trainer(tmp_path, max_epochs=1).fit(often, SessionDataModule(str(log), cache_dir=None))  # nor does a second fit
     assert torch.equal(once.counts, often.counts)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from conftest import ROOT
@@ -11,6 +13,7 @@ from conftest import ROOT
 from sessrec.data import SessionDataModule
 from sessrec.metrics import rank_from_counts, ranking_metrics
 from sessrec.models import Markov, Popularity
+from sessrec.preparation import Preparation
 
 LOGS = ROOT.parent / "shared" / "data"
 SPLITS: dict[str, dict[str, Any]] = {
@@ -31,11 +34,70 @@ RESULTS = {  # Recall@20 and MRR@20 in %, ties broken by popularity
 }
 
 
-def prepared(name: str) -> SessionDataModule:
+STATISTICS = {  # sessions, items, events, mean / median / longest session, immediate repeats in % of the positions
+    "serenade_example": (24385, 18009, 116285, 4.77, 3, 196, 0.04),
+    "eshop2008": (18984, 217, 160432, 8.45, 5, 195, 5.36),
+    "rsc15_100k": (21210, 2933, 83846, 3.95, 3, 78, 25.95),
+    "yoochoose1_64": (131491, 17745, 557248, 4.24, 3, 146, 16.02),
+    "retailrocket": (130903, 36968, 710586, 5.43, 4, 285, 20.07),
+    "diginetica": (202633, 43097, 982961, 4.85, 4, 70, 9.19),
+}
+LAST_TENTH = {  # test sessions and positions of the last tenth of the sessions
+    "serenade_example": (2268, 7886),
+    "eshop2008": (1898, 14781),
+    "rsc15_100k": (2121, 6759),
+    "yoochoose1_64": (13062, 48643),
+    "retailrocket": (12822, 52410),
+    "diginetica": (20244, 76770),
+}
+OWN_SPLIT = {  # first test session; test sessions and positions
+    "yoochoose1_64": ("116168", 15233, 55400),
+    "retailrocket": ("126169", 4735, 19867),
+    "diginetica": ("186671", 15963, 60858),
+}
+
+
+def log_file(name: str) -> Path:
     file = LOGS / f"{name}.tsv.gz"
     if not file.exists():
         pytest.skip(f"the click log {name} is not here: its terms do not let it be shipped")
-    data = SessionDataModule(str(file), val_ratio=0, batch_size=512, **SPLITS[name])
+    return file
+
+
+def first_rows_of_sessions(file: Path) -> dict[str, int]:
+    """First row of each session; in these logs every session stands as a whole."""
+    ids = pd.read_csv(file, sep="\t", usecols=["SessionId"], dtype=str)["SessionId"]
+    return {session: int(row) for row, session in ids.drop_duplicates().items()}
+
+
+def prepared_from_row(file: Path, row: int) -> Preparation:
+    """The rows are in order, so that the split can be given as a row."""
+    return Preparation(str(file), time_column=None, test_start=row, val_ratio=0)
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+def test_statistics_and_the_last_tenth(name: str) -> None:
+    file = log_file(name)
+    rows = list(first_rows_of_sessions(file).values())
+    log = prepared_from_row(file, rows[round(0.9 * len(rows))]).run()
+    sessions, items, events, mean, median, longest, repeats = STATISTICS[name]
+    figures = log.report.sections["log"]
+    assert (figures["sessions"], figures["items"], figures["events"]) == (sessions, items, events)
+    assert (figures["mean_length"], figures["median_length"], figures["longest"]) == (mean, median, longest)
+    assert round(100 * float(figures["immediate_repeats"]) / (events - sessions), 2) == repeats
+    assert (len(log.sessions["test"]), log.sessions["test"].n_positions) == LAST_TENTH[name]
+
+
+@pytest.mark.parametrize("name", OWN_SPLIT)
+def test_the_sources_own_split(name: str) -> None:
+    file = log_file(name)
+    session, n_sessions, n_positions = OWN_SPLIT[name]
+    log = prepared_from_row(file, first_rows_of_sessions(file)[session]).run()
+    assert (len(log.sessions["test"]), log.sessions["test"].n_positions) == (n_sessions, n_positions)
+
+
+def prepared(name: str) -> SessionDataModule:
+    data = SessionDataModule(str(log_file(name)), val_ratio=0, batch_size=512, cache_dir=None, **SPLITS[name])
     data.setup("fit")
     return data
 
