@@ -174,7 +174,8 @@ def open_for_training(file: str, cache_dir: str) -> dict[str, float]:
     before = _own_memory_gb()
     data = SessionDataModule(file, cache_dir=cache_dir, **options)
     data.setup("fit")
-    for number, _ in enumerate(data.train_dataloader()):
+    loader = data.train_dataloader()
+    for number, _ in enumerate(loader):
         if number == 200:
             break
     return {"memory_gb": _own_memory_gb() - before}

@@ -98,17 +98,17 @@ class LaneGrid:
     """
 
     def __init__(self, sessions: Sessions, n_lanes: int, order: np.ndarray | None = None) -> None:
-        offsets = sessions.offsets
-        first_event = offsets[:-1] if order is None else offsets[:-1][order]
-        n_pairs = np.diff(offsets) - 1 if order is None else np.diff(offsets)[order] - 1
+        self._items, self._offsets, self._n_lanes = sessions.items, sessions.offsets, n_lanes
+        n_pairs = np.diff(sessions.offsets) - 1
+        if order is not None:
+            n_pairs = n_pairs[order]
         lane, first_step = lane_schedule(n_pairs, n_lanes)
-        self._items = sessions.items
-        self._n_lanes = n_lanes
         self.n_steps = int((first_step + n_pairs).max(initial=0))
-        by_lane = np.lexsort((first_step, lane))
-        self._keys = (lane * self.n_steps + first_step)[by_lane]  # ascending: a cell's number where a session begins
-        self._first_event = first_event[by_lane]
-        self._n_pairs = n_pairs[by_lane]
+        keys = lane * self.n_steps + first_step  # number of the cell where a session begins, lane by lane
+        by_lane = np.argsort(keys)
+        self._keys = keys[by_lane]
+        # twelve bytes a session is all that stays in memory; the rest may be mapped from files
+        self._session = (by_lane if order is None else order[by_lane]).astype(np.int32)
 
     def window(self, start: int, stop: int) -> Window:
         """Steps ``start`` to ``stop`` (exclusive) of the epoch."""
@@ -116,9 +116,11 @@ class LaneGrid:
         cells = np.arange(self._n_lanes)[None, :] * self.n_steps + steps  # (steps, B)
         place = np.searchsorted(self._keys, cells, side="right") - 1
         within = cells - self._keys[place]  # pairs since the session began
-        live = (within < self._n_pairs[place]) & (place >= 0)
+        session = self._session[place]
+        first_event = self._offsets[session]
+        live = (within < self._offsets[session + 1] - first_event - 1) & (place >= 0)
         # a lane with no session of its own finds another lane's last one, which ended before: never live
-        event = np.where(live, self._first_event[place] + within, 0)
+        event = np.where(live, first_event + within, 0)
         inputs, targets = self._items[event], self._items[event + 1]
         return Window(
             inputs=torch.from_numpy(np.where(live, inputs, 0).astype(np.int64)),

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def save_prepared(prepared: PreparedLog, preparation: Preparation, folder: Path)
         index = {
             "settings": preparation.settings(),
             "parts": list(prepared.sessions),
-            "digests": {file.name: _file_digest(file) for file in sorted(temporary.iterdir())},
+            "digests": _digests(temporary),
             "report": prepared.report.as_dict(),
         }
         (temporary / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
@@ -143,8 +144,9 @@ def open_prepared(folder: Path) -> PreparedLog:
     """
     try:
         index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        found = _digests(folder)
         for name, digest in index["digests"].items():
-            if _file_digest(folder / name) != digest:
+            if found.get(name) != digest:
                 raise BrokenCacheError(f"{name} is not as it was written")
         sessions = {}
         for part in index["parts"]:
@@ -164,6 +166,13 @@ def open_prepared(folder: Path) -> PreparedLog:
 
 def _read_ids(file: Path) -> pa.Array:
     return pa.ipc.open_file(pa.memory_map(str(file))).get_batch(0).column(0)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Digest of the content of each file but the index."""
+    files = sorted(file for file in folder.iterdir() if file.name != _INDEX)
+    with ThreadPoolExecutor() as pool:
+        return dict(zip((file.name for file in files), pool.map(_file_digest, files), strict=True))
 
 
 def _file_digest(file: Path) -> str:

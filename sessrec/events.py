@@ -40,7 +40,7 @@ class Events:
     numbers: np.ndarray
     """Position in ``session_ids`` of each session, int32, shape (sessions,)."""
     session_ids: pa.Array
-    """Session ids of the whole log, text; selections of events keep them all."""
+    """Session ids of the whole log, text, or int64 where all are plain numbers; selections of events keep them all."""
     item_ids: pa.Array
     """Distinct item ids of the whole log, text; selections of events keep them all."""
     has_times: bool = True
@@ -55,6 +55,10 @@ class Events:
     def __len__(self) -> int:
         """Number of events."""
         return len(self.item)
+
+    def __getitem__(self, session: int) -> np.ndarray:
+        """Times of one session's events, ascending."""
+        return self.time[self.offsets[session] : self.offsets[session + 1]]
 
     @property
     def n_sessions(self) -> int:
@@ -71,7 +75,7 @@ class Events:
         """Number of each event's session, int64, shape (events,)."""
         return np.repeat(np.arange(self.n_sessions), self.lengths)
 
-    @property
+    @cached_property
     def starts(self) -> np.ndarray:
         """Time of each session's first event, ascending, shape (sessions,)."""
         return self.time[self.offsets[:-1]]
@@ -90,6 +94,22 @@ class Events:
             numbers=self.numbers[stays],
         )
         return selected.in_order_of_start()
+
+    def keep_heads(self, sessions: np.ndarray, n_events: np.ndarray) -> Events:
+        """The same, but that some sessions (ascending) keep their first events only; those that keep none are gone."""
+        lengths = self.lengths
+        lengths[sessions] = n_events
+        stops = self.offsets[sessions] + n_events
+        starts = np.concatenate([[0], self.offsets[sessions + 1]])
+        pieces = list(zip(starts.tolist(), [*stops.tolist(), len(self)], strict=True))
+        stays = lengths > 0
+        return replace(
+            self,
+            item=np.concatenate([self.item[start:stop] for start, stop in pieces]),
+            time=np.concatenate([self.time[start:stop] for start, stop in pieces]),
+            offsets=np.concatenate([[0], np.cumsum(lengths[stays])]),
+            numbers=self.numbers[stays],
+        )
 
     def take_sessions(self, sessions: np.ndarray) -> Events:
         """The sessions of the given numbers (int64), in the order given."""
@@ -164,13 +184,15 @@ def read_events(
     sizes = [table.n_rows for table in tables]
     session, session_ids = encode_ids(_all_pieces([table.session for table in tables]))
     item, item_ids = encode_ids(_all_pieces([table.item for table in tables]))
+    item_ids = item_ids.cast(pa.string())
     rows = _Rows(tables, sizes)
     _refuse_joined_files(rows, session, session_ids, item, item_ids, log_format)
-    warnings = _warn_of_spreadsheets(rows, "session", session, session_ids)
+    warnings = _warn_of_spreadsheets(rows, "session", session, session_ids) if session_ids.type != pa.int64() else []
     warnings += _warn_of_spreadsheets(rows, "item", item, item_ids)
     has_times = log_format.time_column is not None
     if has_times:
-        time = np.concatenate([table.time for table in tables if table.time is not None])
+        times = [table.time for table in tables if table.time is not None]
+        time = times[0] if len(times) == 1 else np.concatenate(times)
     else:
         time = np.arange(len(item))
         notes.append("no time column: the order of rows is the time")
@@ -237,6 +259,8 @@ def _refuse_joined_files(
 ) -> None:
     """Refuse the header or the byte-order mark of a second file that was appended to the first."""
     names = (log_format.visitor_column or log_format.session_column, log_format.item_column)
+    if session_ids.type == pa.int64():  # neither a name nor a mark
+        return
     for ids, codes in ((session_ids, session), (item_ids, item)):
         marked = pc.starts_with(ids, "\ufeff")
         if pc.any(marked).as_py():
@@ -275,7 +299,9 @@ def _cut_at_gaps(events: Events, gap: float) -> Events:
     whole = np.searchsorted(events.offsets, first_rows, side="right") - 1  # session that each piece is of
     piece = np.arange(len(whole)) - np.searchsorted(whole, whole) + 1
     session_ids = pc.binary_join_element_wise(
-        events.session_ids.take(pa.array(events.numbers[whole])), pa.array(piece).cast(pa.string()), "_"
+        events.session_ids.take(pa.array(events.numbers[whole])).cast(pa.string()),
+        pa.array(piece).cast(pa.string()),
+        "_",
     )
     figures = {
         **events.figures,
@@ -298,6 +324,7 @@ def events_from_frame(frame: pd.DataFrame) -> Events:
     """
     session, session_ids = encode_ids([plain_numbers(pa.array(frame["SessionId"].astype(str), pa.string()))])
     item, item_ids = encode_ids([plain_numbers(pa.array(frame["ItemId"].astype(str), pa.string()))])
+    item_ids = item_ids.cast(pa.string())
     time = frame["Time"].to_numpy()
     (item, time), offsets, codes = sort_into_sessions(session, time, [item, time])
     return Events(item, time, offsets, codes, session_ids, item_ids, figures={"rows": len(frame)})

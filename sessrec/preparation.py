@@ -12,6 +12,7 @@ from sessrec.cleaning import clean_events
 from sessrec.errors import SessRecError
 from sessrec.events import Events, GapEvents, events_from_frame, read_events
 from sessrec.expectations import compare_with_expected
+from sessrec.ordering import count_codes
 from sessrec.report import DataReport, time_text
 from sessrec.sessions import Sessions, map_events, unknown_items
 from sessrec.split import Straddling, leakage_report, parse_duration, split_events, split_time
@@ -200,7 +201,7 @@ def map_part(part: str, events: Events, vocabulary: Vocabulary, report: DataRepo
     read = events.counts()
     sessions, counts = map_events(events, vocabulary, min_length)
     figures = {"sessions": len(sessions), "events": len(sessions.items), "positions": sessions.n_positions}
-    items = int(np.count_nonzero(np.bincount(sessions.items, minlength=1)))
+    items = int(np.count_nonzero(count_codes(sessions.items, len(vocabulary))))
     removed = round(1 - len(sessions.items) / max(read["events"], 1), 4)
     before = {"sessions_before": read["sessions"], "events_before": read["events"], "share_of_events_removed": removed}
     report.add(part, {**figures, "items": items, **before, **counts})

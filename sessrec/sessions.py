@@ -78,5 +78,5 @@ def map_events(events: Events, vocabulary: Vocabulary, min_length: int = 2) -> t
         kept = events.take_sessions(np.flatnonzero(is_long))
         counts["short_events"] = len(events) - len(kept)
         events = kept
-    session_ids = events.session_ids.take(pa.array(events.numbers))
+    session_ids = events.session_ids.take(pa.array(events.numbers)).cast(pa.string())
     return Sessions(index_of_code[events.item], events.offsets, events.time, session_ids), counts

@@ -96,15 +96,13 @@ def split_events(
         stays[straddling_sessions] = False
         late = np.concatenate([straddling_sessions, np.arange(first_late, events.n_sessions)])
         return earlier.take_sessions(np.flatnonzero(stays)), events.take_sessions(late), counts
-    keep = earlier.time < t
-    counts["events_of_tails"] = int(np.count_nonzero(~keep))
-    for session in straddling_sessions.tolist():
-        head = keep[earlier.offsets[session] : earlier.offsets[session + 1]]
-        n_left = int(np.count_nonzero(head))
-        if n_left < min_length:
-            head[:] = False
-            counts["events_of_short_heads"] += n_left
-    return earlier.select(keep), later, counts
+    heads = np.empty(len(straddling_sessions), dtype=np.int64)
+    for number, session in enumerate(straddling_sessions.tolist()):
+        heads[number] = np.searchsorted(earlier[session], t)
+    counts["events_of_tails"] = int((earlier.lengths[straddling_sessions] - heads).sum())
+    counts["events_of_short_heads"] = int(heads[heads < min_length].sum())
+    heads[heads < min_length] = 0
+    return earlier.keep_heads(straddling_sessions, heads), later, counts
 
 
 def leakage_report(train: Events, test: Events, t: float) -> dict[str, int]:
@@ -146,9 +144,9 @@ def _n_repeated(train: Events, test: Events) -> int:
     of_position = generator.integers(2**63, size=longest, dtype=np.uint64) * 2 + 1
     wanted = _hashes(test, of_item, of_position)
     known = _hashes(train, of_item, of_position)
-    may_match = np.zeros(1 << 20, dtype=bool)  # most of the known can be told apart by 20 bits
-    may_match[wanted >> np.uint64(44)] = True
-    known = known[may_match[known >> np.uint64(44)]]
+    may_match = np.zeros(1 << 24, dtype=bool)  # most of the known can be told apart by 24 bits
+    may_match[wanted >> np.uint64(40)] = True
+    known = known[may_match[known >> np.uint64(40)]]
     return int(np.count_nonzero(np.isin(wanted, known)))
 
 

@@ -112,7 +112,9 @@ def _warn_of_lengths(events: Events, max_session_length: int | None) -> list[str
 
 def _warn_of_ids(kind: str, ids: pa.Array, counts: np.ndarray) -> list[str]:
     """What looks wrong in the ids of items or sessions, and how many events each has."""
-    found = []
+    found: list[str] = []
+    if ids.type == pa.int64():
+        return found
     missing = pc.is_in(ids, pa.array(_MISSING))
     for code in np.flatnonzero(missing.to_numpy(zero_copy_only=False)).tolist():
         found.append(f"{counts[code]:,} events have the {kind} id {ids[code].as_py()!r}: a missing value?")
@@ -171,7 +173,7 @@ def _warn_of_times(events: Events, has_order: bool) -> list[str]:
 
 
 def _session_id(events: Events, session: int) -> str:
-    return events.session_ids[int(events.numbers[session])].as_py()
+    return str(events.session_ids[int(events.numbers[session])])
 
 
 def precision_warning(part: str, n_positions: int) -> list[str]:

@@ -158,17 +158,15 @@ def _seconds(column: pa.ChunkedArray, per_second: int) -> np.ndarray:
     seconds = np.empty(len(column), dtype=np.int64)
     start = 0
     for chunk in column.chunks:
-        numbers = chunk.to_numpy(zero_copy_only=False)
-        whole = numbers if per_second == 1 else numbers // per_second
-        place = seconds[start : start + len(chunk)] if np.abs(numbers).max(initial=0) < 2**53 else None
-        if seconds.dtype.kind == "i" and (numbers.dtype.kind != "f" or place is not None):
-            seconds[start : start + len(chunk)] = whole
-            if np.array_equal(seconds[start : start + len(chunk)] * per_second, numbers):
-                start += len(chunk)
-                continue
-        seconds = seconds.astype(np.float64, copy=False)  # no longer whole, for all that follow
-        np.divide(numbers, per_second, out=seconds[start : start + len(chunk)])
-        start += len(chunk)
+        numbers, stop = chunk.to_numpy(zero_copy_only=False), start + len(chunk)
+        if seconds.dtype.kind == "i":
+            if np.abs(numbers).max(initial=0) < 2**53 or numbers.dtype.kind != "f":
+                np.floor_divide(numbers, per_second, out=seconds[start:stop], casting="unsafe")
+            if not np.array_equal(seconds[start:stop] * per_second, numbers):
+                seconds = seconds.astype(np.float64)  # not whole, and so for all that follow
+        if seconds.dtype.kind == "f":
+            np.divide(numbers, per_second, out=seconds[start:stop])
+        start = stop
     return seconds
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from conftest import make_sessions
 
-from sessrec.batches import EvaluationLoader, LaneGrid, SessionParallelLoader, Window
+import sessrec.batches
+from sessrec.batches import EvaluationLoader, LaneGrid, SessionParallelLoader, Window, lane_schedule
 from sessrec.sessions import Sessions
 
 
@@ -91,6 +92,14 @@ def test_evaluation_batches_hold_every_session_whole(batch_size: int) -> None:
             seen[session] = items[:length]
             assert not any(items[length:])
     assert [seen[session] for session in range(23)] == sequences
+
+
+def test_the_schedule_is_made_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    n_pairs = np.random.default_rng(0).integers(1, 9, 200)
+    whole = lane_schedule(n_pairs, 7)
+    monkeypatch.setattr(sessrec.batches, "_CHUNK", 3)
+    for one, other in zip(whole, lane_schedule(n_pairs, 7), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_sessions_are_left_as_they_are() -> None:

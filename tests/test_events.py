@@ -27,7 +27,8 @@ BASE = [
 def sequences(events: Events) -> dict[str, list[str]]:
     """Item ids of each session, by session id, in session order."""
     found: dict[str, list[str]] = {}
-    session_ids, item_ids = events.session_ids.to_pylist(), events.item_ids.to_pylist()
+    session_ids, item_ids = map(str, events.session_ids.to_pylist()), events.item_ids.to_pylist()
+    session_ids = list(session_ids)
     for session, item in zip(events.session.tolist(), events.item.tolist(), strict=True):
         found.setdefault(session_ids[events.numbers[session]], []).append(item_ids[item])
     return found
