@@ -20,6 +20,7 @@ from sessrec.quotes import QuoteCheckedStream
 _SEPARATORS = ("\t", ",", ";", "|", " ")
 _BOM = codecs.BOM_UTF8
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_BLOCK = 1 << 23  # bytes that are parsed at a time
 _HEAD = 1 << 20  # bytes in which the header must be found
 
 
@@ -32,7 +33,6 @@ class TextLayout:
     separator: str
     quoting: bool
     """Whether quotes enclose fields; else they are characters like others."""
-    encoding: str
     n_skipped_lines: int
     """Lines before the first row: blank ones and the header."""
     n_skipped_bytes: int
@@ -69,15 +69,41 @@ class DelimitedFile:
         self.columns = columns
         self.layout = _layout(file, columns, separator, quoting, column_names)
 
-    def batches(self, newlines_in_values: bool = False) -> Iterator[pa.RecordBatch]:
-        """The wanted columns, as text under the names of their roles, some megabytes at a time.
+    def blocks(self, newlines_in_values: bool = False) -> Iterator[bytes]:
+        """Whole rows of the file, some megabytes at a time, or all at once where fields may span lines.
 
         Args:
-            newlines_in_values: Whether quoted fields may span lines, which is slower to read.
+            newlines_in_values: Whether quoted fields may span lines.
 
         Raises:
             QuotedNewlineError: If one does, and may not.
-            SessRecError: If a row has too many or too few fields, a quote is stray, or a text is not UTF-8.
+            SessRecError: If a quote is stray.
+        """
+        skip = self.layout.n_skipped_bytes
+        size = -1 if newlines_in_values else _BLOCK
+        stream = _checked_stream(self.file, self.layout, newlines_in_values)
+        rest = b""
+        try:
+            while block := stream.read(size):
+                if skip:
+                    skip, block = max(0, skip - len(block)), block[skip:]
+                end = block.rfind(b"\n") + 1 if size > 0 else len(block)
+                if end == 0:
+                    rest += block
+                    continue
+                yield rest + block[:end]
+                rest = block[end:]
+            stream.finish()
+            if rest:
+                yield rest
+        finally:
+            stream.close()
+
+    def parse(self, block: bytes, newlines_in_values: bool = False) -> pa.RecordBatch:
+        """The wanted columns of a block, as text under the names of their roles.
+
+        Raises:
+            ArrowInvalid: If a row has too many or too few fields, or a text is not UTF-8; `explain` finds the line.
         """
         layout = self.layout
         convert = pa.csv.ConvertOptions(
@@ -89,19 +115,16 @@ class DelimitedFile:
             delimiter=layout.separator, quote_char=layout.quote, newlines_in_values=newlines_in_values
         )
         options = pa.csv.ReadOptions(
-            column_names=layout.names, skip_rows=layout.n_skipped_lines, encoding=layout.encoding, block_size=1 << 22
+            column_names=layout.names, use_threads=False, block_size=min(len(block) + 1, 2**31 - 1)
         )
-        skip = layout.n_skipped_bytes if layout.quoting else 1 << 62
-        stream = QuoteCheckedStream(self.file, layout.separator, skip, newlines_in_values)
         try:
-            for batch in pa.csv.open_csv(pa.PythonFile(stream, mode="r"), options, parse, convert):
-                yield batch.rename_columns(list(self.columns))
-            stream.finish()
+            table = pa.csv.read_csv(pa.BufferReader(block), options, parse, convert)
         except pa.ArrowInvalid as error:
-            if "Empty CSV file" not in str(error):  # else there is a header and nothing more
-                raise _explained(error, self.file, layout) from error
-        finally:
-            stream.close()
+            if "Empty CSV file" not in str(error):  # else these are blank lines
+                raise
+            table = pa.table({name: pa.array([], pa.string()) for name in self.columns.values()})
+        arrays = [_as_one(table[name]) for name in self.columns.values()]
+        return pa.record_batch(arrays, names=list(self.columns))
 
     def places(self, rows: Sequence[int]) -> str:
         """Lines of some rows, counted from 0 and ascending, for messages."""
@@ -113,21 +136,24 @@ class DelimitedFile:
                 lines.append(str(line))
         return "line " + ", ".join(lines)
 
+    def explain(self, error: pa.ArrowInvalid) -> SessRecError:
+        """Turn the error of a parser into one that names the line."""
+        return _explained(error, self.file, self.layout)
+
 
 def _layout(
     file: Path, columns: dict[str, str], separator: str | None, quoting: bool | None, column_names: Sequence[str] | None
 ) -> TextLayout:
     with open_text(file) as stream:
         head = stream.read(_HEAD)
-    encoding = "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
-    if encoding == "utf-8" and b"\0" in head:
+    if b"\0" in head:
         raise SessRecError(f"{file} holds binary data, or text that is not UTF-8, where text was expected")
-    text = head.decode("utf-8-sig" if encoding == "utf-8" else encoding, errors="replace")
+    text = head.decode("utf-8-sig", errors="surrogateescape")
     lines = list(io.StringIO(text, newline=""))  # str.splitlines would split at more than ends of lines
     n_blank = next((number for number, line in enumerate(lines) if line.strip()), len(lines))
     if n_blank == len(lines):
         raise SessRecError(f"{file} holds no text" + (f" in its first {len(head)} bytes" if head else ""))
-    first = lines[n_blank].rstrip("\r\n")
+    first = lines[n_blank].rstrip("\r\n").encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     if separator is None:
         separator = _find_separator(first, columns, column_names)
     elif separator == "\\t":  # as typed in a shell
@@ -146,8 +172,9 @@ def _layout(
     used = set(columns.values())
     # columns that nobody wants may be called alike
     names = [name if name in used else f"{name} (column {number})" for number, name in enumerate(names, 1)]
-    skipped = sum(len(line.encode(encoding)) for line in lines[:n_skipped]) + (3 if head.startswith(_BOM) else 0)
-    return TextLayout(names, separator, quoting, encoding, n_skipped, skipped)
+    skipped = sum(len(line.encode("utf-8", "surrogateescape")) for line in lines[:n_skipped])
+    skipped += len(_BOM) if head.startswith(_BOM) else 0
+    return TextLayout(names, separator, quoting, n_skipped, skipped)
 
 
 def _fields(line: str, separator: str, quoting: bool) -> list[str]:
@@ -226,7 +253,7 @@ def _looks_like_data(text: str) -> bool:
 
 def _rows(file: Path, layout: TextLayout) -> Iterator[tuple[int, list[str]]]:
     """Fields of each row that is not blank, with the line on which it ends."""
-    with io.TextIOWrapper(open_text(file), encoding=layout.encoding, errors="surrogateescape", newline="") as stream:
+    with io.TextIOWrapper(open_text(file), encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         for _ in range(layout.n_skipped_lines):
             stream.readline()
         reader = csv.reader(
@@ -237,18 +264,26 @@ def _rows(file: Path, layout: TextLayout) -> Iterator[tuple[int, list[str]]]:
                 yield layout.n_skipped_lines + reader.line_num, row
 
 
+def _checked_stream(file: Path, layout: TextLayout, newlines_in_values: bool) -> QuoteCheckedStream:
+    skip = layout.n_skipped_bytes if layout.quoting else 1 << 62
+    return QuoteCheckedStream(file, layout.separator, skip, newlines_in_values)
+
+
+def _as_one(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], pa.string())])
+
+
 def _explained(error: pa.ArrowInvalid, file: Path, layout: TextLayout) -> SessRecError:
     """Find the line that the reader stumbled over."""
-    if layout.quoting:
-        stream = QuoteCheckedStream(file, layout.separator, layout.n_skipped_bytes, newlines_in_values=True)
-        try:
-            while stream.read(1 << 20):
-                pass
-            stream.finish()
-        except SessRecError as of_quotes:
-            return of_quotes
-        finally:
-            stream.close()
+    stream = _checked_stream(file, layout, newlines_in_values=True)
+    try:
+        while stream.read(_BLOCK):
+            pass
+        stream.finish()
+    except SessRecError as of_quotes:
+        return of_quotes
+    finally:
+        stream.close()
     for line, row in _rows(file, layout):
         if len(row) != len(layout.names):
             shown = layout.separator.join(row)[:80].encode("utf-8", "replace").decode()

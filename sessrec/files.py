@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import glob
 import gzip
 import io
@@ -92,14 +93,24 @@ def first_bytes(file: Path) -> bytes:
 
 
 def open_text(file: Path) -> BinaryIO:
-    """Open a text file for reading bytes, whatever its compression (gzip, zip, bzip2 or xz)."""
+    """Open a text file for reading bytes in UTF-8, whatever its compression (gzip, zip, bzip2 or xz).
+
+    A text that a byte-order mark shows to be UTF-16 is turned into UTF-8.
+    """
+    stream = _decompressed(file)
+    if stream.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return cast(BinaryIO, codecs.EncodedFile(stream, "utf-8", "utf-16"))
+    return cast(BinaryIO, stream)
+
+
+def _decompressed(file: Path) -> Any:
     magic = first_bytes(file)
     if magic[:2] == b"\x1f\x8b":
-        return cast(BinaryIO, gzip.open(file, "rb"))
+        return gzip.open(file, "rb")
     if magic[:3] == b"BZh":
-        return cast(BinaryIO, bz2.open(file, "rb"))
+        return bz2.open(file, "rb")
     if magic == b"\xfd7zX":
-        return cast(BinaryIO, lzma.open(file, "rb"))
+        return lzma.open(file, "rb")
     if magic in (b"PK\x03\x04", b"PK\x05\x06"):
         archive = zipfile.ZipFile(file)
         members = [
@@ -109,5 +120,5 @@ def open_text(file: Path) -> BinaryIO:
         ]
         if len(members) != 1:
             raise SessRecError(f"{file} holds {len(members)} files: unpack it and name the click log (--data.path)")
-        return cast(BinaryIO, archive.open(members[0]))
+        return archive.open(members[0])
     return io.BufferedReader(io.FileIO(file))

@@ -40,7 +40,6 @@ class QuoteCheckedStream:
         self._inside = False  # whether the block begins inside quotes
         self._offset = 0  # of the block, in the decompressed text
         self._newlines_in_values = newlines_in_values
-        self.closed = False
 
     def read(self, size: int = -1) -> bytes:
         """Read and check at most ``size`` bytes.
@@ -63,13 +62,8 @@ class QuoteCheckedStream:
         if self._inside:
             raise SessRecError(f"{self._file}: a quote is never closed; close it, {_ADVICE}")
 
-    def readable(self) -> bool:
-        """True."""
-        return True
-
     def close(self) -> None:
         """Close the file."""
-        self.closed = True
         self._stream.close()
 
     def _check(self, block: bytes, is_last: bool = False) -> None:

@@ -6,9 +6,9 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from lzma import LZMAError
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -150,14 +150,20 @@ class ParquetFile:
             if role not in ("time", "order") and not (_is_text(kind) or pa.types.is_integer(kind)):
                 raise SessRecError(f"{file}: column {name} is of type {kind}; ids must be text or whole numbers")
 
-    def batches(self, newlines_in_values: bool = False) -> Iterator[pa.RecordBatch]:
-        """The wanted columns, under the names of their roles, some hundred thousand rows at a time."""
-        names = list(self.columns.values())
-        for batch in pa.parquet.ParquetFile(self.file).iter_batches(1 << 18, columns=names):
-            arrays = [batch.column(name) for name in names]
-            arrays = [array.dictionary_decode() if pa.types.is_dictionary(array.type) else array for array in arrays]
-            arrays = [array.cast(pa.string()) if _is_text(array.type) else array for array in arrays]
-            yield pa.record_batch(arrays, names=list(self.columns))
+    def blocks(self, newlines_in_values: bool = False) -> Iterator[pa.RecordBatch]:
+        """Rows of the file, some hundred thousand at a time."""
+        yield from pa.parquet.ParquetFile(self.file).iter_batches(1 << 18, columns=list(self.columns.values()))
+
+    def parse(self, block: pa.RecordBatch, newlines_in_values: bool = False) -> pa.RecordBatch:
+        """The wanted columns of a block, under the names of their roles."""
+        arrays = [block.column(name) for name in self.columns.values()]
+        arrays = [array.dictionary_decode() if pa.types.is_dictionary(array.type) else array for array in arrays]
+        arrays = [array.cast(pa.string()) if _is_text(array.type) else array for array in arrays]
+        return pa.record_batch(arrays, names=list(self.columns))
+
+    def explain(self, error: pa.ArrowInvalid) -> SessRecError:
+        """Turn the error of a parser into one that names the file."""
+        return SessRecError(f"cannot read {self.file}: {' '.join(str(error).split())[:300]}; the file is damaged")
 
     def places(self, rows: Sequence[int]) -> str:
         """Numbers of some rows, for messages."""
@@ -180,12 +186,9 @@ class _Piece:
 
 def _read(source: ParquetFile | DelimitedFile, log_format: LogFormat) -> LogTable:
     try:
-        pieces = list(map_pieces(partial(_convert, log_format=log_format), source.batches()))
-    except QuotedNewlineError:
-        pieces = []
-        for batch in source.batches(newlines_in_values=True):
-            _refuse_newlines(source, batch)
-            pieces.append(_convert(batch, log_format))
+        newlines, pieces = False, _pieces(source, log_format, False)
+    except QuotedNewlineError:  # rare, and slower: blocks cannot be cut at any newline
+        newlines, pieces = True, _pieces(source, log_format, True)
     figures, notes, kept = _count(source, pieces)
 
     def place_of_row(row: int) -> str:
@@ -196,12 +199,26 @@ def _read(source: ParquetFile | DelimitedFile, log_format: LogFormat) -> LogTabl
     for role in numbers:
         if arrays.get(role):
             of_role = log_format if role == "time" else LogFormat(time_unit="s")
-            numbers[role], note = _times(source, arrays.pop(role), role, of_role, kept, notes)
+            column = _column_of(source, arrays.pop(role), role, kept, newlines)
+            numbers[role], note = _times(source, column, role, of_role, kept, notes)
             notes += [note] if role == "time" else []
     ids = arrays["session" if "session" in arrays else "visitor"]
     return LogTable(
         ids, arrays["item"], numbers["time"], numbers["order"], arrays.get("event", []), figures, notes, place_of_row
     )
+
+
+def _pieces(source: ParquetFile | DelimitedFile, log_format: LogFormat, newlines_in_values: bool) -> list[_Piece]:
+    def converted(block: Any) -> _Piece:
+        batch = source.parse(block, newlines_in_values)
+        if newlines_in_values:
+            _refuse_newlines(source, batch)
+        return _convert(batch, log_format)
+
+    try:
+        return list(map_pieces(converted, source.blocks(newlines_in_values)))
+    except pa.ArrowInvalid as error:
+        raise source.explain(error) from error
 
 
 def _refuse_newlines(source: ParquetFile | DelimitedFile, batch: pa.RecordBatch) -> None:
@@ -260,24 +277,30 @@ def _count(
     return figures, notes, np.flatnonzero(np.concatenate(complete))
 
 
+def _column_of(
+    source: ParquetFile | DelimitedFile, arrays: list[pa.Array], role: str, kept: np.ndarray | None, newlines: bool
+) -> pa.ChunkedArray:
+    """One column, read once more as text where its pieces do not agree, so that every complaint can show the text."""
+    kinds = {array.type for array in arrays}
+    if kinds == {pa.int64(), pa.float64()}:
+        return pa.chunked_array([array.cast(pa.float64()) for array in arrays])
+    if len(kinds) == 1:
+        return pa.chunked_array(arrays)
+    texts = pa.chunked_array([source.parse(block, newlines).column(role) for block in source.blocks(newlines)])
+    return texts if kept is None else texts.take(pa.array(kept))
+
+
 def _times(
     source: ParquetFile | DelimitedFile,
-    arrays: list[pa.Array],
+    column: pa.ChunkedArray,
     role: str,
     log_format: LogFormat,
     kept: np.ndarray | None,
     notes: list[str],
 ) -> tuple[np.ndarray, str]:
-    """Times, read once more as text where the pieces do not agree, so that every complaint can show the text."""
+    """Times of a column; a complaint about one names its line."""
     name = source.columns[role]
-    kinds = {array.type for array in arrays}
-    if kinds == {pa.int64(), pa.float64()}:
-        arrays = [array.cast(pa.float64()) for array in arrays]
-    elif len(kinds) > 1:
-        texts = pa.chunked_array([batch.column(role) for batch in source.batches()])
-        arrays = texts.chunks if kept is None else texts.take(pa.array(kept)).chunks
     try:
-        column = pa.chunked_array(arrays)
         return times_from_column(
             column, log_format.time_unit, f"column {name!r} of {source.file}", log_format.time_format
         )

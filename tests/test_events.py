@@ -268,6 +268,8 @@ def test_refusals_name_the_file_the_line_and_what_to_do(
         ("\n\nSessionId,ItemId,Time\r\ns,a,1\r\n\r\ns,b,2", {}),
         ("SessionId,ItemId,Time\rs,a,1\rs,b,2\r", {}),
         (HEADER + "s,a, 1\ns,b,2 \n", {}),
+        (("\ufeff" + HEADER + "s,a,1\ns,b,2\n").encode("utf-16"), {}),
+        ('Time,Title,ItemId,SessionId\n1970-01-01T00:00:01Z,"two\nlines",a,s\n1970-01-02,plain,b,s\n', {}),
         (HEADER + "s,a,1970-01-01T00:00:01Z\ns,b,1970-01-01 02:00:02+02:00\n", {}),
         (HEADER + "s,a,1970-01-01 00:00:01 UTC\ns,b,1970-01-01 00:00:02 UTC\n", {}),
         (
@@ -277,7 +279,7 @@ def test_refusals_name_the_file_the_line_and_what_to_do(
         (HEADER + "s,b,0.000002\ns,a,0.000001\n", {"time_unit": "s", "session_column": "SessionId"}),
     ],
 )
-def test_odd_layouts_of_one_session(tmp_path: Path, content: str, options: dict) -> None:
+def test_odd_layouts_of_one_session(tmp_path: Path, content: str | bytes, options: dict) -> None:
     assert sequences(read_events(write(tmp_path, content), LogFormat(**options))) == {"s": ["a", "b"]}
 
 
