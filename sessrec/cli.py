@@ -91,7 +91,10 @@ class SessRecCLI(LightningCLI):
         )
         parser.add_argument("--output", type=str, default="predictions.tsv", help="File that predict writes.")
         parser.add_argument(
-            "--report_dir", type=str, default="data/report", help="Folder for the report and figures of prepare."
+            "--report_dir",
+            type=str,
+            default="lightning_logs/data_report",
+            help="Folder for the report and figures of prepare.",
         )
 
     def before_instantiate_classes(self) -> None:

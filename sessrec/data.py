@@ -11,8 +11,8 @@ from sessrec.batches import EvaluationLoader, SessionParallelLoader
 from sessrec.cache import open_or_prepare
 from sessrec.cleaning import clean_events
 from sessrec.errors import SessRecError, check_choice
-from sessrec.events import GapEvents
 from sessrec.preparation import Preparation, PreparedLog, map_part
+from sessrec.reading import GapEvents
 from sessrec.report import DataReport
 from sessrec.sessions import Sessions
 from sessrec.split import Straddling
@@ -97,7 +97,7 @@ class SessionDataModule(LightningDataModule):
         val_duration: str | float | None = None,
         straddling: Straddling = "cut",
         expected: dict[str, str | int] | None = None,
-        cache_dir: str | None = "data/prepared",
+        cache_dir: str | None = "data/.prepared",
         batch_size: int = 32,
         eval_batch_size: int = 512,
         steps_per_window: int = 64,

@@ -10,15 +10,16 @@ import numpy as np
 
 from sessrec.cleaning import clean_events
 from sessrec.errors import SessRecError
-from sessrec.events import Events, GapEvents, events_from_frame, read_events
+from sessrec.events import Events, events_from_frame
 from sessrec.expectations import compare_with_expected
+from sessrec.log_format import LogFormat
 from sessrec.ordering import count_codes
+from sessrec.reading import GapEvents, read_events
 from sessrec.report import DataReport, time_text
 from sessrec.sessions import Sessions, map_events, unknown_items
 from sessrec.split import Straddling, leakage_report, parse_duration, split_events, split_time
 from sessrec.statistics import describe, log_warnings, precision_warning
 from sessrec.synthetic import generate_synthetic_sessions
-from sessrec.tables import LogFormat
 from sessrec.times import TimeUnit
 from sessrec.vocabulary import Vocabulary
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from lzma import LZMAError
 from pathlib import Path
@@ -16,54 +16,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from sessrec.chunks import map_pieces
-from sessrec.delimited import DelimitedFile, check_columns
+from sessrec.delimited import DelimitedFile
 from sessrec.errors import SessRecError
 from sessrec.files import PARQUET, file_identity, first_bytes
 from sessrec.ids import plain_numbers
+from sessrec.log_format import LogFormat
+from sessrec.parquet import ParquetFile
 from sessrec.quotes import QuotedNewlineError
-from sessrec.times import TimeUnit, UnreadableTimes, parse_times, times_from_column
-
-
-@dataclass(frozen=True)
-class LogFormat:
-    """How a click log is written; None means that the log has no such column, or that it is found out.
-
-    Each field is the option of `sessrec.data.SessionDataModule` of the same name.
-    """
-
-    session_column: str | None = "SessionId"
-    item_column: str = "ItemId"
-    time_column: str | None = "Time"
-    order_column: str | None = None
-    visitor_column: str | None = None
-    event_column: str | None = None
-    column_names: tuple[str, ...] | None = None
-    separator: str | None = None
-    quoting: bool | None = None
-    time_unit: TimeUnit = "auto"
-    time_format: str | None = None
-
-    def columns(self) -> dict[str, str]:
-        """Name in the file of each wanted column, by its role.
-
-        Raises:
-            SessRecError: If one column is to play two roles, or there is neither a session nor a visitor.
-        """
-        if self.session_column is None and self.visitor_column is None:
-            raise SessRecError("a log needs --data.session_column or --data.visitor_column")
-        roles = {
-            "session": self.session_column if self.visitor_column is None else None,
-            "visitor": self.visitor_column,
-            "item": self.item_column,
-            "time": self.time_column,
-            "order": self.order_column,
-            "event": self.event_column,
-        }
-        columns = {role: name for role, name in roles.items() if name is not None}
-        if len(set(columns.values())) < len(columns):
-            named = ", ".join(f"--data.{role}_column {name}" for role, name in columns.items())
-            raise SessRecError(f"one column is named for two things: {named}")
-        return columns
+from sessrec.times import UnreadableTimes, parse_times, times_from_column
 
 
 @dataclass
@@ -126,52 +86,6 @@ def read_log_table(file: Path, log_format: LogFormat) -> LogTable:
     if file_identity(file) != before:
         raise SessRecError(f"{file} changed while it was being read: wait until it is complete")
     return table
-
-
-class ParquetFile:
-    """A click log in Parquet.
-
-    Args:
-        file: The file.
-        columns: Name in the file of each wanted column, by its role.
-
-    Raises:
-        SessRecError: If a column is missing, or of a type that holds no ids.
-    """
-
-    def __init__(self, file: Path, columns: dict[str, str]) -> None:
-        self.file = file
-        self.columns = columns
-        schema = pa.parquet.read_schema(file)
-        check_columns(file, schema.names, columns, "schema")
-        for role, name in columns.items():
-            kind = schema.field(name).type
-            kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-            if role not in ("time", "order") and not (_is_text(kind) or pa.types.is_integer(kind)):
-                raise SessRecError(f"{file}: column {name} is of type {kind}; ids must be text or whole numbers")
-
-    def blocks(self, newlines_in_values: bool = False) -> Iterator[pa.RecordBatch]:
-        """Rows of the file, some hundred thousand at a time."""
-        yield from pa.parquet.ParquetFile(self.file).iter_batches(1 << 18, columns=list(self.columns.values()))
-
-    def parse(self, block: pa.RecordBatch, newlines_in_values: bool = False) -> pa.RecordBatch:
-        """The wanted columns of a block, under the names of their roles."""
-        arrays = [block.column(name) for name in self.columns.values()]
-        arrays = [array.dictionary_decode() if pa.types.is_dictionary(array.type) else array for array in arrays]
-        arrays = [array.cast(pa.string()) if _is_text(array.type) else array for array in arrays]
-        return pa.record_batch(arrays, names=list(self.columns))
-
-    def explain(self, error: pa.ArrowInvalid) -> SessRecError:
-        """Turn the error of a parser into one that names the file."""
-        return SessRecError(f"cannot read {self.file}: {' '.join(str(error).split())[:300]}; the file is damaged")
-
-    def places(self, rows: Sequence[int]) -> str:
-        """Numbers of some rows, for messages."""
-        return "row " + ", ".join(str(row + 1) for row in rows)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 @dataclass

@@ -20,12 +20,13 @@ from sessrec.batches import SessionParallelLoader, Window
 from sessrec.cleaning import clean_events
 from sessrec.data import SessionDataModule
 from sessrec.errors import SessRecError
-from sessrec.events import Events, read_events
+from sessrec.events import Events
+from sessrec.log_format import LogFormat
 from sessrec.metrics import target_rank
 from sessrec.models import GRU4Rec, Markov, Popularity
 from sessrec.preparation import Preparation, PreparedLog
+from sessrec.reading import read_events
 from sessrec.split import leakage_report, split_events, split_time
-from sessrec.tables import LogFormat
 
 CASES = ROOT / "tests" / "cases"
 TIMES = [time for _, _, time in BASE]
@@ -287,7 +288,7 @@ def test_case_022_gzip_whatever_its_name(bench: Callable[..., None], name: str) 
     bench(f"022/{name}")
     assert Path(name).read_bytes() == (CASES / "022" / "whole.csv.gz").read_bytes()
     prepare.main(["--data.path", name, *WHOLE])
-    log = data_report(Path("data/report"))["log"]
+    log = data_report(Path("lightning_logs/data_report"))["log"]
     assert (log["sessions"], log["events"], log["items"], log["longest"]) == (1000, 2000, 7, 2)
 
 

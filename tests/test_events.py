@@ -13,8 +13,9 @@ import pytest
 
 from sessrec.cleaning import clean_events
 from sessrec.errors import SessRecError
-from sessrec.events import Events, events_from_frame, read_events
-from sessrec.tables import LogFormat
+from sessrec.events import Events, events_from_frame
+from sessrec.log_format import LogFormat
+from sessrec.reading import read_events
 
 BASE = [
     ("1", "101", 1396867869), ("1", "102", 1396868049), ("1", "103", 1396868096),

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from test_events import sequences
 
 from sessrec.errors import SessRecError
-from sessrec.events import read_events
-from sessrec.tables import LogFormat
+from sessrec.log_format import LogFormat
+from sessrec.reading import read_events
 
 # category Z: separators of lines, C: control characters; both are tried by the damage below
 TEXT = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=6)

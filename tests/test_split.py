@@ -10,10 +10,10 @@ import pytest
 from test_events import BASE, sequences
 
 from sessrec.errors import SessRecError
-from sessrec.events import read_events
+from sessrec.log_format import LogFormat
+from sessrec.reading import read_events
 from sessrec.sessions import map_events
 from sessrec.split import leakage_report, split_events, split_time
-from sessrec.tables import LogFormat
 from sessrec.vocabulary import Vocabulary
 
 ROWS = [
