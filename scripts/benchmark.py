@@ -18,11 +18,11 @@ import json
 import resource
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ import pyarrow.csv
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from tqdm import tqdm
 
 from sessrec.batches import lane_schedule
 from sessrec.data import SessionDataModule
@@ -187,18 +188,19 @@ def _own_memory_gb() -> float:
     return (pages[1] - pages[2]) * resource.getpagesize() / 1e9
 
 
-def lay_into_lanes(n_sessions: int) -> dict[str, float]:
+def lay_into_lanes(n_sessions: str) -> dict[str, float]:
     """Seconds to lay sessions into 32 lanes."""
-    n_pairs = np.random.default_rng(0).geometric(1 / 3, n_sessions)
+    n_pairs = np.random.default_rng(0).geometric(1 / 3, int(n_sessions))
     start = time.perf_counter()
     lane_schedule(n_pairs, 32)
     return {"seconds": time.perf_counter() - start}
 
 
-def in_new_process(function: Callable[..., dict[str, float]], *args: Any) -> dict[str, float]:
+def in_new_process(function: Callable[..., dict[str, float]], *args: str) -> dict[str, float]:
     """Call a function in a process of its own, whose memory is its own."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(function, *args).result()
+    command = [sys.executable, str(Path(__file__).resolve()), "call", function.__name__, *args]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def data(n_events: int, repeats: int) -> dict[str, float]:
@@ -208,7 +210,7 @@ def data(n_events: int, repeats: int) -> dict[str, float]:
         write_log(large, n_events)
         write_log(small, n_events // 10)
         rounds = []
-        for _ in range(repeats):
+        for _ in tqdm(range(repeats), desc="rounds", disable=None):
             alone = in_new_process(read_alone, large)["seconds"]
             of_small = in_new_process(prepare, small, f"{folder}/small")
             of_large = in_new_process(prepare, large, f"{folder}/large")
@@ -221,7 +223,7 @@ def data(n_events: int, repeats: int) -> dict[str, float]:
             "open_seconds": statistics.median(of_large["open_seconds"] for _, _, of_large in rounds),
             "training_memory_gb": in_new_process(open_for_training, large, f"{folder}/large")["memory_gb"],
             "training_memory_gb_of_a_tenth": in_new_process(open_for_training, small, f"{folder}/small")["memory_gb"],
-            "lanes_seconds": in_new_process(lay_into_lanes, 5_000_000)["seconds"],
+            "lanes_seconds": in_new_process(lay_into_lanes, "5000000")["seconds"],
         }
 
 
@@ -231,6 +233,13 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: Words of the command line; those of the process where None.
     """
+    words = sys.argv[1:] if args is None else args
+    if words[:1] == ["call"]:  # a measurement in a process of its own
+        functions = {
+            function.__name__: function for function in (read_alone, prepare, open_for_training, lay_into_lanes)
+        }
+        print(json.dumps(functions[words[1]](*words[2:])))
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["train", "data"], help="what to measure")
     parser.add_argument("--windows", type=int, default=8, help="train: windows of 64 steps a measurement (default: 8)")
@@ -253,7 +262,7 @@ def main(args: list[str] | None = None) -> None:
 
 
 def _figures_text(figures: dict[str, float]) -> str:
-    return "\n".join(f"{name.replace('_', ' '):<34}{value:>14,.4g}" for name, value in figures.items())
+    return "\n".join(f"{name.replace('_', ' '):<34}{value:>14,.6g}" for name, value in figures.items())
 
 
 if __name__ == "__main__":

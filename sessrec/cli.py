@@ -6,10 +6,12 @@ import logging
 import os
 import sys
 import warnings
+from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -40,6 +42,17 @@ _DESCRIPTIONS = {
     "predict": "Write the best next items of every session of a click log.",
     "prepare": "Read, clean and split a click log, and report what is in it; only the --data options matter.",
 }
+_OWN_LOG = """
+
+An own log in three commands: look at it, fit, test. It has columns SessionId, ItemId and Time, or the options
+--data.session_column, --data.item_column and --data.time_column name them.
+  python -m sessrec.prepare --data.path clicks.tsv.gz
+  python -m sessrec.fit --config configs/gru4rec.yaml --data.path clicks.tsv.gz --trainer.logger.version my-run
+  python -m sessrec.test --config lightning_logs/my-run/config.yaml --ckpt_path best"""
+
+
+class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Keeps the lines of the description."""
 
 
 class SessRecCLI(LightningCLI):
@@ -69,7 +82,8 @@ class SessRecCLI(LightningCLI):
             save_config_callback=SaveConfigCallback if command == "fit" else None,
             parser_kwargs={
                 "default_config_files": [str(DEFAULT_CONFIG)],
-                "description": _DESCRIPTIONS[command],
+                "description": _DESCRIPTIONS[command] + _OWN_LOG,
+                "formatter_class": _HelpFormatter,
                 "prog": f"python -m sessrec.{command}",
                 "usage": f"python -m sessrec.{command} [--config FILE] [--GROUP.OPTION VALUE ...]",
             },

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from tqdm import tqdm
 
 from sessrec.errors import SessRecError
 from sessrec.files import open_text
@@ -32,6 +33,7 @@ class QuoteCheckedStream:
 
     def __init__(self, file: Path, separator: str, skip: int, newlines_in_values: bool = False) -> None:
         self._stream: BinaryIO = open_text(file)
+        self._bar = tqdm(desc=f"reading {file.name}", unit="B", unit_scale=True, delay=2, leave=False, disable=None)
         self._file = file
         self._edges = np.array([ord(separator), _NEWLINE, _RETURN], dtype=np.uint8)
         self._skip = skip
@@ -50,6 +52,7 @@ class QuoteCheckedStream:
         """
         block = self._stream.read(size)
         self._check(block)
+        self._bar.update(len(block))
         return block
 
     def finish(self) -> None:
@@ -64,6 +67,7 @@ class QuoteCheckedStream:
 
     def close(self) -> None:
         """Close the file."""
+        self._bar.close()
         self._stream.close()
 
     def _check(self, block: bytes, is_last: bool = False) -> None:

@@ -83,6 +83,45 @@ def test_fit_validate_test_predict(log: str, capsys: pytest.CaptureFixture[str])
     )
 
 
+def test_predict_reads_as_the_fit_did(log: str) -> None:
+    """Repeats go before prediction where they went before training, and visitors are cut into sessions."""
+    run = fit_run(log, "no-repeats", "--data.drop_repeats", "true")
+    header = "who,ItemId,Time\n"
+    Path("once.csv").write_text(header + "v,x1,1600000000\nv,x2,1600000009\nv,x5,1600090000\n")
+    Path("again.csv").write_text(header + "v,x1,1600000000\nv,x1,1600000005\nv,x2,1600000009\nv,x5,1600090000\n")
+    predicted = []
+    for name in ("once", "again"):
+        predict.main(
+            [
+                "--ckpt_path",
+                str(run / "checkpoints" / "best.ckpt"),
+                "--data.path",
+                f"{name}.csv",
+                "--output",
+                f"{name}.tsv",
+            ]
+            + ["--data.visitor_column", "who", "--data.session_gap", "1h"]
+        )
+        predicted.append(Path(f"{name}.tsv").read_text())
+    assert predicted[0] == predicted[1]
+    assert {line.split("\t")[0] for line in predicted[0].splitlines()[1:]} == {"v_1", "v_2"}
+
+
+def test_another_log_is_read_with_the_items_of_the_model(log: str, write_log: Callable[..., Path]) -> None:
+    run = fit_run(log, "first")
+    rows = [*random_rows(60, n_items=9, seed=5), ("new", "x1", 1_700_000_000), ("new", "zz", 1_700_000_001)]
+    rows += [("new", "x2", 1_700_000_002)]
+    other = write_log(rows, name="other.tsv").name
+    config = str(run / "config.yaml")
+    for _ in range(2):  # its own prepared log, kept by the first test, has other items and is no use
+        test.main(["--config", config, "--ckpt_path", "best", "--data.path", other, "--data.test_ratio", "0.2"])
+        results = json.loads((run / "test_metrics.json").read_text())
+        assert results["items_ranked"] == 12
+        assert results["data"]["unknown_events"] == 1
+        assert results["data"]["unknown_such_as"] == "zz"
+        assert results["data"]["sessions"] == 13  # 61 sessions, from floor(0.8 * 61) = 48 on
+
+
 def test_baselines_and_checkpoint_without_config(log: str, capsys: pytest.CaptureFixture[str]) -> None:
     for version, more in (
         ("pop", ["--model", "Popularity"]),

@@ -27,7 +27,7 @@ def blocks(language: str) -> list[str]:
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line and not line.startswith("#")]
 QUICK = {
     "fit": ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"],  # the README's epochs take minutes
-    "benchmark.py": ["--windows", "1", "--repeats", "1"],
+    "benchmark.py": ["--windows", "1", "--events", "20000", "--repeats", "1"],
 }
 
 
@@ -47,8 +47,29 @@ def make_files() -> None:
     for name, start in n_rows.items():  # a row number for a time, the last 50 rows in the test part
         order = "".join(f"{s}\t{i}\t{start - len(rows) + 50 + n}\n" for n, (s, i, _) in enumerate(rows))
         Path(f"data/{name}.tsv.gz").write_bytes(gzip.compress(b"SessionId\tItemId\tOrder\n" + order.encode()))
+    seconds = [1_600_000_000 + n * 100 + n // 40 * 4000 for n in range(len(rows))]
+    Path("visits.csv").write_text(
+        "visitor,kind,ItemId,Time\n"
+        + "".join(f"{n % 7},{'view' if n % 3 else 'cart'},{i},{seconds[n]}\n" for n, (_, i, _) in enumerate(rows))
+    )
+    Path("data/events.csv").write_text(
+        "timestamp,visitorid,event,itemid,transactionid\n"
+        + "".join(f"{time * 1000},{s},view,{i},\n" for s, i, time in rows_over_a_month(rows))
+    )
+    Path("no_header.csv").write_text("".join(f"{s},{t},{i},0\n" for s, i, t in rows))
+    Path("day_first.csv").write_text(
+        "SessionId,ItemId,Time\n"
+        + "".join(f"{s},{i},13/04/2014 10:{n % 60:02}:{n // 60:02}\n" for n, (s, i, _) in enumerate(rows))
+    )
     for folder in ("configs", "scripts"):
         Path(folder).symlink_to(ROOT / folder)
+
+
+def rows_over_a_month(rows: list[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
+    """The same sessions, half of a day apart."""
+    sessions = {session: number for number, session in enumerate(dict.fromkeys(row[0] for row in rows))}
+    first = {session: min(row[2] for row in rows if row[0] == session) for session in sessions}
+    return [(s, i, 1_430_000_000 + 43_200 * sessions[s] + t - first[s]) for s, i, t in rows]
 
 
 def run(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
