@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-import sessrec
 from sessrec.errors import SessRecError
-from sessrec.files import file_identity, log_files
+from sessrec.files import PREPARED, file_identity, log_files
 from sessrec.preparation import Preparation, PreparedLog
 from sessrec.report import DataReport
 from sessrec.sessions import Sessions
 from sessrec.vocabulary import Vocabulary
-
-_FORMAT = 1  # of the files; raised whenever they, or what is put into them, change
-_INDEX = "prepared.json"
 
 
 class BrokenCacheError(Exception):
@@ -47,9 +48,7 @@ def open_or_prepare(preparation: Preparation, cache_dir: str | Path | None) -> P
     """
     if cache_dir is None or preparation.path is None:
         return preparation.run()
-    files = [file_identity(file) for file in log_files(preparation.path)]
-    name = _name(preparation, files)
-    folder = Path(cache_dir) / f"{name}-{_digest(files)[:16]}"
+    files, folder = _place(preparation, Path(cache_dir))
     reason = ""
     if folder.exists():
         try:
@@ -57,39 +56,81 @@ def open_or_prepare(preparation: Preparation, cache_dir: str | Path | None) -> P
         except BrokenCacheError as error:
             reason = f"the prepared log was damaged ({error})"
             _remove(folder)
-    stale = [old for old in Path(cache_dir).glob(f"{name}-*") if old != folder]
+    stale = [old for old in folder.parent.glob(f"{glob.escape(folder.name[:-16])}*") if old != folder]
     if stale:
-        reason = "the files of the log have changed since it was prepared"
+        reason = "the files of the log, or sessrec, have changed since it was prepared"
+    with _naming(cache_dir):
+        _probe(folder.parent)
     prepared = preparation.run()
     if [file_identity(file) for file in log_files(preparation.path)] != files:
         raise SessRecError("the click log changed while it was being prepared: wait until it is complete")
     if reason:
         prepared.report.add("read", {"prepared_anew": reason})
-    try:
+    with _naming(cache_dir):
         save_prepared(prepared, preparation, folder)
-    except OSError as error:
-        raise SessRecError(
-            f"cannot keep the prepared log in {cache_dir}: {error.strerror or error}; give another --data.cache_dir, "
-            "or null to keep nothing"
-        ) from error
     for old in stale:
         _remove(old)
     return prepared
 
 
-def _name(preparation: Preparation, files: list[dict[str, Any]]) -> str:
-    """Name that a log has under some settings, whatever the state of its files."""
-    what = {
-        "format": _FORMAT,
-        "version": sessrec.__version__,
-        "settings": preparation.settings() | {"path": [file["path"] for file in files]},
-    }
+def find_prepared(preparation: Preparation, cache_dir: str | Path | None) -> PreparedLog | None:
+    """Open a prepared log where it was prepared before; None where it was not, or is damaged.
+
+    Args:
+        preparation: The log, and what is done to it.
+        cache_dir: Folder of the prepared logs.
+    """
+    if cache_dir is None or preparation.path is None:
+        return None
+    folder = _place(preparation, Path(cache_dir))[1]
+    try:
+        return open_prepared(folder) if folder.exists() else None
+    except BrokenCacheError:
+        return None
+
+
+def _place(preparation: Preparation, cache_dir: Path) -> tuple[list[dict[str, Any]], Path]:
+    """State of a log's files, and the folder of its prepared form: its name, its settings, and that state."""
+    assert preparation.path is not None
+    files = [file_identity(file) for file in log_files(preparation.path)]
+    settings = preparation.settings() | {"path": [file["path"] for file in files]}
     stem = Path(files[0]["path"]).name.split(".")[0]
-    return f"{stem}-{_digest(what)[:16]}"
+    return files, cache_dir / f"{stem}-{_digest(settings)[:16]}-{_digest([files, _code()])[:16]}"
+
+
+@cache
+def _code() -> str:
+    """Digest of the package's own modules: other code may prepare a log otherwise."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _naming(cache_dir: str | Path) -> Iterator[None]:
+    """Name the option in an error of the file system."""
+    try:
+        yield
+    except OSError as error:
+        raise SessRecError(
+            f"cannot keep the prepared log in {cache_dir}: {error.strerror or error}; give another --data.cache_dir, "
+            "or null to keep nothing"
+        ) from error
 
 
 def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _probe(folder: Path) -> None:
+    """Find out, before the work, whether a folder can be written to once it is there."""
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"{folder} is no folder")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, f"{folder} cannot be written to")
 
 
 def save_prepared(prepared: PreparedLog, preparation: Preparation, folder: Path) -> None:
@@ -116,12 +157,13 @@ def save_prepared(prepared: PreparedLog, preparation: Preparation, folder: Path)
             "digests": _digests(temporary),
             "report": prepared.report.as_dict(),
         }
-        (temporary / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        index["digest"] = _digest(index)
+        (temporary / PREPARED).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
         temporary.chmod(0o755)
         try:
             temporary.rename(folder)
         except OSError:
-            if not (folder / _INDEX).exists():  # else another process was faster, with the same result
+            if not (folder / PREPARED).exists():  # else another process was faster, with the same result
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -143,7 +185,9 @@ def open_prepared(folder: Path) -> PreparedLog:
         BrokenCacheError: If a file is missing or is not as it was written.
     """
     try:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        index = json.loads((folder / PREPARED).read_text(encoding="utf-8"))
+        if index.pop("digest") != _digest(index):
+            raise BrokenCacheError(f"{PREPARED} is not as it was written")
         found = _digests(folder)
         for name, digest in index["digests"].items():
             if found.get(name) != digest:
@@ -158,7 +202,7 @@ def open_prepared(folder: Path) -> PreparedLog:
         counts = np.load(folder / "item_counts.npy", allow_pickle=False)
         vocabulary = Vocabulary(_read_ids(folder / "item_ids.arrow").to_pylist(), counts)
         report = DataReport.from_dict(index["report"])
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         raise BrokenCacheError(" ".join(str(error).split())[:120]) from error
     report.add("read", {"prepared_before": f"opened from {folder}"})
     return PreparedLog(sessions, vocabulary, report)
@@ -170,7 +214,7 @@ def _read_ids(file: Path) -> pa.Array:
 
 def _digests(folder: Path) -> dict[str, str]:
     """Digest of the content of each file but the index."""
-    files = sorted(file for file in folder.iterdir() if file.name != _INDEX)
+    files = sorted(file for file in folder.iterdir() if file.name != PREPARED)
     with ThreadPoolExecutor() as pool:
         return dict(zip((file.name for file in files), pool.map(_file_digest, files), strict=True))
 

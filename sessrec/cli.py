@@ -8,7 +8,7 @@ import sys
 import warnings
 from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import DefaultHelpFormatter
@@ -55,6 +55,15 @@ class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Keeps the lines of the description."""
 
 
+class _Parser(LightningArgumentParser):
+    """Says what is wrong with an option in one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the fault and leave with exit code 2."""
+        print(f"{self.prog}: error: {' '.join(message.split())}", file=sys.stderr)
+        raise SystemExit(2) from ex
+
+
 class SessRecCLI(LightningCLI):
     """Builds trainer, model and data from YAML files and flags; later ones win, and unknown keys are errors.
 
@@ -77,6 +86,7 @@ class SessRecCLI(LightningCLI):
             subclass_mode_model=True,
             args=args if command == "fit" else _with_settings_of_checkpoint(args),
             run=False,
+            parser_class=_Parser,
             seed_everything_default=42,
             auto_configure_optimizers=False,
             save_config_callback=SaveConfigCallback if command == "fit" else None,
@@ -114,6 +124,8 @@ class SessRecCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Name the run, find the checkpoint, and refuse what cannot work, before anything is built."""
         if self.command == "prepare":
+            if Path(self.config.report_dir).is_file():
+                raise SessRecError(f"--report_dir {self.config.report_dir} is a file; name a folder")
             return
         self.run_folder = self._name_run()
         # a config that follows the flag resets it

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from sessrec.batches import EvaluationLoader, SessionParallelLoader
-from sessrec.cache import open_or_prepare
+from sessrec.cache import find_prepared, open_or_prepare
 from sessrec.cleaning import clean_events
 from sessrec.errors import SessRecError, check_choice
 from sessrec.preparation import Preparation, PreparedLog, map_part
@@ -145,10 +145,14 @@ class SessionDataModule(LightningDataModule):
             raise SessRecError(
                 "there is no test part: give --data.test_ratio, --data.test_duration or --data.test_start"
             )
-        prepared = self.prepare()
-        known = prepared.vocabulary if stage == "fit" else self._known_items(part)
-        if known.item_ids != prepared.vocabulary.item_ids:  # a log that the model was not fitted on
-            prepared = self.preparation.run(known)
+        if stage == "fit":
+            prepared = self.prepare()
+            known = prepared.vocabulary
+        else:
+            known = self._known_items(part)
+            found = self._prepared or find_prepared(self.preparation, self.options.cache_dir)
+            is_of_model = found is not None and found.vocabulary.item_ids == known.item_ids
+            prepared = found if found is not None and is_of_model else self.preparation.run(known)
         self.vocabulary, self.sessions, self.report = known, prepared.sessions, prepared.report
         for needed in ("train", "val") if stage == "fit" and self.has_validation else (part,):
             self._refuse_unusable(needed)

@@ -45,7 +45,7 @@ class DelimitedFile:
         self.layout = find_layout(file, columns, separator, quoting, column_names)
 
     def blocks(self, newlines_in_values: bool = False) -> Iterator[bytes]:
-        """Whole rows of the file, some megabytes at a time, or all at once where fields may span lines.
+        """Whole rows of the file, some megabytes at a time.
 
         Args:
             newlines_in_values: Whether quoted fields may span lines.
@@ -55,18 +55,16 @@ class DelimitedFile:
             SessRecError: If a quote is stray.
         """
         skip = self.layout.n_skipped_bytes
-        size = -1 if newlines_in_values else _BLOCK
         stream = _checked_stream(self.file, self.layout, newlines_in_values)
         rest = b""
         try:
-            while block := stream.read(size):
+            while block := stream.read(_BLOCK):
                 if skip:
                     skip, block = max(0, skip - len(block)), block[skip:]
-                end = block.rfind(b"\n") + 1 if size > 0 else len(block)
-                if end == 0:
-                    rest += block
-                    continue
-                yield rest + block[:end]
+                block = rest + block
+                end = _end_of_rows(block, newlines_in_values)
+                if end:
+                    yield block[:end]
                 rest = block[end:]
             stream.finish()
             if rest:
@@ -127,6 +125,14 @@ def _rows(file: Path, layout: TextLayout) -> Iterator[tuple[int, list[str]]]:
         for row in reader:
             if row:
                 yield layout.n_skipped_lines + reader.line_num, row
+
+
+def _end_of_rows(block: bytes, newlines_in_values: bool) -> int:
+    """Where the last whole row of a block ends that begins with a row; 0 where none does."""
+    end = block.rfind(b"\n") + 1
+    while newlines_in_values and block.count(b'"', 0, end) % 2:  # this newline stands in a field
+        end = block.rfind(b"\n", 0, end - 1) + 1
+    return end
 
 
 def _checked_stream(file: Path, layout: TextLayout, newlines_in_values: bool) -> QuoteCheckedStream:

@@ -42,10 +42,6 @@ class Events:
         """Number of events."""
         return len(self.item)
 
-    def __getitem__(self, session: int) -> np.ndarray:
-        """Times of one session's events, ascending."""
-        return self.time[self.offsets[session] : self.offsets[session + 1]]
-
     @property
     def n_sessions(self) -> int:
         """Number of sessions, each of one event at least."""

@@ -65,14 +65,16 @@ def _session_lengths(sessions: Mapping[str, Sessions]) -> Figure:
     lengths = np.concatenate([np.diff(part.offsets) for part in sessions.values()])
     figure = Figure(figsize=(7, 4))
     axes = figure.subplots()
-    shown = int(np.quantile(lengths, 0.99))
-    axes.hist(lengths, bins=np.arange(1.5, max(shown, 3) + 1).tolist(), color=COLOURS["train"], rwidth=0.9)
+    shown = max(3, int(np.quantile(lengths, 0.99)))
+    width = -(-shown // 100)  # of a bar, in events
+    edges = np.arange(1.5, shown + width + 0.5, width)
+    axes.stairs(np.histogram(lengths[lengths <= shown], edges)[0], edges, fill=True, color=COLOURS["train"])
     axes.axvline(float(lengths.mean()), color="black", linestyle="--", label=f"mean {lengths.mean():.2f}")
     axes.axvline(float(np.median(lengths)), color="black", linestyle=":", label=f"median {np.median(lengths):.0f}")
     beyond = int((lengths > shown).sum())
     axes.set_title(f"Lengths of {len(lengths):,} sessions")
     axes.set_xlabel(f"events in the session (not shown: {beyond:,} longer sessions, up to {lengths.max():,})")
-    axes.set_ylabel("sessions")
+    axes.set_ylabel("sessions" if width == 1 else f"sessions in {width} lengths")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
     return figure
@@ -151,7 +153,14 @@ def _lengths_by_part(sessions: Mapping[str, Sessions]) -> Figure:
     for name, part in lengths.items():
         share = np.bincount(part, minlength=shown + 1)[: shown + 1] / len(part)
         places = np.arange(2, shown + 1)
-        axes.plot(places, share[2:], marker="o", markersize=4, color=COLOURS[name], label=f"{name} ({len(part):,})")
+        axes.plot(
+            places,
+            share[2:],
+            marker="o" if shown < 100 else None,
+            markersize=4,
+            color=COLOURS[name],
+            label=f"{name} ({len(part):,})",
+        )
     axes.set_title("Session lengths in each part")
     axes.set_xlabel("events in the session")
     axes.set_ylabel("share of the part's sessions")

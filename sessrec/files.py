@@ -16,6 +16,8 @@ from typing import Any, BinaryIO, cast
 from sessrec.errors import SessRecError
 
 PARQUET = b"PAR1"
+PREPARED = "prepared.json"
+"""File that every folder with a prepared log has."""
 _FOREIGN = {
     b"7z\xbc\xaf": "a 7z archive",
     b"Rar!": "a RAR archive",
@@ -30,7 +32,7 @@ def log_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
 
     Args:
         paths: A file, a folder (all files in and below it, in order of their names; names that begin with a dot or an
-            underscore are left out), a pattern such as ``logs/2024-*.csv.gz``, or a list of these.
+            underscore, and prepared logs, are left out), a pattern such as ``logs/2024-*.csv.gz``, or a list of these.
 
     Raises:
         SessRecError: If nothing is there, or a file is named twice.
@@ -53,7 +55,12 @@ def log_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
 def _expand(path: Path) -> list[Path]:
     if path.is_dir():
         inside = sorted(file for file in path.rglob("*") if file.is_file())
-        found = [file for file in inside if not any(p.startswith((".", "_")) for p in file.relative_to(path).parts)]
+        found = [
+            file
+            for file in inside
+            if not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
+            and not (file.parent / PREPARED).exists()
+        ]
         if not found:
             raise SessRecError(f"the folder {path} holds no click log (--data.path)")
         return found

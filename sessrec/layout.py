@@ -16,6 +16,7 @@ from sessrec.files import open_text
 _SEPARATORS = ("\t", ",", ";", "|", " ")
 _BOM = codecs.BOM_UTF8
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+csv.field_size_limit(2**31 - 1)  # a long text in a column that nobody wants is no fault
 _HEAD = 1 << 20  # bytes in which the header must be found
 
 

@@ -43,6 +43,8 @@ class LogFormat:
             "order": self.order_column,
             "event": self.event_column,
         }
+        if self.time_column is None and self.order_column is not None:
+            raise SessRecError("--data.order_column orders events of equal time, and --data.time_column is null")
         columns = {role: name for role, name in roles.items() if name is not None}
         if len(set(columns.values())) < len(columns):
             named = ", ".join(f"--data.{role}_column {name}" for role, name in columns.items())

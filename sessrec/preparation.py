@@ -68,6 +68,12 @@ class Preparation:
     straddling: Straddling = "cut"
     expected: dict[str, str | int] | None = field(default=None)
 
+    def __post_init__(self) -> None:
+        """Paths as text, so that a prepared log can be kept under them."""
+        if self.path is not None:
+            path = [str(file) for file in self.path] if isinstance(self.path, (list, tuple)) else str(self.path)
+            object.__setattr__(self, "path", path)
+
     @classmethod
     def of_options(cls, options: Mapping[str, Any]) -> Preparation:
         """Take from many options those that matter here."""
@@ -114,19 +120,19 @@ class Preparation:
             self.filter_passes,
         )
         report.add("cleaned", dropped | events.counts())
-        parts = self._split(events, report)
-        sessions = {}
+        parts = self._split(events, report, needs_train=vocabulary is None)
         if vocabulary is None:
             vocabulary = Vocabulary.of_events(parts["train"])
         else:
             del parts["train"]
-        for part in list(parts):
-            mapped = map_part(part, parts.pop(part), vocabulary, report)
+        sessions = {}
+        for part, events_of_part in parts.items():
+            mapped = map_part(part, events_of_part, vocabulary, report)
             if len(mapped):
                 sessions[part] = mapped
         if "test" in sessions:
             report.warn(precision_warning("test", sessions["test"].n_positions))
-        if self.expected:
+        if self.expected and "train" in parts:
             report.warn(compare_with_expected(self.expected, report, self.has_validation))
         return PreparedLog(sessions, vocabulary, report)
 
@@ -159,27 +165,26 @@ class Preparation:
         given = {f.name: getattr(self, f.name) for f in fields(LogFormat) if f.name != "column_names"}
         return LogFormat(**given, column_names=names)
 
-    def _split(self, events: Events, report: DataReport) -> dict[str, Events]:
-        """Cut off the test part and then the validation part, in the order train, val, test."""
+    def _split(self, events: Events, report: DataReport, needs_train: bool) -> dict[str, Events]:
+        """Cut off the test part and then the validation part; in the order train, val, test."""
         parts: dict[str, Events] = {}
-        if self.has_test:
+        for part, is_wanted, ratio, duration, start in (
+            ("test", self.has_test, self.test_ratio, self.test_duration, self.test_start),
+            ("val", self.has_validation, self.val_ratio, self.val_duration, None),
+        ):
+            if is_wanted and (needs_train or len(events)):
+                self._refuse_empty(events, report)
+                t = split_time(events, ratio, duration, start, part)
+                events, parts[part], counts = split_events(events, t, self.straddling, self.min_session_length)
+                report.cuts[part] = t
+                shown = time_text(t) if events.has_times else f"row {t:.0f}"
+                report.add(f"{part} cut", {"t": shown, **counts})
+        if needs_train:
             self._refuse_empty(events, report)
-            t = split_time(events, self.test_ratio, self.test_duration, self.test_start, "test")
-            events, parts["test"] = self._cut(events, t, "test", report)
-        if self.has_validation:
-            self._refuse_empty(events, report)
-            t = split_time(events, self.val_ratio, self.val_duration, None, "val")
-            events, parts["val"] = self._cut(events, t, "val", report)
-        self._refuse_empty(events, report)
+        for part, t in report.cuts.items():  # against what is left to train on
+            report.add(f"{part} cut", leakage_report(events, parts[part], t))
         parts["train"] = events
         return {part: parts[part] for part in ("train", "val", "test") if part in parts}
-
-    def _cut(self, events: Events, t: float, part: str, report: DataReport) -> tuple[Events, Events]:
-        earlier, later, counts = split_events(events, t, self.straddling, self.min_session_length)
-        shown = time_text(t) if events.has_times else f"row {t:.0f}"
-        report.cuts[part] = t
-        report.add(f"{part} cut", {"t": shown, **counts, **leakage_report(earlier, later, t)})
-        return earlier, later
 
     def _refuse_empty(self, events: Events, report: DataReport) -> None:
         if len(events) == 0:

@@ -6,6 +6,7 @@ counted, never lost in silence.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +19,9 @@ import pyarrow.compute as pc
 from sessrec.errors import SessRecError
 from sessrec.events import Events
 from sessrec.files import log_files
-from sessrec.ids import encode_ids
+from sessrec.ids import encode_ids, warn_of_ids, warn_of_twins
 from sessrec.log_format import LogFormat
-from sessrec.ordering import sort_into_sessions
+from sessrec.ordering import count_codes, sort_into_sessions
 from sessrec.tables import LogTable, read_log_table
 
 GapEvents = Literal["all", "kept"]
@@ -58,7 +59,7 @@ def read_events(
     for table in tables:
         for name, count in table.figures.items():
             figures[name] = int(figures.get(name, 0)) + count
-    notes = [note for table in tables for note in table.notes]
+    notes = _first_of([note for table in tables for note in table.notes])
     tables = [table for table in tables if table.n_rows]
     if not tables:
         why = "; ".join(notes) or "the files hold a header at most"
@@ -72,8 +73,13 @@ def read_events(
     _refuse_joined_files(rows, session, session_ids, item, item_ids, log_format)
     warnings = _warn_of_spreadsheets(rows, "session", session, session_ids) if session_ids.type != pa.int64() else []
     warnings += _warn_of_spreadsheets(rows, "item", item, item_ids)
+    kind = "session" if log_format.visitor_column is None else "visitor"
+    if session_ids.type != pa.int64():
+        warnings += warn_of_ids(kind, session_ids, count_codes(session, len(session_ids)))
+    warnings += warn_of_ids("item", item_ids, count_codes(item, len(item_ids))) + warn_of_twins(item_ids)
     has_times = log_format.time_column is not None
     if has_times:
+        notes += _time_notes([table.time_note for table in tables], len(files))
         times = [table.time for table in tables if table.time is not None]
         time = times[0] if len(times) == 1 else np.concatenate(times)
     else:
@@ -92,6 +98,19 @@ def read_events(
     if rest:
         events = events.select(rest[0])
     return events.in_order_of_start()
+
+
+def _first_of(notes: list[str]) -> list[str]:
+    """The notes of many files would hide the report."""
+    return notes if len(notes) <= 20 else [*notes[:20], f"... and {len(notes) - 20} more notes of this kind"]
+
+
+def _time_notes(notes: list[str], n_files: int) -> list[str]:
+    """How the times were read, said once for all files that agree."""
+    return [
+        f"times read {note}" + (f", in {count} of {n_files} files" if count < n_files else "")
+        for note, count in Counter(notes).items()
+    ]
 
 
 def _all_pieces(columns: list[list[pa.Array]]) -> list[pa.Array]:
@@ -142,15 +161,17 @@ def _refuse_joined_files(
 ) -> None:
     """Refuse the header or the byte-order mark of a second file that was appended to the first."""
     names = (log_format.visitor_column or log_format.session_column, log_format.item_column)
-    if session_ids.type == pa.int64():  # neither a name nor a mark
-        return
     for ids, codes in ((session_ids, session), (item_ids, item)):
+        if ids.type == pa.int64():  # neither a name nor a mark
+            continue
         marked = pc.starts_with(ids, "\ufeff")
         if pc.any(marked).as_py():
             row = int(np.flatnonzero(np.isin(codes, np.flatnonzero(marked.to_numpy(zero_copy_only=False))))[0])
             raise SessRecError(
                 f"{rows.place_of(row)}: an id begins with a byte-order mark: files were joined; remove it"
             )
+    if session_ids.type == pa.int64():
+        return
     headers = [pc.index(ids, name).as_py() for ids, name in zip((session_ids, item_ids), names, strict=True)]
     if min(headers) >= 0:
         found = np.flatnonzero((session == headers[0]) & (item == headers[1]))

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from sessrec.errors import SessRecError
 from sessrec.events import Events
+from sessrec.ordering import take_runs
 from sessrec.times import times_from_column
 
 Straddling = Literal["cut", "test"]
@@ -96,9 +97,8 @@ def split_events(
         stays[straddling_sessions] = False
         late = np.concatenate([straddling_sessions, np.arange(first_late, events.n_sessions)])
         return earlier.take_sessions(np.flatnonzero(stays)), events.take_sessions(late), counts
-    heads = np.empty(len(straddling_sessions), dtype=np.int64)
-    for number, session in enumerate(straddling_sessions.tolist()):
-        heads[number] = np.searchsorted(earlier[session], t)
+    (times,), offsets = take_runs([earlier.time], earlier.offsets, straddling_sessions)
+    heads = np.add.reduceat(times < t, offsets[:-1], dtype=np.int64)
     counts["events_of_tails"] = int((earlier.lengths[straddling_sessions] - heads).sum())
     counts["events_of_short_heads"] = int(heads[heads < min_length].sum())
     heads[heads < min_length] = 0
@@ -176,7 +176,7 @@ def parse_duration(duration: str | float, option: str) -> float:
         >>> parse_duration("1.5h", "--data.test_duration")
         5400.0
     """
-    match = re.fullmatch(r"\s*(\d+\.?\d*)\s*([smhdw]?)\s*", str(duration))
+    match = re.fullmatch(r"\s*(\d+\.?\d*(?:[eE][+-]?\d+)?)\s*([smhdw]?)\s*", str(duration))
     if match is None:
         raise SessRecError(f"{option} is {duration!r}; write seconds, or a number and one of s, m, h, d, w such as 1d")
     return float(match[1]) * _SECONDS[match[2] or "s"]

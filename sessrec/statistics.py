@@ -6,8 +6,6 @@ import time as clock
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from sessrec.cleaning import is_repeat
 from sessrec.events import Events
@@ -15,7 +13,6 @@ from sessrec.report import time_text
 
 _DAY = 86400
 _BLOCK = 1 << 20  # events worked on at a time
-_MISSING = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "none", "NONE", "undefined", "-", "?")
 
 
 def describe(events: Events) -> dict[str, Any]:
@@ -87,10 +84,6 @@ def log_warnings(events: Events, max_session_length: int | None = None, has_orde
         has_order: Whether a column orders the events of equal time.
     """
     found = _warn_of_lengths(events, max_session_length)
-    lengths = np.zeros(len(events.session_ids), dtype=np.int64)
-    lengths[events.numbers] = events.lengths
-    found += _warn_of_ids("session", events.session_ids, lengths)
-    found += _warn_of_ids("item", events.item_ids, events.item_counts) + _warn_of_twins(events.item_ids)
     return found + (_warn_of_times(events, has_order) if events.has_times else [])
 
 
@@ -108,34 +101,6 @@ def _warn_of_lengths(events: Events, max_session_length: int | None) -> list[str
     if (singles := float((lengths == 1).mean())) >= 0.3:
         found.append(f"{singles:.0%} of the sessions have one event only: nothing can be predicted in them")
     return found
-
-
-def _warn_of_ids(kind: str, ids: pa.Array, counts: np.ndarray) -> list[str]:
-    """What looks wrong in the ids of items or sessions, and how many events each has."""
-    found: list[str] = []
-    if ids.type == pa.int64():
-        return found
-    missing = pc.is_in(ids, pa.array(_MISSING))
-    for code in np.flatnonzero(missing.to_numpy(zero_copy_only=False)).tolist():
-        found.append(f"{counts[code]:,} events have the {kind} id {ids[code].as_py()!r}: a missing value?")
-    stripped = pc.utf8_trim_whitespace(ids)
-    if n_blank := pc.sum(pc.not_equal(stripped, ids)).as_py():
-        found.append(f"{n_blank:,} {kind} ids have blanks around them, which are kept")
-    if n_quoted := pc.sum(pc.and_(pc.starts_with(ids, '"'), pc.ends_with(ids, '"'))).as_py():
-        found.append(f"{n_quoted:,} {kind} ids stand in quotes, which are kept; --data.quoting true would remove them")
-    return found
-
-
-def _warn_of_twins(ids: pa.Array) -> list[str]:
-    plain = pc.replace_substring_regex(pc.utf8_trim_whitespace(ids), r"^0+(\d)|\.0+$", r"\1")
-    n_twins = len(ids) - pc.count_distinct(plain).as_py()
-    if not n_twins:
-        return []
-    alike = plain.filter(pc.not_equal(plain, ids))[0].as_py()
-    return [
-        f"{n_twins:,} item ids differ from another only by leading zeros, a final .0 or blanks, such as those like "
-        f"{alike!r}: they are kept apart"
-    ]
 
 
 def _warn_of_times(events: Events, has_order: bool) -> list[str]:

@@ -23,7 +23,7 @@ from sessrec.ids import plain_numbers
 from sessrec.log_format import LogFormat
 from sessrec.parquet import ParquetFile
 from sessrec.quotes import QuotedNewlineError
-from sessrec.times import UnreadableTimes, parse_times, times_from_column
+from sessrec.times import NUMBER, UnreadableTimes, parse_times, times_from_column
 
 
 @dataclass
@@ -43,7 +43,9 @@ class LogTable:
     figures: dict[str, int]
     """Number of rows, and of the rows dropped for each reason."""
     notes: list[str]
-    """What the reader noticed."""
+    """What was dropped, and where."""
+    time_note: str
+    """How the times were read."""
     place_of_row: Callable[[int], str]
     """File and line of one of the rows, for messages."""
 
@@ -110,15 +112,23 @@ def _read(source: ParquetFile | DelimitedFile, log_format: LogFormat) -> LogTabl
 
     arrays = {role: [piece.columns[role] for piece in pieces if len(piece.columns[role])] for role in source.columns}
     numbers: dict[str, np.ndarray | None] = {"time": None, "order": None}
-    for role in numbers:
-        if arrays.get(role):
-            of_role = log_format if role == "time" else LogFormat(time_unit="s")
-            column = _column_of(source, arrays.pop(role), role, kept, newlines)
-            numbers[role], note = _times(source, column, role, of_role, kept, notes)
-            notes += [note] if role == "time" else []
+    time_note = ""
+    if arrays.get("time"):
+        column = _column_of(source, arrays.pop("time"), "time", kept, newlines)
+        numbers["time"], time_note = _times(source, column, log_format, kept, notes)
+    if arrays.get("order"):
+        numbers["order"] = _order(source, _column_of(source, arrays.pop("order"), "order", kept, newlines), kept)
     ids = arrays["session" if "session" in arrays else "visitor"]
     return LogTable(
-        ids, arrays["item"], numbers["time"], numbers["order"], arrays.get("event", []), figures, notes, place_of_row
+        ids,
+        arrays["item"],
+        numbers["time"],
+        numbers["order"],
+        arrays.get("event", []),
+        figures,
+        notes,
+        time_note,
+        place_of_row,
     )
 
 
@@ -207,25 +217,43 @@ def _column_of(
 def _times(
     source: ParquetFile | DelimitedFile,
     column: pa.ChunkedArray,
-    role: str,
     log_format: LogFormat,
     kept: np.ndarray | None,
     notes: list[str],
 ) -> tuple[np.ndarray, str]:
-    """Times of a column; a complaint about one names its line."""
-    name = source.columns[role]
+    """Times of the time column; a complaint about one names its line."""
+    name = source.columns["time"]
     try:
         return times_from_column(
             column, log_format.time_unit, f"column {name!r} of {source.file}", log_format.time_format
         )
     except UnreadableTimes as error:
-        rows = error.rows if kept is None else kept[error.rows]
-        more = ", ..." if len(rows) > 5 else ""
         known = "".join(f" ({note.removeprefix(f'{source.file}: ')})" for note in notes if f"empty {name}," in note)
+        where = _places(source, error.rows, kept)
         raise SessRecError(
-            f"{source.file}, {source.places(rows[:5].tolist())}{more}: {len(rows)} of column {name!r} cannot be read, "
-            f"first {', '.join(map(repr, error.texts))}; {error.advice}{known}"
+            f"{source.file}, {where}: {len(error.rows)} of column {name!r} cannot be read, first "
+            f"{', '.join(map(repr, error.texts))}; {error.advice}{known}"
         ) from error
+
+
+def _order(source: ParquetFile | DelimitedFile, column: pa.ChunkedArray, kept: np.ndarray | None) -> np.ndarray:
+    """Numbers of the order column."""
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        return column.to_numpy()
+    texts = pc.utf8_trim_whitespace(column.cast(pa.string()))
+    bad = np.flatnonzero(~pc.match_substring_regex(texts, NUMBER).to_numpy())
+    if len(bad):
+        raise SessRecError(
+            f"{source.file}, {_places(source, bad, kept)}: {len(bad)} of column {source.columns['order']!r} are no "
+            f"numbers, first {texts[int(bad[0])].as_py()!r} (--data.order_column)"
+        )
+    return texts.cast(pa.float64()).to_numpy()
+
+
+def _places(source: ParquetFile | DelimitedFile, rows: np.ndarray, kept: np.ndarray | None) -> str:
+    """Where the first of some complete rows stand in the file."""
+    rows = rows if kept is None else kept[rows]
+    return source.places(rows[:5].tolist()) + (", ..." if len(rows) > 5 else "")
 
 
 def _is_empty(column: pa.Array) -> np.ndarray | None:

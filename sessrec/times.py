@@ -15,7 +15,7 @@ TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?\s*(Z|[+-]\d{2}(:?\d{2})?)?)?$"
-_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _UTC = " UTC"  # not ISO, but what many a database writes
 _STAMP = pa.timestamp("us")
 _YEAR_1, _YEAR_10000 = -62135596800, 253402300800  # Unix seconds
@@ -56,8 +56,16 @@ def parse_times(texts: pa.Array) -> pa.Array:
             parsed = texts.cast(kind)
         except pa.ArrowInvalid:
             continue
+        if kind == pa.int64() and _has_letter_x(texts):
+            break
         return parsed.cast(_STAMP) if pa.types.is_timestamp(kind) else parsed
     return plain
+
+
+def _has_letter_x(texts: pa.Array) -> bool:
+    """Whether a text may be hexadecimal, which is read as a number, too."""
+    letters = np.frombuffer(texts.buffers()[2], dtype=np.uint8)
+    return bool((letters == ord("x")).any() or (letters == ord("X")).any())
 
 
 def times_from_column(
@@ -85,23 +93,21 @@ def times_from_column(
         if not time_format.strip():
             raise SessRecError("--data.time_format is empty")
         texts = column if pa.types.is_string(kind) else column.cast(pa.string())
-        return _from_format(texts, time_format), f"times read from {where} by the format {time_format}"
+        return _from_format(texts, time_format), f"by the format {time_format}"
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return _from_timestamps(
-            column, where
-        ), f"times read from {where} as dates and times, UTC where no zone is given"
+        return _from_timestamps(column, where), "as dates and times, UTC where no zone is given"
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return _from_numbers(column, unit, where)
     if not pa.types.is_string(kind):
         raise SessRecError(f"{where} is of type {kind}: times must be numbers, timestamps or text")
     column = pc.utf8_trim_whitespace(column)
-    is_number = pc.match_substring_regex(column, _NUMBER)
+    is_number = pc.match_substring_regex(column, NUMBER)
     if pc.all(is_number).as_py():
         try:
             return _from_numbers(column.cast(pa.int64()), unit, where)
         except pa.ArrowInvalid:
             return _from_numbers(column.cast(pa.float64()), unit, where)
-    return _from_mixed_iso(column, is_number.to_numpy()), f"times read from {where} as ISO 8601"
+    return _from_mixed_iso(column, is_number.to_numpy()), "as ISO 8601, UTC where no zone is given"
 
 
 def _from_numbers(column: pa.ChunkedArray, unit: TimeUnit, where: str) -> tuple[np.ndarray, str]:
@@ -116,7 +122,9 @@ def _from_numbers(column: pa.ChunkedArray, unit: TimeUnit, where: str) -> tuple[
         unit = _unit(low, high, where)
     if max(abs(low), abs(high)) >= _YEAR_10000 * _PER_SECOND[unit]:
         raise SessRecError(f"{where} holds times from {low} to {high} {unit}, beyond the year 9999")
-    return _seconds(column, _PER_SECOND[unit]), f"times read from {where} as numbers, unit {unit}"
+    seconds = _seconds(column, _PER_SECOND[unit])
+    exactness = ", to a quarter of a microsecond" if unit == "ns" and seconds.dtype.kind == "f" else ""
+    return seconds, f"as numbers, unit {unit}{exactness}"
 
 
 def _refuse_calendar_numbers(column: pa.ChunkedArray, low: float, high: float, where: str) -> None:

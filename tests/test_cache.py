@@ -102,6 +102,9 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "missing index": lambda folder: (folder / "prepared.json").unlink(),
     "odd index": lambda folder: (folder / "prepared.json").write_text('{"digests": {}}'),
     "no json": lambda folder: (folder / "prepared.json").write_text("{"),
+    "changed report": lambda folder: (folder / "prepared.json").write_text(
+        (folder / "prepared.json").read_text().replace('"straddling_sessions": ', '"straddling_sessions": 1')
+    ),
     "empty folder": lambda folder: [file.unlink() for file in folder.iterdir()],
 }
 
@@ -198,3 +201,30 @@ def test_a_copy_elsewhere_is_its_own_log(log: Preparation, cache: Path, tmp_path
     other = open_or_prepare(Preparation(str(copy / "clicks.tsv"), min_item_support=2), cache)
     assert "prepared_anew" not in other.report.sections["read"]
     assert len(list(cache.iterdir())) == 2
+
+
+def test_prepared_logs_are_no_part_of_the_log(log: Preparation, tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    shutil.copy(str(log.path), folder / "a.tsv")
+    of_folder = Preparation(str(folder), min_item_support=2)
+    first = open_or_prepare(of_folder, folder / "prepared")
+    again = open_or_prepare(of_folder, folder / "prepared")
+    assert "prepared_before" in again.report.sections["read"]
+    assert_same(first, again)
+    (folder / "b.tsv").write_text("SessionId\tItemId\tTime\nnew\tx1\t1900000000\nnew\tx2\t1900000001\n")
+    grown = open_or_prepare(of_folder, folder / "prepared")  # a folder that gains a file
+    assert grown.report.sections["read"]["files"] == 2
+    assert "prepared_before" not in grown.report.sections["read"]
+
+
+def test_other_code_prepares_anew(log: Preparation, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_or_prepare(log, cache)
+    monkeypatch.setattr(sessrec.cache, "_code", lambda: "other code")
+    assert "sessrec, have changed" in str(open_or_prepare(log, cache).report.sections["read"]["prepared_anew"])
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_paths_may_be_paths(log: Preparation, cache: Path) -> None:
+    paths: list = [Path(str(log.path))]
+    assert_same(open_or_prepare(Preparation(paths, min_item_support=2), cache), open_or_prepare(log, None))

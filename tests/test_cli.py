@@ -16,7 +16,7 @@ import yaml
 from conftest import ROOT, random_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sessrec import fit, predict, test, validate
+from sessrec import fit, predict, prepare, test, validate
 from sessrec.models import GRU4Rec, Markov
 
 SMALL = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--data.batch_size", "8"]
@@ -108,7 +108,7 @@ def test_predict_reads_as_the_fit_did(log: str) -> None:
 
 
 def test_another_log_is_read_with_the_items_of_the_model(log: str, write_log: Callable[..., Path]) -> None:
-    run = fit_run(log, "first")
+    run = fit_run(log, "first", "--data.expected", "{train_positions: 500k}")
     rows = [*random_rows(60, n_items=9, seed=5), ("new", "x1", 1_700_000_000), ("new", "zz", 1_700_000_001)]
     rows += [("new", "x2", 1_700_000_002)]
     other = write_log(rows, name="other.tsv").name
@@ -150,6 +150,31 @@ def test_a_baseline_that_goes_on_keeps_its_counts(log: str, model: str) -> None:
     for name, counts in before["state_dict"].items():
         assert counts.numel() > 0
         assert torch.equal(after["state_dict"][name], counts), name
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--data.events", "v"], "data.events"),
+        (["--data.test_ratio", "abc"], "data.test_ratio"),
+        (["--data.test_ratio", ".nan"], "test_ratio must be above 0 and below 1"),
+        (["--data.batchsize", "3"], "batchsize"),
+        (["--data.session_gap", "soon"], "session_gap is 'soon'"),
+        (["--data.time_unit", "hours"], "time_unit"),
+        (["--data.cache_dir", ""], "cache_dir is empty"),
+        (["--data.cache_dir", "clicks.tsv/x"], "clicks.tsv is no folder; give another --data.cache_dir"),
+        (["--data.visitor_column", "SessionId"], "visitor_column needs --data.session_gap"),
+        (["--data.events", "[view]"], "event_column and --data.events go together"),
+        (["--data.session_column", "null"], "session_column or --data.visitor_column"),
+        (["--data.expected", "{train_visits: 3}", "--data.val_ratio", "0"], "no count of the report"),
+        (["--report_dir", "clicks.tsv"], "report_dir clicks.tsv is a file"),
+    ],
+)
+def test_faulty_options_are_one_line(
+    log: str, capsys: pytest.CaptureFixture[str], args: list[str], message: str
+) -> None:
+    assert message in one_error(capsys, prepare.main, ["--data.path", log, *args])
+    assert not Path("lightning_logs").exists()
 
 
 def test_runs_without_a_name_are_numbered(log: str) -> None:

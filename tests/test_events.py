@@ -402,3 +402,80 @@ def test_sessions_that_lose_their_first_event_are_ordered_anew(write_log: Callab
     kept, _ = clean_events(read_events(write_log(rows)), min_item_support=2)
     assert list(sequences(kept)) == ["2", "1"]
     assert kept.starts.tolist() == [10, 50]
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        (["1396867869123", "1396867869120", "5"], ["c", "b", "a"]),  # no Unix time, and none is wanted
+        (["10", "9", "-1.5"], ["c", "b", "a"]),
+        ([" 3", "2", "1"], ["c", "b", "a"]),
+    ],
+)
+def test_the_order_column_is_numbers(tmp_path: Path, order: list[str], expected: list[str]) -> None:
+    rows = "".join(f"s,{item},86400,{number}\n" for item, number in zip("abc", order, strict=True))
+    file = write(tmp_path, "SessionId,ItemId,Time,Order\n" + rows)
+    assert sequences(read_events(file, LogFormat(order_column="Order"))) == {"s": expected}
+
+
+def test_an_order_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path, "SessionId,ItemId,Time,Order\ns,a,1,1\ns,b,1,second\n")
+    with pytest.raises(SessRecError, match="line 3: 1 of column 'Order' are no numbers, first 'second'"):
+        read_events(file, LogFormat(order_column="Order"))
+    with pytest.raises(SessRecError, match="order_column orders events of equal time, and --data.time_column is null"):
+        read_events(file, LogFormat(time_column=None, order_column="Order"))
+
+
+def test_hexadecimal_times_are_no_times(tmp_path: Path) -> None:
+    with pytest.raises(SessRecError, match="line 2, 3: 2 of column 'Time' cannot be read, first '0x53428b5d'"):
+        read_events(write(tmp_path, HEADER + "s,a,0x53428b5d\ns,b,0x53428b5e\n"))
+
+
+def test_long_texts_in_other_columns_are_no_fault(tmp_path: Path) -> None:
+    long = "z" * 200_000
+    file = write(tmp_path, f"SessionId,ItemId,Time,{long}\ns,a,1,x\ns,,2,{long}\ns,b,3,{long}\n")
+    events = read_events(file)
+    assert sequences(events) == {"s": ["a", "b"]}
+    assert "line 3" in events.notes[0]
+
+
+def test_a_mark_in_an_item_id_is_found_among_numbered_sessions(tmp_path: Path) -> None:
+    file = write(tmp_path, "a,1,1\n\ufeffb,1,2\n")
+    with pytest.raises(SessRecError, match="line 2: an id begins with a byte-order mark"):
+        read_events(file, LogFormat(column_names=("ItemId", "SessionId", "Time")))
+
+
+def test_visitors_without_an_id_are_warned_of(tmp_path: Path) -> None:
+    file = write(tmp_path, HEADER + "".join(f"NA,a,{1000 * number}\n" for number in range(5)))
+    events = read_events(file, LogFormat(visitor_column="SessionId"), session_gap=60)
+    assert events.warnings == ["5 events have the visitor id 'NA': a missing value?"]
+
+
+def test_many_files_are_one_note(tmp_path: Path) -> None:
+    for number in range(30):
+        text = HEADER + f"s{number},a,{number + 1}\n" + (f"s{number},,5\n" if number else "")
+        write(tmp_path, text.replace(",1\n", ",1970-01-01T00:00:01Z\n"), f"{number}.csv")
+    events = read_events(tmp_path)
+    assert len(events.notes) == 23  # 20 of dropped rows, one of the others, and two of times
+    assert events.notes[20] == "... and 9 more notes of this kind"
+    assert sorted(events.notes[21:]) == [
+        "times read as dates and times, UTC where no zone is given, in 1 of 30 files",
+        "times read as numbers, unit s, in 29 of 30 files",
+    ]
+    assert events.figures["rows"] == 59
+    assert events.figures["incomplete_rows"] == 29
+
+
+def test_quoted_newlines_in_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks are cut at newlines outside quotes only, wherever a block ends."""
+    rows = [(f"s{n // 3}", f"i{n % 7}", n) for n in range(200)]
+    lines = [f'"a\n""b"",\n{n}",{s},{i},{t}\n' for n, (s, i, t) in enumerate(rows)]
+    text = "Title,SessionId,ItemId,Time\n" + "".join(lines)
+    file = write(tmp_path, text)
+    expected = sequences(read_events(file))
+    assert sum(map(len, expected.values())) == 200
+    for size in (64, 65, 66, 67, 100, 1000):
+        monkeypatch.setattr("sessrec.delimited._BLOCK", size)
+        assert sequences(read_events(file)) == expected
+        with pytest.raises(SessRecError, match="a quote is never closed"):
+            read_events(write(tmp_path, text + '"x', "open.csv"))

@@ -79,7 +79,10 @@ def day(number: float, session: str = "s", item: str = "x") -> tuple[str, str, i
         ([day(0), day(0, "1.5e+12")], r"1 session ids such as '1.5e\+12' \(.*, line 3\)"),
         ([day(0, item=" x"), day(0.1)], "1 item ids have blanks around"),
         ([day(0, item='"x"'), day(0.1)], "1 item ids stand in quotes, which are kept"),
-        ([day(0, item="0012"), day(0.1, item="12"), day(0.2, item="12.0")], "2 item ids differ .* like '12'"),
+        (
+            [day(k, item=item) for k, item in enumerate(["007", "12", "0012", "12.0"])],
+            "2 item ids differ .* '12' and '0012'",
+        ),
         ([("s", "x", -5), ("s", "y", MONDAY)], "1 times lie before 1970, the first -5"),
         ([day(0), ("s", "y", 9 * 10**9)], "1 times lie in the future, the last 9000000000"),
         ([day(0, "a"), day(0.1, "a"), day(30, "b"), day(31, "b")], "no event for 29 days after 2014-05-19"),
