@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 _ROWS = 1 << 20
-_MISSING = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "none", "NONE", "undefined", "-", "?")
 _ZERO, _NINE = ord("0"), ord("9")
 
 
@@ -82,40 +80,3 @@ def _encode_numbers(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         for start in range(0, n_rows, _ROWS):  # in place, for fresh memory is slow
             codes[start : start + _ROWS] = place_of_number[codes[start : start + _ROWS]]
     return codes, np.flatnonzero(occurs) + low
-
-
-def warn_of_ids(kind: str, ids: pa.Array, counts: np.ndarray) -> list[str]:
-    """What looks wrong in the ids of items, sessions or visitors.
-
-    Args:
-        kind: What they are ids of.
-        ids: Distinct ids, text.
-        counts: Number of events of each.
-    """
-    found = []
-    missing = pc.is_in(ids, pa.array(_MISSING))
-    for code in np.flatnonzero(missing.to_numpy(zero_copy_only=False)).tolist():
-        found.append(f"{counts[code]:,} events have the {kind} id {ids[code].as_py()!r}: a missing value?")
-    if n_blank := pc.sum(pc.not_equal(pc.utf8_trim_whitespace(ids), ids)).as_py():
-        found.append(f"{n_blank:,} {kind} ids have blanks around them, which are kept")
-    if n_quoted := pc.sum(pc.and_(pc.starts_with(ids, '"'), pc.ends_with(ids, '"'))).as_py():
-        found.append(f"{n_quoted:,} {kind} ids stand in quotes, which are kept; --data.quoting true would remove them")
-    return found
-
-
-def warn_of_twins(ids: pa.Array) -> list[str]:
-    """Items whose ids differ only by what some program added.
-
-    Args:
-        ids: Distinct item ids, text.
-    """
-    plain = pc.replace_substring_regex(pc.utf8_trim_whitespace(ids), r"^0+(\d)|\.0+$", r"\1")
-    counted = pc.value_counts(plain)
-    twins = counted.filter(pc.greater(counted.field("counts"), 1))
-    if not len(twins):
-        return []
-    alike = ids.filter(pc.equal(plain, twins[0]["values"])).to_pylist()
-    return [
-        f"{len(ids) - len(counted):,} item ids differ from another only by leading zeros, a final .0 or blanks, such "
-        f"as {' and '.join(map(repr, alike[:2]))}: they are kept apart"
-    ]

@@ -19,13 +19,13 @@ import pyarrow.compute as pc
 from sessrec.errors import SessRecError
 from sessrec.events import Events
 from sessrec.files import log_files
-from sessrec.ids import encode_ids, warn_of_ids, warn_of_twins
+from sessrec.id_checks import Rows, refuse_joined_files, warn_of_columns
+from sessrec.ids import encode_ids
 from sessrec.log_format import LogFormat
-from sessrec.ordering import count_codes, sort_into_sessions
+from sessrec.ordering import sort_into_sessions
 from sessrec.tables import LogTable, read_log_table
 
 GapEvents = Literal["all", "kept"]
-_ROUNDED = r"^[+-]?\d+(\.\d+)?[eE]\+\d+$"
 
 
 def read_events(
@@ -54,43 +54,14 @@ def read_events(
     """
     log_format = log_format or LogFormat()
     files = log_files(paths)
-    tables = [read_log_table(file, log_format) for file in files]
-    figures: dict[str, int | str] = {"files": len(files)}
-    for table in tables:
-        for name, count in table.figures.items():
-            figures[name] = int(figures.get(name, 0)) + count
-    notes = _first_of([note for table in tables for note in table.notes])
-    tables = [table for table in tables if table.n_rows]
-    if not tables:
-        why = "; ".join(notes) or "the files hold a header at most"
-        raise SessRecError(f"no events in {_names(files)}: {why}")
-    keep = None if event_kinds is None else _is_of_kind(tables, event_kinds, figures)
-    sizes = [table.n_rows for table in tables]
-    session, session_ids = encode_ids(_all_pieces([table.session for table in tables]))
-    item, item_ids = encode_ids(_all_pieces([table.item for table in tables]))
-    item_ids = item_ids.cast(pa.string())
-    rows = _Rows(tables, sizes)
-    _refuse_joined_files(rows, session, session_ids, item, item_ids, log_format)
-    warnings = _warn_of_spreadsheets(rows, "session", session, session_ids) if session_ids.type != pa.int64() else []
-    warnings += _warn_of_spreadsheets(rows, "item", item, item_ids)
-    kind = "session" if log_format.visitor_column is None else "visitor"
-    if session_ids.type != pa.int64():
-        warnings += warn_of_ids(kind, session_ids, count_codes(session, len(session_ids)))
-    warnings += warn_of_ids("item", item_ids, count_codes(item, len(item_ids))) + warn_of_twins(item_ids)
+    log = _join(files, [read_log_table(file, log_format) for file in files], log_format)
+    keep = None if event_kinds is None else log.is_of_kind(event_kinds)
+    columns = [log.item, log.time] if keep is None else [log.item, log.time, keep]
+    (item, time, *rest), offsets, codes = sort_into_sessions(log.session, log.time, columns, log.order)
     has_times = log_format.time_column is not None
-    if has_times:
-        notes += _time_notes([table.time_note for table in tables], len(files))
-        times = [table.time for table in tables if table.time is not None]
-        time = times[0] if len(times) == 1 else np.concatenate(times)
-    else:
-        time = np.arange(len(item))
-        notes.append("no time column: the order of rows is the time")
-    orders = [table.order for table in tables if table.order is not None]
-    del tables
-    columns = [item, time] if keep is None else [item, time, keep]
-    tie_break = np.concatenate(orders) if orders else None
-    (item, time, *rest), offsets, codes = sort_into_sessions(session, time, columns, tie_break)
-    events = Events(item, time, offsets, codes, session_ids, item_ids, has_times, figures, notes, warnings)
+    events = Events(
+        item, time, offsets, codes, log.session_ids, log.item_ids, has_times, log.figures, log.notes, log.warnings
+    )
     if rest and gap_events == "kept":
         events, rest = events.select(rest.pop()), []
     if session_gap is not None and len(events):
@@ -100,16 +71,86 @@ def read_events(
     return events.in_order_of_start()
 
 
+@dataclass
+class _Log:
+    """The complete rows of all files, in the order of files and rows."""
+
+    session: np.ndarray
+    session_ids: pa.Array
+    item: np.ndarray
+    item_ids: pa.Array
+    time: np.ndarray
+    order: np.ndarray | None
+    event: list[pa.Array]
+    figures: dict[str, int | str]
+    notes: list[str]
+    warnings: list[str]
+
+    def is_of_kind(self, kinds: Sequence[str]) -> np.ndarray:
+        """Whether each row is an event of a wanted kind."""
+        found = sorted({kind for piece in self.event for kind in piece.dictionary.to_pylist()})
+        if strange := [kind for kind in kinds if kind not in found]:
+            shown = ", ".join(found[:20])
+            raise SessRecError(f"no event is of the kind {', '.join(strange)} (--data.events); the log has {shown}")
+        wanted = pa.array(kinds, pa.string())
+        keep = np.concatenate(
+            [pc.is_in(piece.dictionary, wanted).to_numpy(False)[piece.indices.to_numpy()] for piece in self.event]
+        )
+        self.figures["rows_of_other_events"] = int((~keep).sum())
+        return keep
+
+
+def _join(files: list[Path], tables: list[LogTable], log_format: LogFormat) -> _Log:
+    figures: dict[str, int | str] = {"files": len(tables)}
+    for table in tables:
+        for name, count in table.figures.items():
+            figures[name] = int(figures.get(name, 0)) + count
+    notes = _first_of([note for table in tables for note in table.notes])
+    tables = [table for table in tables if table.n_rows]
+    if not tables:
+        where = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more files"
+        raise SessRecError(f"no events in {where}: {'; '.join(notes) or 'there is a header at most'}")
+    rows = Rows(tables, [table.n_rows for table in tables])
+    session, session_ids = encode_ids(_all_pieces([table.session for table in tables]))
+    item, item_ids = encode_ids(_all_pieces([table.item for table in tables]))
+    kind = "session" if log_format.visitor_column is None else "visitor"
+    name = log_format.visitor_column or log_format.session_column or ""
+    refuse_joined_files(rows, [(name, session, session_ids), (log_format.item_column, item, item_ids)])
+    warnings = warn_of_columns(rows, [(kind, session, session_ids), ("item", item, item_ids)])
+    notes += _time_notes(tables) or ["no time column: the order of rows is the time"]
+    times = _concatenated([table.time for table in tables])
+    return _Log(
+        session,
+        session_ids,
+        item,
+        item_ids.cast(pa.string()),
+        np.arange(len(item)) if times is None else times,
+        _concatenated([table.order for table in tables]),
+        [piece for table in tables for piece in table.event],
+        figures,
+        notes,
+        warnings,
+    )
+
+
+def _concatenated(parts: list[np.ndarray | None]) -> np.ndarray | None:
+    """The parts of all files as one, without a copy where there is one file; None where the log lacks them."""
+    found = [part for part in parts if part is not None]
+    if len(found) < 2:
+        return found[0] if found else None
+    return np.concatenate(found)
+
+
 def _first_of(notes: list[str]) -> list[str]:
     """The notes of many files would hide the report."""
     return notes if len(notes) <= 20 else [*notes[:20], f"... and {len(notes) - 20} more notes of this kind"]
 
 
-def _time_notes(notes: list[str], n_files: int) -> list[str]:
+def _time_notes(tables: list[LogTable]) -> list[str]:
     """How the times were read, said once for all files that agree."""
     return [
-        f"times read {note}" + (f", in {count} of {n_files} files" if count < n_files else "")
-        for note, count in Counter(notes).items()
+        f"times read {note}" + (f", in {count} of {len(tables)} files" if count < len(tables) else "")
+        for note, count in Counter(table.time_note for table in tables if table.time_note).items()
     ]
 
 
@@ -119,77 +160,6 @@ def _all_pieces(columns: list[list[pa.Array]]) -> list[pa.Array]:
     for column in columns:
         column.clear()
     return pieces
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """The complete rows of all files, to name one of them."""
-
-    tables: list[LogTable]
-    sizes: list[int]
-
-    def place_of(self, row: int) -> str:
-        for table, size in zip(self.tables, self.sizes, strict=True):
-            if row < size:
-                return table.place_of_row(row)
-            row -= size
-        raise IndexError(row)
-
-
-def _warn_of_spreadsheets(rows: _Rows, kind: str, codes: np.ndarray, ids: pa.Array) -> list[str]:
-    """Name the first id in scientific notation: what a spreadsheet leaves of a long number."""
-    may_be = pc.match_substring(ids, "E+", ignore_case=True)
-    if not pc.any(may_be).as_py():
-        return []
-    suspects = np.flatnonzero(pc.and_(may_be, pc.match_substring_regex(ids, _ROUNDED)).to_numpy(zero_copy_only=False))
-    if not len(suspects):
-        return []
-    row = int(np.flatnonzero(np.isin(codes, suspects))[0])
-    return [
-        f"{len(suspects)} {kind} ids such as {ids[int(codes[row])].as_py()!r} ({rows.place_of(row)}) look like numbers "
-        f"rounded by a spreadsheet: different {kind}s may have become one before sessrec saw them"
-    ]
-
-
-def _refuse_joined_files(
-    rows: _Rows,
-    session: np.ndarray,
-    session_ids: pa.Array,
-    item: np.ndarray,
-    item_ids: pa.Array,
-    log_format: LogFormat,
-) -> None:
-    """Refuse the header or the byte-order mark of a second file that was appended to the first."""
-    names = (log_format.visitor_column or log_format.session_column, log_format.item_column)
-    for ids, codes in ((session_ids, session), (item_ids, item)):
-        if ids.type == pa.int64():  # neither a name nor a mark
-            continue
-        marked = pc.starts_with(ids, "\ufeff")
-        if pc.any(marked).as_py():
-            row = int(np.flatnonzero(np.isin(codes, np.flatnonzero(marked.to_numpy(zero_copy_only=False))))[0])
-            raise SessRecError(
-                f"{rows.place_of(row)}: an id begins with a byte-order mark: files were joined; remove it"
-            )
-    if session_ids.type == pa.int64():
-        return
-    headers = [pc.index(ids, name).as_py() for ids, name in zip((session_ids, item_ids), names, strict=True)]
-    if min(headers) >= 0:
-        found = np.flatnonzero((session == headers[0]) & (item == headers[1]))
-        if len(found):
-            raise SessRecError(f"{rows.place_of(int(found[0]))}: a header stands among the rows; remove it")
-
-
-def _is_of_kind(tables: list[LogTable], kinds: Sequence[str], figures: dict[str, int | str]) -> np.ndarray:
-    """Whether each row is an event of a wanted kind."""
-    pieces = [piece for table in tables for piece in table.event]
-    found = sorted({kind for piece in pieces for kind in piece.dictionary.to_pylist()})
-    if strange := [kind for kind in kinds if kind not in found]:
-        kinds_found = ", ".join(map(str, found[:20]))
-        raise SessRecError(f"no event is of the kind {', '.join(strange)} (--data.events); the log has {kinds_found}")
-    wanted = pa.array(kinds, pa.string())
-    keep = np.concatenate([pc.is_in(p.dictionary, wanted).to_numpy(False)[p.indices.to_numpy()] for p in pieces])
-    figures["rows_of_other_events"] = int((~keep).sum())
-    return keep
 
 
 def _cut_at_gaps(events: Events, gap: float) -> Events:
@@ -215,7 +185,3 @@ def _cut_at_gaps(events: Events, gap: float) -> Events:
     offsets = np.concatenate([first_rows, [len(events)]])
     numbers = np.arange(len(piece), dtype=np.int32)
     return replace(events, offsets=offsets, numbers=numbers, session_ids=session_ids, figures=figures)
-
-
-def _names(files: Sequence[Path]) -> str:
-    return str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more files"
