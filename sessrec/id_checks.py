@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from sessrec.errors import SessRecError
 from sessrec.ordering import count_codes
+from sessrec.report import counted
 from sessrec.tables import LogTable
 
 _MISSING = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "none", "NONE", "undefined", "-", "?")
@@ -51,9 +52,10 @@ def warn_of_spreadsheets(rows: Rows, kind: str, codes: np.ndarray, ids: pa.Array
     if not len(suspects):
         return []
     row = int(np.flatnonzero(np.isin(codes, suspects))[0])
+    first = f"{ids[int(codes[row])].as_py()!r} ({rows.place_of(row)})"
     return [
-        f"{len(suspects)} {kind} ids such as {ids[int(codes[row])].as_py()!r} ({rows.place_of(row)}) look like numbers "
-        f"rounded by a spreadsheet: different {kind}s may have become one before sessrec saw them"
+        f"{counted(len(suspects), f'{kind} id')} such as {first}, numbers that a spreadsheet rounded? different "
+        f"{kind}s may have become one before sessrec saw them"
     ]
 
 
@@ -111,11 +113,11 @@ def warn_of_ids(kind: str, ids: pa.Array, counts: np.ndarray) -> list[str]:
     found = []
     missing = pc.is_in(ids, pa.array(_MISSING))
     for code in np.flatnonzero(missing.to_numpy(zero_copy_only=False)).tolist():
-        found.append(f"{counts[code]:,} events have the {kind} id {ids[code].as_py()!r}: a missing value?")
+        found.append(f"{counted(counts[code], 'event')} with the {kind} id {ids[code].as_py()!r}: a missing value?")
     if n_blank := pc.sum(pc.not_equal(pc.utf8_trim_whitespace(ids), ids)).as_py():
-        found.append(f"{n_blank:,} {kind} ids have blanks around them, which are kept")
+        found.append(f"{counted(n_blank, f'{kind} id')} with blanks around, which are kept")
     if n_quoted := pc.sum(pc.and_(pc.starts_with(ids, '"'), pc.ends_with(ids, '"'))).as_py():
-        found.append(f"{n_quoted:,} {kind} ids stand in quotes, which are kept; --data.quoting true would remove them")
+        found.append(f"{counted(n_quoted, f'{kind} id')} in quotes, which are kept; --data.quoting true removes them")
     return found
 
 
@@ -126,12 +128,12 @@ def warn_of_twins(ids: pa.Array) -> list[str]:
         ids: Distinct item ids, text.
     """
     plain = pc.replace_substring_regex(pc.utf8_trim_whitespace(ids), r"^0+(\d)|\.0+$", r"\1")
-    counted = pc.value_counts(plain)
-    twins = counted.filter(pc.greater(counted.field("counts"), 1))
+    distinct = pc.value_counts(plain)
+    twins = distinct.filter(pc.greater(distinct.field("counts"), 1))
     if not len(twins):
         return []
     alike = ids.filter(pc.equal(plain, twins[0]["values"])).to_pylist()
     return [
-        f"{len(ids) - len(counted):,} item ids differ from another only by leading zeros, a final .0 or blanks, such "
-        f"as {' and '.join(map(repr, alike[:2]))}: they are kept apart"
+        f"{counted(len(ids) - len(distinct), 'item id')} like another but for leading zeros, a final .0 or blanks, "
+        f"such as {' and '.join(map(repr, alike[:2]))}: they are kept apart"
     ]

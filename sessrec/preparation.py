@@ -130,6 +130,8 @@ class Preparation:
             mapped = map_part(part, events_of_part, vocabulary, report)
             if len(mapped):
                 sessions[part] = mapped
+        empty = [part for part in parts if part not in sessions]
+        report.warn(f"the {part} part has no usable session, so there are no {part} targets" for part in empty)
         if "test" in sessions:
             report.warn(precision_warning("test", sessions["test"].n_positions))
         if self.expected and "train" in parts:

@@ -57,6 +57,16 @@ class DataReport:
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts.
+
+    Example:
+        >>> counted(1, "row"), counted(2000, "row")
+        ('1 row', '2,000 rows')
+    """
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def write_json(file: Path, content: Any) -> None:
     """Write JSON to a temporary name and rename it."""
     file.parent.mkdir(parents=True, exist_ok=True)

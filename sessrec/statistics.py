@@ -9,7 +9,7 @@ import numpy as np
 
 from sessrec.cleaning import is_repeat
 from sessrec.events import Events
-from sessrec.report import time_text
+from sessrec.report import counted, time_text
 
 _DAY = 86400
 _BLOCK = 1 << 20  # events worked on at a time
@@ -107,9 +107,9 @@ def _warn_of_times(events: Events, has_order: bool) -> list[str]:
     found = []
     times = events.time
     if n_negative := int(np.count_nonzero(times < 0)):
-        found.append(f"{n_negative:,} times lie before 1970, the first {time_text(float(times[0]))}")
+        found.append(f"{counted(n_negative, 'time')} before 1970, the first {time_text(float(times[0]))}")
     if n_future := int(np.count_nonzero(times > clock.time() + _DAY)):
-        found.append(f"{n_future:,} times lie in the future, the last {time_text(float(times.max()))}")
+        found.append(f"{counted(n_future, 'time')} in the future, the last {time_text(float(times.max()))}")
     if times.dtype.kind == "f" and times.max() < 1e5:
         found.append("all times are below 100,000 and not whole: days of a spreadsheet? they are taken as Unix seconds")
     first_day, per_day = events_per_day(times)
@@ -131,7 +131,7 @@ def _warn_of_times(events: Events, has_order: bool) -> list[str]:
     if n_long := int(np.count_nonzero(spans > _DAY)):
         longest = int(spans.argmax())
         found.append(
-            f"{n_long:,} sessions last longer than a day, {_session_id(events, longest)!r} for "
+            f"{counted(n_long, 'session')} longer than a day, {_session_id(events, longest)!r} of "
             f"{spans[longest] / _DAY:.1f} days: does its id come back? --data.session_gap cuts at gaps"
         )
     return found

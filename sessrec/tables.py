@@ -23,6 +23,7 @@ from sessrec.ids import plain_numbers
 from sessrec.log_format import LogFormat
 from sessrec.parquet import ParquetFile
 from sessrec.quotes import QuotedNewlineError
+from sessrec.report import counted
 from sessrec.times import NUMBER, UnreadableTimes, parse_times, times_from_column
 
 
@@ -193,7 +194,7 @@ def _count(
             figures[f"rows_with_empty_{role}"] = len(rows)
             more = ", ..." if len(rows) > 5 else ""
             where = source.places(rows[:5].tolist())
-            notes.append(f"{source.file}: {len(rows)} rows dropped: empty {name}, {where}{more}")
+            notes.append(f"{source.file}: {counted(len(rows), 'row')} dropped: empty {name}, {where}{more}")
     if not notes:
         return figures, notes, None
     figures["incomplete_rows"] = sum(int((~piece.complete).sum()) for piece in pieces if piece.complete is not None)

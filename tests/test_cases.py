@@ -185,7 +185,7 @@ def test_case_010_blank_item_merges_no_ids() -> None:
     assert sequences(events) == {"1": [one, other], "2": [other, one]}
     assert events.counts()["items"] == 2
     assert events.figures["rows_with_empty_item"] == 1
-    assert any(note.endswith("bigid.csv: 1 rows dropped: empty ItemId, line 4") for note in events.notes)
+    assert any(note.endswith("bigid.csv: 1 row dropped: empty ItemId, line 4") for note in events.notes)
 
 
 def test_case_012_leading_zeros_and_numbers_as_ids(bench: Callable[..., None]) -> None:
@@ -272,7 +272,7 @@ def test_case_020_a_blank_time_alone_is_a_counted_drop(tmp_path: Path) -> None:
     events = read_events(file)
     assert sequences(events) == {"1": ["101", "103"], "2": ["103", "101"]}
     assert events.figures["rows_with_empty_time"] == 1
-    assert events.notes[0].endswith("1 rows dropped: empty Time, line 3")
+    assert events.notes[0].endswith("1 row dropped: empty Time, line 3")
     assert events.time.min() == 1396867869
 
 
@@ -280,7 +280,7 @@ def test_case_020_negative_times_are_warned_of() -> None:
     prepared = Preparation(path=str(CASES / "020" / "negative.csv"), test_ratio=0, val_ratio=0).run()
     assert prepared.sessions["train"].times is not None
     assert prepared.sessions["train"].times.tolist() == [-1, 1396868049, 1396868050, 1396868060]
-    assert "1 times lie before 1970, the first -1" in prepared.report.warnings
+    assert "1 time before 1970, the first -1" in prepared.report.warnings
 
 
 @pytest.mark.parametrize("name", ["whole.csv.gz", "named.csv"])
@@ -538,6 +538,12 @@ def test_case_052_items_that_the_model_does_not_know(
     assert (part["unknown_events"], part["unknown_items"], part["short_sessions"]) == (2, 1, 1)
     assert (part["sessions"], part["events"], part["positions"]) == (1, 2, 1)  # a, zz, b is a, b
     assert "unknown events" in capsys.readouterr().out
+
+
+def test_case_068_prepare_warns_of_it(tmp_path: Path) -> None:
+    log = Preparation(str(CASES / "068" / "alltest.csv"), test_duration="1d", val_ratio=0).run()
+    assert "test" not in log.sessions
+    assert "the test part has no usable session, so there are no test targets" in log.report.warnings
 
 
 def test_case_068_nothing_to_evaluate(bench: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,9 +135,9 @@ def test_rows_with_an_empty_field_are_dropped_and_named(write_log: Callable[...,
     events = read_events(write_log([("s", "a", 1), ("s", "", 2), ("", "b", 3), ("s", "c", 4), ("s", "d", "")]))
     assert sequences(events) == {"s": ["a", "c"]}
     assert [note.partition(": ")[2] for note in events.notes[:3]] == [
-        "1 rows dropped: empty SessionId, line 4",
-        "1 rows dropped: empty ItemId, line 3",
-        "1 rows dropped: empty Time, line 6",
+        "1 row dropped: empty SessionId, line 4",
+        "1 row dropped: empty ItemId, line 3",
+        "1 row dropped: empty Time, line 6",
     ]
 
 
@@ -243,7 +243,7 @@ HEADER = "SessionId,ItemId,Time\n"
         ("s,a,1\n", {"column_names": ("SessionId", "ItemId", "Time", "x")}, "gives 4 names, .* has 3 fields"),
         (HEADER + "s,a,1\n", {"separator": ",,"}, "separator must be one ASCII character"),
         (HEADER + "s,a,1\n", {"separator": "\xa6"}, "separator must be one ASCII character"),
-        (HEADER + "s,a,\n", {}, "no events in .*1 rows dropped: empty Time, line 2"),
+        (HEADER + "s,a,\n", {}, "no events in .*1 row dropped: empty Time, line 2"),
         (b"\x00\x01" * 1000, {}, "binary data"),
         (b"7z\xbc\xaf\x27\x1c", {}, "a 7z archive"),
         ("\n\n  \n", {}, "holds no text"),
@@ -329,7 +329,7 @@ def test_typed_times_that_cannot_be_right(tmp_path: Path) -> None:
     events = read_events(tmp_path / "nan.parquet")
     assert sequences(events) == {"s": ["a"]}
     assert events.figures["rows_with_empty_time"] == 1
-    assert events.notes[0].endswith("1 rows dropped: empty Time, row 2")
+    assert events.notes[0].endswith("1 row dropped: empty Time, row 2")
     frame.assign(ItemId=[1.5, 2.5]).to_parquet(tmp_path / "float.parquet")
     with pytest.raises(SessRecError, match="ItemId is of type double; ids must be text or whole numbers"):
         read_events(tmp_path / "float.parquet")
@@ -448,7 +448,7 @@ def test_a_mark_in_an_item_id_is_found_among_numbered_sessions(tmp_path: Path) -
 def test_visitors_without_an_id_are_warned_of(tmp_path: Path) -> None:
     file = write(tmp_path, HEADER + "".join(f"NA,a,{1000 * number}\n" for number in range(5)))
     events = read_events(file, LogFormat(visitor_column="SessionId"), session_gap=60)
-    assert events.warnings == ["5 events have the visitor id 'NA': a missing value?"]
+    assert events.warnings == ["5 events with the visitor id 'NA': a missing value?"]
 
 
 def test_many_files_are_one_note(tmp_path: Path) -> None:
