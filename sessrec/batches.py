@@ -8,7 +8,7 @@ References:
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sessrec.sessions import Sessions
 
-_CHUNK = 1 << 16  # sessions that are numbers of Python at a time
+_CHUNK = 1 << 14  # sessions that are scheduled at a time
 
 
 class Window(NamedTuple):
@@ -76,56 +76,114 @@ def lane_schedule(n_pairs: np.ndarray, n_lanes: int) -> tuple[np.ndarray, np.nda
         >>> lane.tolist(), first_step.tolist()
         ([0, 1, 2, 1, 1], [0, 0, 0, 1, 2])
     """
-    free = list(range(n_lanes))  # already a heap: step at which a lane is free * n_lanes + lane
-    taken = np.empty(len(n_pairs), dtype=np.int64)
-    for first in range(0, len(n_pairs), _CHUNK):
-        ahead = (n_pairs[first : first + _CHUNK] * n_lanes).tolist()
-        taken[first : first + _CHUNK] = [heapq.heapreplace(free, free[0] + steps) for steps in ahead]
-    first_step, lane = np.divmod(taken, n_lanes)
+    free = list(range(n_lanes))
+    chunks = [_schedule_next(free, n_pairs[first : first + _CHUNK]) for first in range(0, len(n_pairs), _CHUNK)]
+    empty = np.empty(0, dtype=np.int64)
+    return np.concatenate([empty, *(lane for lane, _ in chunks)]), np.concatenate(
+        [empty, *(step for _, step in chunks)]
+    )
+
+
+def _schedule_next(free: list[int], n_pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lanes and first steps of the sessions that come next.
+
+    Args:
+        free: For each lane, (step at which it is free) * (number of lanes) + lane, a heap; it goes on from here.
+        n_pairs: Pairs of each session.
+    """
+    n_lanes = len(free)
+    taken = [heapq.heapreplace(free, free[0] + steps) for steps in (n_pairs * n_lanes).tolist()]
+    first_step, lane = np.divmod(np.array(taken, dtype=np.int64), n_lanes)
     return lane, first_step
+
+
+class _Segments(NamedTuple):
+    """Sessions in lanes, in the order in which they begin; all int64, shape (sessions,)."""
+
+    first_event: np.ndarray
+    n_pairs: np.ndarray
+    lane: np.ndarray
+    first_step: np.ndarray
+
+    def take(self, which: np.ndarray | slice) -> _Segments:
+        return _Segments(*(part[which] for part in self))
+
+    def join(self, later: _Segments) -> _Segments:
+        return _Segments(*(np.concatenate(parts) for parts in zip(self, later, strict=True)))
 
 
 class LaneGrid:
     """Sessions laid out in lanes: which event stands in which cell (step, lane).
 
-    A lane is never idle before its last session ends, so the cells are found by bisection, and nothing of the size of
-    the log is built.
+    The schedule is worked out as the windows are taken, so that nothing of the size of the log is in memory.
 
     Args:
         sessions: Sessions of at least two events each.
         n_lanes: Number of lanes.
-        order: Order in which the sessions are taken, int64, shape (S,); as they stand where None.
+        order: Order in which the sessions are taken, integers, shape (S,); as they stand where None.
     """
 
     def __init__(self, sessions: Sessions, n_lanes: int, order: np.ndarray | None = None) -> None:
-        self._items, self._offsets, self._n_lanes = sessions.items, sessions.offsets, n_lanes
-        n_pairs = np.diff(sessions.offsets) - 1
-        if order is not None:
-            n_pairs = n_pairs[order]
-        lane, first_step = lane_schedule(n_pairs, n_lanes)
-        self.n_steps = int((first_step + n_pairs).max(initial=0))
-        keys = lane * self.n_steps + first_step  # number of the cell where a session begins, lane by lane
-        by_lane = np.argsort(keys)
-        self._keys = keys[by_lane]
-        # twelve bytes a session is all that stays in memory; the rest may be mapped from files
-        self._session = (by_lane if order is None else order[by_lane]).astype(np.int32)
+        self._sessions = sessions
+        self._n_lanes = n_lanes
+        self._order = order
+        self.n_steps = max((int((part.first_step + part.n_pairs).max()) for part in self._segments()), default=0)
+
+    def _segments(self) -> Iterator[_Segments]:
+        """All sessions in the order in which they begin, some thousands at a time."""
+        offsets, free = self._sessions.offsets, list(range(self._n_lanes))
+        for first in range(0, len(self._sessions), _CHUNK):
+            if self._order is None:
+                bounds = offsets[first : first + _CHUNK + 1]
+                first_event, end = np.array(bounds[:-1]), bounds[1:]
+            else:
+                chosen = self._order[first : first + _CHUNK]
+                first_event, end = offsets[chosen], offsets[chosen + 1]
+            n_pairs = end - first_event - 1
+            yield _Segments(first_event, n_pairs, *_schedule_next(free, n_pairs))
+
+    def windows(self, bounds: Sequence[int]) -> Iterator[Window]:
+        """One window after the other.
+
+        Args:
+            bounds: Steps at which windows begin, ascending, and the step at which the last one ends.
+        """
+        later = self._segments()
+        held = next(later, None)
+        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+            while held is not None and held.first_step[-1] < stop and (more := next(later, None)) is not None:
+                held = held.take(held.first_step + held.n_pairs > start).join(more)
+            if held is None:
+                return
+            n_begun = int(np.searchsorted(held.first_step, stop))
+            begun = held.take(slice(n_begun))
+            begun = begun.take(begun.first_step + begun.n_pairs > start)
+            yield self._window(begun, start, stop)
+            held = begun.join(held.take(slice(n_begun, None)))
 
     def window(self, start: int, stop: int) -> Window:
         """Steps ``start`` to ``stop`` (exclusive) of the epoch."""
-        steps = np.arange(start, stop)[:, None]
-        cells = np.arange(self._n_lanes)[None, :] * self.n_steps + steps  # (steps, B)
-        place = np.searchsorted(self._keys, cells, side="right") - 1
-        within = cells - self._keys[place]  # pairs since the session began
-        session = self._session[place]
-        first_event = self._offsets[session]
-        live = (within < self._offsets[session + 1] - first_event - 1) & (place >= 0)
-        # a lane with no session of its own finds another lane's last one, which ended before: never live
-        event = np.where(live, first_event + within, 0)
-        inputs, targets = self._items[event], self._items[event + 1]
+        return next(self.windows([start, stop]))
+
+    def _window(self, sessions: _Segments, start: int, stop: int) -> Window:
+        """Put the cells of some sessions, all under way between the two steps, into their places."""
+        first = np.maximum(sessions.first_step, start)
+        n_cells = np.minimum(sessions.first_step + sessions.n_pairs, stop) - first
+        within = np.arange(n_cells.sum()) - np.repeat(np.cumsum(n_cells) - n_cells, n_cells)
+        step = within + np.repeat(first - start, n_cells)
+        lane = np.repeat(sessions.lane, n_cells)
+        event = within + np.repeat(sessions.first_event + first - sessions.first_step, n_cells)
+        shape = (stop - start, self._n_lanes)
+        inputs, targets = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        starts, live = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+        inputs[step, lane] = self._sessions.items[event]
+        targets[step, lane] = self._sessions.items[event + 1]
+        starts[step, lane] = step + start == np.repeat(sessions.first_step, n_cells)
+        live[step, lane] = True
         return Window(
-            inputs=torch.from_numpy(np.where(live, inputs, 0).astype(np.int64)),
-            targets=torch.from_numpy(np.where(live, targets, 0).astype(np.int64)),
-            starts=torch.from_numpy(live & (within == 0)),
+            inputs=torch.from_numpy(inputs),
+            targets=torch.from_numpy(targets),
+            starts=torch.from_numpy(starts),
             live=torch.from_numpy(live),
             widths=live.sum(axis=1),
         )
@@ -171,11 +229,10 @@ class SessionParallelLoader:
     def __iter__(self) -> Iterator[Window]:
         grid = self._grid
         if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.sessions))
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.sessions)).astype(np.int32)
             grid = LaneGrid(self.sessions, self.n_lanes, order)
         bounds = np.arange(len(self) + 1) * grid.n_steps // len(self)
-        for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-            yield grid.window(start, stop)
+        yield from grid.windows(bounds.tolist())
 
 
 class EvaluationLoader:

@@ -220,10 +220,10 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _file_digest(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            digest.update(block)
+    digest, buffer = hashlib.sha256(), bytearray(1 << 18)
+    with file.open("rb", buffering=0) as stream:
+        while n_read := stream.readinto(buffer):
+            digest.update(memoryview(buffer)[:n_read])
     return digest.hexdigest()
 
 

@@ -94,6 +94,20 @@ def test_evaluation_batches_hold_every_session_whole(batch_size: int) -> None:
     assert [seen[session] for session in range(23)] == sequences
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 5, 50])
+@pytest.mark.parametrize(("n_lanes", "steps_per_window"), [(1, 3), (4, 1), (7, 2), (60, 100)])
+def test_windows_do_not_depend_on_chunks(
+    monkeypatch: pytest.MonkeyPatch, chunk: int, n_lanes: int, steps_per_window: int
+) -> None:
+    sequences = random_sequences(41, 12, seed=8)
+    monkeypatch.setattr(sessrec.batches, "_CHUNK", chunk)
+    windows = list(SessionParallelLoader(make_sessions(sequences), n_lanes, steps_per_window))
+    assert cells(windows) == simulate(sequences, n_lanes)
+    grid = LaneGrid(make_sessions(sequences), n_lanes)
+    middle = grid.window(3, min(9, grid.n_steps))  # any window can be had by itself
+    assert cells([middle]) == simulate(sequences, n_lanes)[3:9]
+
+
 def test_the_schedule_is_made_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     n_pairs = np.random.default_rng(0).integers(1, 9, 200)
     whole = lane_schedule(n_pairs, 7)
