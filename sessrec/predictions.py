@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,6 +18,8 @@ from sessrec.models.base import SessionRecommender, TopItems
 
 class PredictionWriter(BasePredictionWriter):
     """Writes the best items of each session as a tab-separated file: SessionId, Rank, ItemId, Score.
+
+    Ids that hold a tab, a quote or an end of line stand in quotes.
 
     The file gets its name when it is complete.
 
@@ -57,13 +60,14 @@ class PredictionWriter(BasePredictionWriter):
         assert isinstance(pl_module, SessionRecommender)
         assert self._stream is not None
         item_ids = pl_module.known_items.item_ids
+        rows = csv.writer(self._stream, delimiter="\t", lineterminator="\n")  # an id may hold a tab or a quote
         all_ids = trainer.datamodule.sessions["predict"].session_ids  # type: ignore[attr-defined]
-        session_ids = all_ids.take(pa.array(prediction.sessions.numpy())).to_pylist()
+        session_ids = all_ids.take(pa.array(prediction.sessions.cpu().numpy())).to_pylist()
         for session_id, items, scores in zip(
             session_ids, prediction.items.tolist(), prediction.scores.tolist(), strict=True
         ):
             for rank, (item, score) in enumerate(zip(items, scores, strict=True), 1):
-                self._stream.write(f"{session_id}\t{rank}\t{item_ids[item]}\t{score:.9g}\n")
+                rows.writerow((session_id, rank, item_ids[item], f"{score:.9g}"))
         self._n_sessions += len(prediction.sessions)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

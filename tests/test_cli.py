@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -105,6 +106,24 @@ def test_predict_reads_as_the_fit_did(log: str) -> None:
         predicted.append(Path(f"{name}.tsv").read_text())
     assert predicted[0] == predicted[1]
     assert {line.split("\t")[0] for line in predicted[0].splitlines()[1:]} == {"v_1", "v_2"}
+
+
+def test_predictions_hold_any_id(log: str) -> None:
+    rows = random_rows(60)
+    tricky = {"x1": "tab\there", "x2": '"quoted"', "x3": "comma, semi;"}
+    with Path("tricky.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["SessionId", "ItemId", "Time"])
+        writer.writerows((f"{session}\t!", tricky.get(item, item), time) for session, item, time in rows)
+    fit.main(["--model", "Popularity", *SMALL, "--data.path", "tricky.csv", "--trainer.logger.version", "tricky"])
+    predict.main(
+        ["--ckpt_path", "lightning_logs/tricky/checkpoints/last.ckpt", "--data.path", "tricky.csv", "--model.k", "12"]
+    )
+    with Path("predictions.tsv").open(newline="") as stream:
+        found = list(csv.reader(stream, delimiter="\t"))
+    assert {row[0] for row in found[1:]} == {f"{session}\t!" for session, _, _ in rows}
+    assert set(tricky.values()) <= {row[2] for row in found[1:]}
+    assert all(len(row) == 4 for row in found)
 
 
 def test_another_log_is_read_with_the_items_of_the_model(log: str, write_log: Callable[..., Path]) -> None:
