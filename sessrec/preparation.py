@@ -170,11 +170,15 @@ class Preparation:
     def _split(self, events: Events, report: DataReport, needs_train: bool) -> dict[str, Events]:
         """Cut off the test part and then the validation part; in the order train, val, test."""
         parts: dict[str, Events] = {}
+        self._refuse_empty(events, report)
         for part, is_wanted, ratio, duration, start in (
             ("test", self.has_test, self.test_ratio, self.test_duration, self.test_start),
             ("val", self.has_validation, self.val_ratio, self.val_duration, None),
         ):
-            if is_wanted and (needs_train or len(events)):
+            if is_wanted:
+                if not needs_train and not len(events):
+                    parts[part] = events
+                    continue
                 self._refuse_empty(events, report)
                 t = split_time(events, ratio, duration, start, part)
                 events, parts[part], counts = split_events(events, t, self.straddling, self.min_session_length)

@@ -141,6 +141,24 @@ def test_another_log_is_read_with_the_items_of_the_model(log: str, write_log: Ca
         assert results["data"]["sessions"] == 13  # 61 sessions, from floor(0.8 * 61) = 48 on
 
 
+@pytest.mark.parametrize(("command", "part"), [(test.main, "test"), (validate.main, "val")])
+def test_a_log_with_nothing_to_evaluate_is_refused(
+    log: str, capsys: pytest.CaptureFixture[str], write_log: Callable[..., Path], command: Callable, part: str
+) -> None:
+    run = fit_run(log, "first")
+    args = ["--config", str(run / "config.yaml"), "--ckpt_path", "best", "--data.path"]
+    singles = write_log([(f"s{n}", "x1", 1_600_000_000 + n) for n in range(9)], name="singles.tsv").name
+    assert "9 sessions read, 0 left" in one_error(capsys, command, [*args, singles])
+    strange = write_log([(f"s{n // 2}", f"zz{n % 5}", 1_600_000_000 + n) for n in range(40)], name="strange.tsv").name
+    assert f"there are no {part} targets" in one_error(capsys, command, [*args, strange])
+    one = write_log([("s", "x1", 1_600_000_000), ("s", "x2", 1_600_000_001)], name="one.tsv").name
+    if part == "val":  # its only session is the test part
+        assert "there are no val targets" in one_error(capsys, command, [*args, one])
+    else:
+        command([*args, one])
+        assert json.loads((run / "test_metrics.json").read_text())["data"]["positions"] == 1
+
+
 def test_baselines_and_checkpoint_without_config(log: str, capsys: pytest.CaptureFixture[str]) -> None:
     for version, more in (
         ("pop", ["--model", "Popularity"]),
