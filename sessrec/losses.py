@@ -13,9 +13,12 @@ References:
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def cross_entropy(logits: Tensor, excluded: Tensor | None = None) -> Tensor:
@@ -35,7 +38,7 @@ def cross_entropy(logits: Tensor, excluded: Tensor | None = None) -> Tensor:
     """
     if excluded is not None:
         logits = logits.masked_fill(excluded, -torch.inf)
-    return logits.logsumexp(dim=1) - logits.diagonal()
+    return -logits.log_softmax(dim=1).diagonal()  # many times faster than logsumexp on a CPU
 
 
 def bpr_max(logits: Tensor, bpreg: float = 1.0, elu_param: float = 0.5, excluded: Tensor | None = None) -> Tensor:
@@ -45,7 +48,8 @@ def bpr_max(logits: Tensor, bpreg: float = 1.0, elu_param: float = 0.5, excluded
 
     .. math:: -\log \sum_j s_j \sigma(r_i - r_j) + \lambda \sum_j s_j r_j^2
 
-    The sum is taken in log space, so the gradient does not vanish where every :math:`\sigma(r_i - r_j)` underflows.
+    The sum is taken in log space, so the gradient does not vanish where every :math:`\sigma(r_i - r_j)` underflows. The
+    gradient is worked out beside the loss; it cannot be differentiated again.
 
     Args:
         logits: Float, shape (B, C).
@@ -62,11 +66,57 @@ def bpr_max(logits: Tensor, bpreg: float = 1.0, elu_param: float = 0.5, excluded
         tensor(0.2260)
     """
     scores = F.elu(logits, elu_param) if elu_param > 0 else logits
-    target_score = scores.diagonal()[:, None]  # (B, 1)
-    log_weight, has_negative = _log_softmax_weight(scores, excluded)
-    gain = (log_weight + F.logsigmoid(target_score - scores)).logsumexp(dim=1)  # log of the sum over negatives
-    penalty = (log_weight.exp() * scores.square()).sum(dim=1)
-    return torch.where(has_negative, bpreg * penalty - gain, 0.0)
+    if excluded is None and logits.shape[1] > 1:  # every lane has a negative
+        return _BPRMax.apply(scores, None, bpreg)
+    no_negative = _is_no_negative(logits, excluded)
+    loss = _BPRMax.apply(scores, no_negative, bpreg)
+    return torch.where(no_negative.all(dim=1), 0.0, loss)
+
+
+class _BPRMax(torch.autograd.Function):
+    r"""BPR-max and its gradient in one go, a third of the passes over (B, C) that autograd takes.
+
+    With :math:`s` the softmax of the negatives' scores, :math:`w` that of :math:`r_j + \log\sigma(r_i - r_j)` and
+    :math:`P = \sum_j s_j r_j^2`, the gradient is :math:`s_j (1 + \lambda (r_j^2 - P + 2 r_j)) - w_j \sigma(r_i - r_j)`
+    at a negative and :math:`\sum_j w_j \sigma(r_i - r_j) - 1` at the target.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, no_negative: Tensor | None, bpreg: float) -> Tensor:
+        lag = scores - scores.diagonal()[:, None]  # of the target behind each candidate
+        # a large finite number and not -inf: a lane without negatives must give no NaN
+        of_negatives = _at_negatives(scores.clone(), no_negative, -1e30)
+        share, log_total = _softmax(of_negatives)
+        # log sigma(-lag) = -softplus(lag), which is the faster of the two
+        pull, log_gain = _softmax(of_negatives.sub_(F.softplus(lag, threshold=40)))
+        pull.mul_(lag.neg_().sigmoid_())  # w * sigma
+        square = torch.mul(scores, scores, out=lag)  # fresh memory would cost more than the work
+        penalty = torch.mul(share, square, out=of_negatives).sum(dim=1)
+        slope = square.add_(scores, alpha=2).sub_(penalty[:, None]).mul_(bpreg).add_(1)
+        gradient = share.mul_(slope).sub_(pull)
+        gradient.diagonal().copy_(pull.sum(dim=1) - 1)
+        ctx.save_for_backward(gradient)
+        return bpreg * penalty - (log_gain - log_total)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream[:, None], None, None
+
+
+def _at_negatives(values: Tensor, no_negative: Tensor | None, elsewhere: float) -> Tensor:
+    """Put a number where a candidate is no negative, in place; the target's own column where no mask is given."""
+    if no_negative is None:
+        values.diagonal().fill_(elsewhere)
+        return values
+    return values.masked_fill_(no_negative, elsewhere)
+
+
+def _softmax(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax of each row, and the log of the sum of its exponentials, shape (B,)."""
+    softmax = values.softmax(dim=1)
+    return softmax, values.amax(dim=1) - softmax.amax(dim=1).log()
 
 
 def bpr(logits: Tensor, excluded: Tensor | None = None) -> Tensor:

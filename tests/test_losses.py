@@ -103,3 +103,33 @@ def test_a_lane_without_negatives_costs_nothing(name: str) -> None:
     assert loss.item() == 0.0
     assert logits.grad is not None
     assert logits.grad.item() == 0.0
+
+
+def bpr_max_by_autograd(logits: torch.Tensor, bpreg: float, elu_param: float, negative: torch.Tensor) -> torch.Tensor:
+    """The paper's formula, differentiated by torch."""
+    scores = torch.nn.functional.elu(logits, elu_param) if elu_param else logits
+    share = scores.masked_fill(~negative, -torch.inf).softmax(dim=1)
+    gain = (share * torch.sigmoid(scores.diagonal()[:, None] - scores)).sum(dim=1)
+    return -gain.log() + bpreg * (share * scores.square()).sum(dim=1)
+
+
+@pytest.mark.parametrize("bpreg", [0.0, 1.95])
+@pytest.mark.parametrize("elu_param", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("mask", [False, True])
+def test_gradient_of_bpr_max(bpreg: float, elu_param: float, mask: bool) -> None:
+    generator = torch.Generator().manual_seed(2)
+    logits = 3 * torch.randn(7, 20, generator=generator, dtype=torch.float64)
+    excluded = (torch.rand(7, 20, generator=generator) < 0.3) & mask
+    negative = ~(excluded | torch.eye(7, 20, dtype=torch.bool))
+    upstream = torch.rand(7, generator=generator, dtype=torch.float64)
+    one, other = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    expected = bpr_max_by_autograd(one, bpreg, elu_param, negative)
+    ours = losses.bpr_max(other, bpreg, elu_param, excluded if mask else None)
+    (expected * upstream).sum().backward()
+    (ours * upstream).sum().backward()
+    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(other.grad, one.grad, rtol=1e-10, atol=1e-12)
+    assert torch.equal(logits, other.detach())  # the logits are left as they are
+    assert torch.autograd.gradcheck(
+        lambda x: losses.bpr_max(x, bpreg, elu_param, excluded if mask else None), (logits.requires_grad_(),)
+    )
