@@ -83,9 +83,9 @@ class _BPRMax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, no_negative: Tensor | None, bpreg: float) -> Tensor:
+        """Loss of each lane from the scores (B, C); the gradient is kept."""
         lag = scores - scores.diagonal()[:, None]  # of the target behind each candidate
-        # a large finite number and not -inf: a lane without negatives must give no NaN
-        of_negatives = _at_negatives(scores.clone(), no_negative, -1e30)
+        of_negatives = _negatives_alone(scores.clone(), no_negative)
         share, log_total = _softmax(of_negatives)
         # log sigma(-lag) = -softplus(lag), which is the faster of the two
         pull, log_gain = _softmax(of_negatives.sub_(F.softplus(lag, threshold=40)))
@@ -101,16 +101,20 @@ class _BPRMax(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        """Scale the gradient that is kept."""
         (gradient,) = ctx.saved_tensors
         return gradient * upstream[:, None], None, None
 
 
-def _at_negatives(values: Tensor, no_negative: Tensor | None, elsewhere: float) -> Tensor:
-    """Put a number where a candidate is no negative, in place; the target's own column where no mask is given."""
+def _negatives_alone(values: Tensor, no_negative: Tensor | None) -> Tensor:
+    """Put -1e30 where a candidate is no negative, in place: in the target's own column where no mask is given.
+
+    It is not -inf, for a lane without negatives must give no NaN.
+    """
     if no_negative is None:
-        values.diagonal().fill_(elsewhere)
+        values.diagonal().fill_(-1e30)
         return values
-    return values.masked_fill_(no_negative, elsewhere)
+    return values.masked_fill_(no_negative, -1e30)
 
 
 def _softmax(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ class Preparation:
     val_ratio: float | None = 0.1
     val_duration: str | float | None = None
     straddling: Straddling = "cut"
-    expected: dict[str, str | int] | None = field(default=None)
+    expected: dict[str, str | int] | None = None
 
     def __post_init__(self) -> None:
         """Paths as text, so that a prepared log can be kept under them."""

@@ -98,6 +98,16 @@ LAYOUTS = st.fixed_dictionaries(
 )
 
 
+def rows_of(log: dict[str, list[tuple[str, int]]], layout: dict[str, Any], more: str) -> list[dict[str, str]]:
+    """The rows of a log, its times as the layout writes them."""
+    clock = CLOCKS[layout["clock"]]
+    return [
+        {"SessionId": session, "ItemId": item, "Time": clock(time), "extra": "x y", "more": more}
+        for session, events in log.items()
+        for item, time in events
+    ]
+
+
 def write(folder: Path, rows: list[dict[str, str]], layout: dict[str, Any]) -> list[Path]:
     files = []
     for number in range(layout["files"]):
@@ -140,12 +150,7 @@ def test_any_layout_gives_the_same_sessions(
     tmp_path_factory: pytest.TempPathFactory, log: dict, layout: dict, shuffle: Any, as_folder: bool
 ) -> None:
     assume(is_writable(log, layout))
-    clock = CLOCKS[layout["clock"]]
-    rows = [
-        {"SessionId": session, "ItemId": item, "Time": clock(time), "extra": "x y", "more": ""}
-        for session, events in log.items()
-        for item, time in events
-    ]
+    rows = rows_of(log, layout, more="")
     shuffle.shuffle(rows)
     folder = tmp_path_factory.mktemp("log")
     files = write(folder, rows, layout)
@@ -218,12 +223,7 @@ def test_damage_is_an_error_or_a_counted_drop(
     tmp_path_factory: pytest.TempPathFactory, log: dict, layout: dict, damage: list, damage_packed: bool
 ) -> None:
     assume(is_writable(log, layout))
-    clock = CLOCKS[layout["clock"]]
-    rows = [
-        {"SessionId": session, "ItemId": item, "Time": clock(time), "extra": "x y", "more": "z"}
-        for session, events in log.items()
-        for item, time in events
-    ]
+    rows = rows_of(log, layout, more="z")
     data = "".join(line + layout["end"] for line in lines(rows, layout)).encode()
     packer = PACKERS[layout["pack"]]
     file = tmp_path_factory.mktemp("log") / "log"
