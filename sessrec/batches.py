@@ -8,6 +8,7 @@ References:
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -41,6 +42,13 @@ class Window(NamedTuple):
     def n_events(self) -> int:
         """Number of (input, target) pairs in the window."""
         return int(self.widths.sum())
+
+    def stretches(self) -> Iterator[tuple[slice, slice | Tensor]]:
+        """Consecutive steps with the same live lanes, and those lanes; one that has run out gets no more sessions."""
+        bounds = [0, *(np.flatnonzero(np.diff(self.widths)) + 1).tolist(), len(self.widths)]
+        for start, stop in itertools.pairwise(bounds):
+            full = self.widths[start] == self.live.shape[1]
+            yield slice(start, stop), slice(None) if full else self.live[start].nonzero()[:, 0]
 
     def head(self, n_steps: int) -> Window:
         """The first steps of the window."""

@@ -1,9 +1,10 @@
-"""Losses of a session-parallel step, as pure functions on logits.
+"""Losses of a session-parallel step with their gradients, as pure functions on logits.
 
-Every function takes the logits of the step's candidates, shape (B, C): row i is lane i, and candidate i is its target;
-the other candidates are its negatives (the other lanes' targets, then the sampled items). Every function returns one
-loss a lane, shape (B,). ``excluded`` (bool, shape (B, C)) names candidates that are no negatives of a lane, such as
-copies of its target; the target's own column never is one.
+Every function takes the logits of the step's candidates, shape (B, C), one row a lane, and says which candidate is
+whose target and how much each one weighs (`Candidates`). The negatives of a lane are all candidates but its own target:
+the other lanes' targets and the sampled items. An item that was drawn three times is one candidate that counts three
+times: the loss is that of three copies, at the cost of one. Every function returns one loss a lane, shape (B,), and its
+gradient with respect to the logits, shape (B, C), and may overwrite the logits.
 
 References:
     Hidasi et al., "Session-based Recommendations with Recurrent Neural Networks", ICLR 2016: BPR, TOP1.
@@ -13,175 +14,222 @@ References:
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+_LOG2_E = 1.4426950408889634  # exp2 takes a third of the time of exp on a CPU
+_LEAST, _MOST = -80.0, 37.0  # exp(-80) is a float32 with all its digits; exp(-37) added to 1 is lost in float64
 
 
-def cross_entropy(logits: Tensor, excluded: Tensor | None = None) -> Tensor:
+class Candidates(NamedTuple):
+    """Which candidates a step compares, and how much each one weighs.
+
+    With plain losses a weight is a number of copies. With the popularity correction of cross-entropy it is the sum over
+    the copies of exp(-correction).
+    """
+
+    targets: Tensor
+    """Place of each lane's target in the flattened logits, lane * C + column, int64, shape (B,)."""
+    weights: Tensor
+    """Weight of each candidate, above 0, float, shape (C,)."""
+    target_weights: Tensor
+    """Weight of each lane's target as the target, float, shape (B,)."""
+    own_weights: Tensor
+    """Weight that is left of the target's column as the lane's negative: that of copies; float, shape (B,)."""
+    excluded: Tensor | None = None
+    """Other columns that are no negatives of a lane, bool, shape (B, C)."""
+
+    @classmethod
+    def each_once(cls, n_lanes: int, weights: Tensor, excluded: Tensor | None = None) -> Candidates:
+        """Every column a candidate of its own; lane i's target is in column i."""
+        targets = torch.arange(n_lanes, device=weights.device) * (len(weights) + 1)
+        return cls(targets, weights, weights[:n_lanes], torch.zeros_like(weights[:n_lanes]), excluded)
+
+
+def cross_entropy(logits: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
     """Minus the log softmax of the target among the candidates.
 
     Args:
         logits: Float, shape (B, C).
-        excluded: Candidates to leave out of the softmax, see the module's head.
+        candidates: See `Candidates`.
 
     Returns:
-        Loss of each lane, shape (B,); 0 where the target is the only candidate.
+        Loss of each lane, shape (B,), 0 where the target is the only candidate; and its gradient, shape (B, C).
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 3.0]])
-        >>> cross_entropy(logits).mean()
+        >>> loss, gradient = cross_entropy(logits, Candidates.each_once(3, torch.ones(3)))
+        >>> loss.mean()
         tensor(0.3763)
     """
-    if excluded is not None:
-        logits = logits.masked_fill(excluded, -torch.inf)
-    return -logits.log_softmax(dim=1).diagonal()  # many times faster than logsumexp on a CPU
+    targets, flat = candidates.targets, logits.view(-1)
+    own = flat.index_select(0, targets)
+    target = own + candidates.target_weights.log()
+    logits.add_(candidates.weights.log())
+    flat.index_copy_(0, targets, own + (candidates.target_weights + candidates.own_weights).log())
+    if candidates.excluded is not None:
+        logits.masked_fill_(candidates.excluded, -torch.inf)
+    highest = logits.amax(dim=1)
+    share = torch.softmax(logits, dim=1)  # many times faster than logsumexp on a CPU
+    loss = highest - share.amax(dim=1).log_() - target
+    share.view(-1).index_add_(0, targets, torch.full_like(own, -1.0))
+    return loss, share
 
 
-def bpr_max(logits: Tensor, bpreg: float = 1.0, elu_param: float = 0.5, excluded: Tensor | None = None) -> Tensor:
+def bpr_max(
+    logits: Tensor, candidates: Candidates, bpreg: float = 1.0, elu_param: float = 0.5
+) -> tuple[Tensor, Tensor]:
     r"""BPR-max: push the target above the negatives, each negative weighed by its softmax share.
 
     With :math:`r` the ELU of the logits and :math:`s_j` the softmax of the negatives' :math:`r_j`, the loss is
 
     .. math:: -\log \sum_j s_j \sigma(r_i - r_j) + \lambda \sum_j s_j r_j^2
 
-    The sum is taken in log space, so the gradient does not vanish where every :math:`\sigma(r_i - r_j)` underflows. The
-    gradient is worked out beside the loss; it cannot be differentiated again.
+    With :math:`P = \sum_j s_j r_j^2` and :math:`w_j` proportional to :math:`s_j \sigma(r_i - r_j)`, its gradient is
+    :math:`s_j (1 + \lambda (r_j^2 - P + 2 r_j)) - w_j \sigma(r_i - r_j)` at a negative and
+    :math:`\sum_j w_j \sigma(r_i - r_j) - 1` at the target. All of it follows from one exponential a candidate,
+    :math:`E_j = \exp(r_j - \max r)`, as :math:`\sigma(r_i - r_j) = E_i / (E_i + E_j)`; :math:`E_i` is divided out of
+    the sum, so that the gradient does not vanish where every sigmoid underflows. Negatives more than 80 below a lane's
+    highest one weigh nothing in float32.
 
     Args:
         logits: Float, shape (B, C).
+        candidates: See `Candidates`.
         bpreg: Weight :math:`\lambda` of the score regularisation.
         elu_param: Negative saturation of the ELU; 0 leaves the logits as they are.
-        excluded: Candidates that are no negatives, see the module's head.
 
     Returns:
-        Loss of each lane, shape (B,); 0 where a lane has no negative.
+        Loss of each lane, shape (B,), 0 where a lane has no negative; and its gradient, shape (B, C).
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 3.0]])
-        >>> bpr_max(logits, bpreg=0.0, elu_param=0.0).mean()
+        >>> bpr_max(logits, Candidates.each_once(3, torch.ones(3)), bpreg=0.0, elu_param=0.0)[0].mean()
         tensor(0.2260)
     """
-    scores = F.elu(logits, elu_param) if elu_param > 0 else logits
-    if excluded is None and logits.shape[1] > 1:  # every lane has a negative
-        return _BPRMax.apply(scores, None, bpreg)
-    no_negative = _is_no_negative(logits, excluded)
-    loss = _BPRMax.apply(scores, no_negative, bpreg)
-    return torch.where(no_negative.all(dim=1), 0.0, loss)
+    targets, own_weights = candidates.targets, candidates.own_weights
+    scores = _elu(logits, elu_param) if elu_param > 0 else logits
+    own = scores.view(-1).index_select(0, targets)
+    power = scores * _LOG2_E  # E, some lines on
+    power.view(-1).index_copy_(0, targets, own.mul(_LOG2_E).masked_fill_(own_weights == 0, -1e30))
+    if candidates.excluded is not None:
+        power.masked_fill_(candidates.excluded, -1e30)
+    highest = power.amax(dim=1)
+    no_negative = highest < -1e29
+    power.sub_(highest[:, None]).exp2_()
+    lead = (own - highest.div_(_LOG2_E)).clamp_(max=_MOST)  # of the target before the highest negative
+    own_power = lead.clamp(min=_LEAST).exp_()
+    power.view(-1).index_copy_(0, targets, own_power)
+    share = power * candidates.weights  # softmax shares, times their total
+    share.view(-1).index_copy_(0, targets, own_power * own_weights)
+    total = share.sum(dim=1).masked_fill_(no_negative, torch.inf)
+    tail = power.add_(own_power[:, None]).reciprocal_()  # 1 / (E_i + E_j)
+    pull = share * tail
+    gain = pull.sum(dim=1).masked_fill_(no_negative, 1.0)
+    pull.mul_(tail).mul_((own_power / gain).masked_fill_(no_negative, 0.0)[:, None])  # w sigma
+    gradient = share.mul_((1 / total)[:, None])
+    penalty = torch.zeros_like(total)
+    if bpreg:
+        square = torch.mul(scores, scores, out=tail)  # fresh memory would cost more than the work
+        penalty = torch.linalg.vecdot(share, square).mul_(bpreg)
+        gradient.mul_(square.add_(scores, alpha=2).mul_(bpreg).sub_((penalty - 1)[:, None]))
+    gradient.sub_(pull)
+    gradient.view(-1).index_add_(0, targets, pull.sum(dim=1).sub_(1).masked_fill_(no_negative, 0.0))
+    if elu_param > 0:
+        gradient = torch.ops.aten.elu_backward(gradient, elu_param, 1.0, 1.0, True, scores)
+    return (total / gain).log_().sub_(lead).masked_fill_(no_negative, 0.0).add_(penalty), gradient
 
 
-class _BPRMax(torch.autograd.Function):
-    r"""BPR-max and its gradient in one go, a third of the passes over (B, C) that autograd takes.
-
-    With :math:`s` the softmax of the negatives' scores, :math:`w` that of :math:`r_j + \log\sigma(r_i - r_j)` and
-    :math:`P = \sum_j s_j r_j^2`, the gradient is :math:`s_j (1 + \lambda (r_j^2 - P + 2 r_j)) - w_j \sigma(r_i - r_j)`
-    at a negative and :math:`\sum_j w_j \sigma(r_i - r_j) - 1` at the target.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, scores: Tensor, no_negative: Tensor | None, bpreg: float) -> Tensor:
-        """Loss of each lane from the scores (B, C); the gradient is kept."""
-        lag = scores - scores.diagonal()[:, None]  # of the target behind each candidate
-        of_negatives = _negatives_alone(scores.clone(), no_negative)
-        share, log_total = _softmax(of_negatives)
-        # log sigma(-lag) = -softplus(lag), which is the faster of the two
-        pull, log_gain = _softmax(of_negatives.sub_(F.softplus(lag, threshold=40)))
-        pull.mul_(lag.neg_().sigmoid_())  # w * sigma
-        square = torch.mul(scores, scores, out=lag)  # fresh memory would cost more than the work
-        penalty = torch.mul(share, square, out=of_negatives).sum(dim=1)
-        slope = square.add_(scores, alpha=2).sub_(penalty[:, None]).mul_(bpreg).add_(1)
-        gradient = share.mul_(slope).sub_(pull)
-        gradient.diagonal().copy_(pull.sum(dim=1) - 1)
-        ctx.save_for_backward(gradient)
-        return bpreg * penalty - (log_gain - log_total)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        """Scale the gradient that is kept."""
-        (gradient,) = ctx.saved_tensors
-        return gradient * upstream[:, None], None, None
+def _elu(logits: Tensor, elu_param: float) -> Tensor:
+    below = logits.clamp(max=0).mul_(_LOG2_E).exp2_().sub_(1).mul_(elu_param)
+    return below.add_(logits.clamp_(min=0))
 
 
-def _negatives_alone(values: Tensor, no_negative: Tensor | None) -> Tensor:
-    """Put -1e30 where a candidate is no negative, in place: in the target's own column where no mask is given.
-
-    It is not -inf, for a lane without negatives must give no NaN.
-    """
-    if no_negative is None:
-        values.diagonal().fill_(-1e30)
-        return values
-    return values.masked_fill_(no_negative, -1e30)
-
-
-def _softmax(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax of each row, and the log of the sum of its exponentials, shape (B,)."""
-    softmax = values.softmax(dim=1)
-    return softmax, values.amax(dim=1) - softmax.amax(dim=1).log()
-
-
-def bpr(logits: Tensor, excluded: Tensor | None = None) -> Tensor:
+def bpr(logits: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
     r"""BPR: mean over the negatives of :math:`-\log \sigma(o_i - o_j)`.
 
     Args:
         logits: Float, shape (B, C).
-        excluded: Candidates that are no negatives, see the module's head.
+        candidates: See `Candidates`.
 
     Returns:
-        Loss of each lane, shape (B,); 0 where a lane has no negative.
+        Loss of each lane, shape (B,), 0 where a lane has no negative; and its gradient, shape (B, C).
     """
-    return _mean_over_negatives(-F.logsigmoid(logits.diagonal()[:, None] - logits), excluded)
+    return _differentiated(_bpr, logits, candidates)
 
 
-def top1(logits: Tensor, excluded: Tensor | None = None) -> Tensor:
+def top1(logits: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
     r"""TOP1: mean over the negatives of :math:`\sigma(o_j - o_i) + \sigma(o_j^2)`.
 
     Args:
         logits: Float, shape (B, C).
-        excluded: Candidates that are no negatives, see the module's head.
+        candidates: See `Candidates`.
 
     Returns:
-        Loss of each lane, shape (B,); 0 where a lane has no negative.
+        Loss of each lane, shape (B,), 0 where a lane has no negative; and its gradient, shape (B, C).
     """
-    return _mean_over_negatives(_top1_terms(logits), excluded)
+    return _differentiated(_top1, logits, candidates)
 
 
-def top1_max(logits: Tensor, excluded: Tensor | None = None) -> Tensor:
+def top1_max(logits: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
     """TOP1-max: the terms of TOP1 weighed by the softmax of the negatives' logits in place of the mean.
 
     Args:
         logits: Float, shape (B, C).
-        excluded: Candidates that are no negatives, see the module's head.
+        candidates: See `Candidates`.
 
     Returns:
-        Loss of each lane, shape (B,); 0 where a lane has no negative.
+        Loss of each lane, shape (B,), 0 where a lane has no negative; and its gradient, shape (B, C).
     """
-    log_weight, has_negative = _log_softmax_weight(logits, excluded)
-    return torch.where(has_negative, (log_weight.exp() * _top1_terms(logits)).sum(dim=1), 0.0)
+    return _differentiated(_top1_max, logits, candidates)
 
 
-def _top1_terms(logits: Tensor) -> Tensor:
-    return torch.sigmoid(logits - logits.diagonal()[:, None]) + torch.sigmoid(logits.square())  # (B, C)
+def _differentiated(
+    loss_of: Callable[[Tensor, Candidates], Tensor], logits: Tensor, candidates: Candidates
+) -> tuple[Tensor, Tensor]:
+    """A loss of its lanes, and its gradient as autograd finds it."""
+    with torch.enable_grad():
+        logits = logits.detach().requires_grad_()
+        loss = loss_of(logits, candidates)
+        (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    return loss.detach(), gradient
 
 
-def _is_no_negative(logits: Tensor, excluded: Tensor | None) -> Tensor:
-    own = torch.eye(*logits.shape, dtype=torch.bool, device=logits.device)
-    return own if excluded is None else own | excluded
+def _bpr(logits: Tensor, candidates: Candidates) -> Tensor:
+    return _mean_over_negatives(-F.logsigmoid(_own(logits, candidates) - logits), candidates)
 
 
-def _log_softmax_weight(scores: Tensor, excluded: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Log of each negative's softmax share, (B, C), -1e30 elsewhere; and which lanes have a negative, (B,)."""
-    no_negative = _is_no_negative(scores, excluded)
+def _top1(logits: Tensor, candidates: Candidates) -> Tensor:
+    return _mean_over_negatives(_top1_terms(logits, candidates), candidates)
+
+
+def _top1_max(logits: Tensor, candidates: Candidates) -> Tensor:
+    weights = _negative_weights(candidates)
     # a large finite number and not -inf: a lane without negatives must give no NaN in the gradient
-    return scores.masked_fill(no_negative, -1e30).log_softmax(dim=1).masked_fill(no_negative, -1e30), ~no_negative.all(
-        1
-    )
+    share = (logits + weights.log().clamp(min=-1e30)).softmax(dim=1)
+    loss = (share * _top1_terms(logits, candidates)).sum(dim=1)
+    return loss * weights.any(dim=1)
 
 
-def _mean_over_negatives(terms: Tensor, excluded: Tensor | None) -> Tensor:
-    no_negative = _is_no_negative(terms, excluded)
-    n_negatives = (~no_negative).sum(dim=1).clamp(min=1)
-    return terms.masked_fill(no_negative, 0.0).sum(dim=1) / n_negatives
+def _top1_terms(logits: Tensor, candidates: Candidates) -> Tensor:
+    return torch.sigmoid(logits - _own(logits, candidates)) + torch.sigmoid(logits.square())  # (B, C)
+
+
+def _mean_over_negatives(terms: Tensor, candidates: Candidates) -> Tensor:
+    weights = _negative_weights(candidates)
+    return torch.linalg.vecdot(weights, terms) / weights.sum(dim=1).clamp(min=1)
+
+
+def _negative_weights(candidates: Candidates) -> Tensor:
+    """Weight of every candidate as a negative of every lane, shape (B, C)."""
+    weights = candidates.weights.repeat(len(candidates.targets), 1)
+    weights.view(-1).index_copy_(0, candidates.targets, candidates.own_weights)
+    return weights if candidates.excluded is None else weights.masked_fill_(candidates.excluded, 0.0)
+
+
+def _own(logits: Tensor, candidates: Candidates) -> Tensor:
+    """Logit of each lane's target, shape (B, 1)."""
+    return logits.view(-1).index_select(0, candidates.targets)[:, None]

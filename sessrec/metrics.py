@@ -7,7 +7,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -64,22 +64,49 @@ def count_above_and_tied(blocks: Iterable[Tensor], target_score: Tensor, target:
     """
     above = torch.zeros_like(target)
     at_least = torch.zeros_like(target)
-    start = 0
+    spreads, starts = [], [0]
+    room = target_score.new_empty(0, dtype=torch.float32)
     for block in blocks:
+        if room.numel() < block.numel():
+            room = torch.empty(block.numel(), dtype=torch.float32, device=block.device)
         lowest, highest = torch.aminmax(block)
-        if not torch.isfinite(highest - lowest):  # either is not finite if any score is not
-            raise SessRecError(
-                f"a score among items {start} to {start + block.shape[1] - 1} is not finite, so there is no ranking: "
-                "the model has diverged (a lower --model.learning_rate may help) or its checkpoint is damaged"
+        spreads.append(highest - lowest)  # not finite if any score is not
+        column = (target - starts[-1])[:, None]
+        inside = ((column >= 0) & (column < block.shape[1]))[:, 0]
+        own_score = block.gather(1, column.clamp(0, block.shape[1] - 1))
+        for count, compare in ((above, torch.gt), (at_least, torch.ge)):
+            count += (
+                count_true(compare, block, target_score, room)
+                - (compare(own_score, target_score)[:, 0] & inside).long()
             )
-        rows = torch.nonzero((target >= start) & (target < start + block.shape[1]))[:, 0]
-        own_score = block[rows, target[rows] - start]
-        above += (block > target_score).sum(dim=1)
-        at_least += (block >= target_score).sum(dim=1)
-        above[rows] -= (own_score > target_score[rows, 0]).long()
-        at_least[rows] -= (own_score >= target_score[rows, 0]).long()
-        start += block.shape[1]
+        starts.append(starts[-1] + block.shape[1])
+    broken = (~torch.isfinite(torch.stack(spreads))).nonzero()[:, 0].tolist()  # asked once: asking waits for a GPU
+    if broken:
+        raise SessRecError(
+            f"a score among items {starts[broken[0]]} to {starts[broken[0] + 1] - 1} is not finite, so there is no "
+            "ranking: the model has diverged (a lower --model.learning_rate may help) or its checkpoint is damaged"
+        )
     return above, at_least - above
+
+
+def count_true(compare: Callable[..., Tensor], scores: Tensor, threshold: Tensor, room: Tensor | None = None) -> Tensor:
+    """How many scores of each row pass a comparison, such as ``torch.gt``, with the row's threshold.
+
+    Args:
+        compare: A comparison that takes ``out``.
+        scores: Shape (P, n), n below 2**24.
+        threshold: Shape (P, 1).
+        room: Memory to work in, at least P * n elements of float32: fresh memory costs more than the work.
+
+    Returns:
+        Counts, int64, shape (P,).
+    """
+    # comparisons written as 0.0 and 1.0 are summed up many times faster than as bool
+    if room is None:
+        ones = torch.empty(scores.shape, dtype=torch.float32, device=scores.device)
+    else:
+        ones = room[: scores.numel()].view(scores.shape)
+    return compare(scores, threshold, out=ones).sum(dim=1).long()
 
 
 def rank_from_counts(above: Tensor, tied: Tensor, tie_mode: TieMode) -> Tensor:

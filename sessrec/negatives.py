@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,13 +19,18 @@ LogQMode = Literal["published", "textbook"]
 class NegativeSampler(nn.Module):
     """Draws items with replacement, item i with probability proportional to ``counts[i] ** alpha``.
 
-    The distribution is held in float64: in float32 the tail items of a catalogue of a million starve or double. An item
-    never counted is never drawn, also with ``alpha`` 0. The module follows the model to its device and adds nothing to
-    its checkpoint.
+    Drawing takes two look-ups an item, whatever the catalogue: each item owns a column of the same width, and what is
+    too much for an item of its column is lent to another one (Walker's alias method). The shares are held in float64:
+    in float32 the tail items of a catalogue of a million starve or double. An item never counted is never drawn, also
+    with ``alpha`` 0. The module follows the model to its device and adds nothing to its checkpoint.
 
     Args:
         counts: Events of each item in training, int64, shape (N,).
         alpha: Power put on the counts: 0 draws uniformly, 1 by popularity.
+
+    References:
+        Walker, "An Efficient Method for Generating Discrete Random Variables with General Distributions", ACM
+        Transactions on Mathematical Software, 1977.
 
     Example:
         >>> sampler = NegativeSampler(torch.tensor([5, 0, 1]), alpha=0.0)
@@ -33,18 +39,17 @@ class NegativeSampler(nn.Module):
         tensor([0, 2])
     """
 
-    cumulative: Tensor
+    kept_share: Tensor
+    lent_to: Tensor
 
     def __init__(self, counts: Tensor, alpha: float) -> None:
         super().__init__()
-        weight = torch.where(counts > 0, counts.double() ** alpha, 0.0)
-        self.register_buffer("cumulative", weight.cumsum(0), persistent=False)
-        self._last_item = int(
-            torch.nonzero(weight)[-1]
-        )  # found once: asking the device in every block would wait for it
+        kept_share, lent_to = _alias_table(np.where(counts > 0, counts.double().numpy() ** alpha, 0.0))
+        self.register_buffer("kept_share", torch.from_numpy(kept_share), persistent=False)
+        self.register_buffer("lent_to", torch.from_numpy(lent_to), persistent=False)
 
     def sample(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Draw a block of items by inverse transform.
+        """Draw a block of items.
 
         Args:
             shape: Shape of the block; one large block is cheaper than many small ones.
@@ -53,10 +58,31 @@ class NegativeSampler(nn.Module):
         Returns:
             Item indices, int64, of the given shape.
         """
-        uniform = torch.rand(shape, generator=generator, dtype=torch.float64, device=self.cumulative.device)
-        # u * total may round up to the total itself; `right` skips items of zero probability
-        drawn = torch.searchsorted(self.cumulative, uniform * self.cumulative[-1], right=True)
-        return drawn.clamp_(max=self._last_item)
+        n_items = len(self.kept_share)
+        place = torch.rand(shape, generator=generator, dtype=torch.float64, device=self.kept_share.device).view(-1)
+        place.mul_(n_items)
+        column = place.long().clamp_(max=n_items - 1)  # a number just under 1 may round up to the end
+        kept = place.sub_(column) < self.kept_share.index_select(0, column)
+        return torch.where(kept, column, self.lent_to.index_select(0, column)).view(shape)
+
+
+def _alias_table(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Share of its own column that each item keeps, and the item that has the rest; float64 and int64, shape (N,)."""
+    heights = weights * (len(weights) / weights.sum())
+    order = np.argsort(-heights, kind="stable")
+    tall, low = order[heights[order] >= 1].tolist(), order[heights[order] < 1].tolist()
+    kept_share, lent_to, height = np.ones(len(weights)), np.arange(len(weights)), heights.tolist()
+    lenders, borrowers, shares = [], [], []
+    while tall and low:  # the lowest first, so that items of no height surely borrow
+        item, other = low.pop(), tall[-1]
+        lenders.append(item)
+        borrowers.append(other)
+        shares.append(height[item])
+        height[other] -= 1 - height[item]
+        if height[other] < 1:
+            low.append(tall.pop())
+    kept_share[lenders], lent_to[lenders] = shares, borrowers
+    return kept_share, lent_to  # what is left over has a height of 1 but for rounding
 
 
 class LogQ(nn.Module):
@@ -83,9 +109,9 @@ class LogQ(nn.Module):
         self.register_buffer("log_counts", log_counts.float(), persistent=False)
 
     def forward(self, targets: Tensor, negatives: Tensor) -> Tensor:
-        """Correction of each candidate, float32, shape (C,), from targets (V,) and samples (n,)."""
+        """Correction of each candidate, float32, shape (steps, C), from targets (steps, V) and samples (steps, n)."""
         of_targets, of_negatives = self.log_counts[targets], self.alpha * self.log_counts[negatives]
         if self.textbook:
-            of_targets = of_targets + (math.log(len(targets)) - self._log_total)
-            of_negatives = of_negatives + (math.log(max(1, len(negatives))) - self._log_sampled_total)
-        return torch.cat([of_targets, of_negatives])
+            of_targets = of_targets + (math.log(targets.shape[1]) - self._log_total)
+            of_negatives = of_negatives + (math.log(max(1, negatives.shape[1])) - self._log_sampled_total)
+        return torch.cat([of_targets, of_negatives], dim=1)

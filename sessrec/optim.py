@@ -14,16 +14,20 @@ class AdagradMomentum(Optimizer):
     r"""Adagrad whose scaled step goes through a heavy-ball momentum.
 
     With gradient :math:`g`, for each weight: :math:`a \mathrel{+}= g^2`,
-    :math:`v = \mu v - \eta\, g / \sqrt{a + \epsilon}`, :math:`p \mathrel{+}= v`. Accumulator and momentum start at 0. A
-    parameter whose gradient is sparse (rows of an embedding table) is updated in the gradient's rows only; the other
-    rows keep weight, accumulator and momentum. ``torch.optim.Adagrad`` is another method: its epsilon stands outside
-    the root, and it has no momentum.
+    :math:`v = \mu v - \eta\, g / \sqrt{a}`, :math:`p \mathrel{+}= v`. The accumulator :math:`a` starts at
+    :math:`\epsilon`, which so stands inside the root, and the momentum :math:`v` at 0. A parameter whose gradient is
+    sparse (rows of an embedding table) is updated in the gradient's rows only; the other rows keep weight, accumulator
+    and momentum. ``torch.optim.Adagrad`` is another method: its epsilon stands outside the root, and it has no
+    momentum.
+
+    A sparse gradient that says it is coalesced is taken as it is; the rows of another one are summed up first, without
+    a sort and without waiting for the device, so that a step can be captured in a CUDA graph.
 
     Args:
         params: Parameters or parameter groups.
         lr: Learning rate :math:`\eta`.
         momentum: Momentum :math:`\mu`.
-        eps: Constant :math:`\epsilon` inside the root.
+        eps: First value :math:`\epsilon` of the accumulator.
 
     References:
         Duchi, Hazan and Singer, "Adaptive Subgradient Methods", JMLR 2011; the optimiser of the GRU4Rec papers.
@@ -51,35 +55,60 @@ class AdagradMomentum(Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._update(parameter, parameter.grad, group["lr"], group["momentum"], group["eps"])
+                    self._update(parameter, parameter.grad, group)
         return loss
 
-    def _update(self, parameter: Tensor, gradient: Tensor, lr: float, momentum: float, eps: float) -> None:
-        state = self.state[parameter]
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state, lr, momentum = self.state[parameter], group["lr"], group["momentum"]
         if not state:
-            state["accumulator"] = torch.zeros_like(parameter)
+            state["accumulator"] = torch.full_like(parameter, group["eps"])
         if momentum and "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
         if gradient.is_sparse:
-            gradient = gradient.coalesce()  # sums the gradients of a row met twice, before they are squared
-            rows, gradient = gradient._indices()[0], gradient._values()
-            accumulator = state["accumulator"].index_select(0, rows).addcmul_(gradient, gradient)
-            state["accumulator"].index_copy_(0, rows, accumulator)
+            self._update_rows(parameter, gradient, state, lr, momentum)
+            return
+        step = state["accumulator"].addcmul_(gradient, gradient).rsqrt().mul_(gradient)
+        if momentum:
+            parameter.add_(state["momentum"].mul_(momentum).sub_(step, alpha=lr))
         else:
-            rows, accumulator = None, state["accumulator"].addcmul_(gradient, gradient)
-        step = (accumulator + eps).rsqrt_().mul_(gradient)
-        if not momentum:
-            _add(parameter, rows, step, -lr)
-        elif rows is None:
-            parameter.add_(state["momentum"].mul_(momentum).add_(step, alpha=-lr))
-        else:
-            velocity = step.mul_(-lr).add_(state["momentum"].index_select(0, rows), alpha=momentum)
-            state["momentum"].index_copy_(0, rows, velocity)
-            _add(parameter, rows, velocity, 1.0)
+            parameter.sub_(step, alpha=lr)
+
+    def _update_rows(
+        self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], lr: float, momentum: float
+    ) -> None:
+        rows, values = gradient._indices()[0], gradient._values()
+        if parameter.shape[1:].numel() == 1:  # torch takes much longer over rows of one element than over elements
+            parameter, values = parameter.view(-1), values.view(-1)
+            state = {name: value.view(-1) for name, value in state.items()}
+        first = None if gradient.is_coalesced() else first_of_equals(rows, rows.new_empty(len(parameter)))
+        if first is not None:  # every copy of a row gets the sum of all, before it is squared
+            values = torch.zeros_like(values).index_add_(0, first, values).index_select(0, first)
+        accumulator = state["accumulator"].index_select(0, rows).addcmul_(values, values)
+        state["accumulator"].index_copy_(0, rows, accumulator)
+        change = accumulator.rsqrt_().mul_(values).mul_(-lr)
+        if momentum:
+            change.add_(state["momentum"].index_select(0, rows), alpha=momentum)
+            state["momentum"].index_copy_(0, rows, change)
+        if first is None:
+            parameter.index_add_(0, rows, change)  # a factor here would cost more than a pass of its own
+        else:  # copies of a row write the same
+            parameter.index_copy_(0, rows, parameter.index_select(0, rows).add_(change))
 
 
-def _add(parameter: Tensor, rows: Tensor | None, change: Tensor, factor: float) -> None:
-    if rows is None:
-        parameter.add_(change, alpha=factor)
-    else:
-        parameter.index_add_(0, rows, change, alpha=factor)
+def first_of_equals(values: Tensor, table: Tensor) -> Tensor:
+    """Place of the first number equal to each.
+
+    Args:
+        values: Whole numbers from 0 up, int64, shape (R,).
+        table: Memory to work in, longer than the largest number, int64.
+
+    Returns:
+        Places, int64, shape (R,).
+
+    Example:
+        >>> first_of_equals(torch.tensor([4, 2, 4, 4, 2, 0]), torch.empty(5, dtype=torch.int64))
+        tensor([0, 1, 0, 0, 1, 5])
+    """
+    places = torch.arange(len(values), device=values.device)
+    # only what is written is read, so that the table's content and length do not matter
+    return table.scatter_reduce_(0, values, places, "amin", include_self=False).index_select(0, values)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
-from sessrec.metrics import count_above_and_tied
+from sessrec.metrics import count_above_and_tied, count_true
 
 MIN_ROWS = 32  # matrix products of few rows take other kernels and round otherwise; from here on rows round alike
 _POSITIONS = 512  # positions ranked at once
-_SCORES = 4_000_000  # scores held at once, 16 MB in float32
+_SESSIONS = 128  # sessions given their best items at once, from larger blocks of items
+_ITEMS_A_PLACE = 128  # torch sorts the scores of fewer items for a place in the list as a whole
+_BLOCK = {"cpu": 1024, "cuda": 32768}  # items scored at once: with the positions 2 MB, which fit a CPU's cache
 
 Score = Callable[[Tensor, slice], Tensor]
 """Scores of consecutive items for each query: queries (P, anything) and items to scores (P, n)."""
@@ -19,10 +22,11 @@ ScoreTargets = Callable[[Tensor, Tensor], Tensor]
 """Score of one item for each query: queries (P, anything) and items (P,) to scores (P, 1)."""
 
 
-def item_blocks(n_rows: int, n_items: int) -> list[slice]:
-    """Consecutive blocks of items such that their scores for ``n_rows`` queries stay small."""
-    size = max(MIN_ROWS, _SCORES // n_rows)
-    return [slice(start, min(start + size, n_items)) for start in range(0, n_items, size)]
+def item_blocks(n_items: int, device: torch.device, at_least: int = 0) -> list[slice]:
+    """Consecutive blocks of all items, of about equal size, the same whatever else is scored."""
+    n_blocks = -(-n_items // max(at_least, _BLOCK.get(device.type, _BLOCK["cpu"])))
+    bounds = [n_items * number // n_blocks for number in range(n_blocks + 1)]
+    return [slice(start, stop) for start, stop in itertools.pairwise(bounds)]
 
 
 def count_positions(
@@ -58,7 +62,7 @@ def _count_block(
     if missing:  # repeat the last position up to the number of rows from which rounding is the same
         queries = torch.cat([queries, queries[-1:].expand(missing, -1)])
         targets = torch.cat([targets, targets[-1:].expand(missing)])
-    blocks = item_blocks(len(targets), n_items)
+    blocks = item_blocks(n_items, targets.device)
     scores: Iterable[Tensor] = (score(queries, items) for items in blocks)
     if len(blocks) == 1:  # the targets' scores are among those at hand
         scores = list(scores)
@@ -72,7 +76,7 @@ def _count_block(
 def target_scores_in_blocks(score: Score, queries: Tensor, targets: Tensor, n_items: int) -> Tensor:
     """Score of one item for each query, picked out of the scores of all items, shape (P, 1)."""
     picked = []
-    for items in item_blocks(len(targets), n_items):
+    for items in item_blocks(n_items, targets.device):
         inside = ((targets >= items.start) & (targets < items.stop))[:, None]
         column = (targets - items.start).clamp(0, items.stop - items.start - 1)
         picked.append(score(queries, items).gather(1, column[:, None]).masked_fill(~inside, 0.0))
@@ -91,8 +95,14 @@ def best_items(score: Score, queries: Tensor, n_items: int, k: int) -> tuple[Ten
     Returns:
         Item indices (int64) and scores, both of shape (P, min(k, N)), best first; equal scores by item index.
     """
+    found = [_best_of_block(score, query, n_items, k) for query in queries.tensor_split(-(-len(queries) // _SESSIONS))]
+    best, scores = zip(*found, strict=True)
+    return torch.cat(best), torch.cat(scores)
+
+
+def _best_of_block(score: Score, queries: Tensor, n_items: int, k: int) -> tuple[Tensor, Tensor]:
     best, best_scores = None, None
-    for items in item_blocks(len(queries), n_items):
+    for items in item_blocks(n_items, queries.device, at_least=k * _ITEMS_A_PLACE):
         scores, found = _stable_topk(score(queries, items), k)
         found = found + items.start
         if best is not None and best_scores is not None:
@@ -111,7 +121,7 @@ def _stable_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     k = min(k, scores.shape[1])
     best, columns = scores.topk(k, dim=1)
     last = best[:, -1:]
-    tied = ((scores >= last).sum(dim=1) > k).nonzero()[:, 0]  # rare but for models that count
+    tied = (count_true(torch.ge, scores, last) > k).nonzero()[:, 0]  # rare but for models that count
     if len(tied):
         ordered = scores[tied].argsort(dim=1, descending=True, stable=True)[:, :k]
         columns[tied], best[tied] = ordered, scores[tied].gather(1, ordered)

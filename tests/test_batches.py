@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
+import torch
 from conftest import make_sessions
 
 import sessrec.batches
@@ -65,6 +68,25 @@ def test_equals_simulation(n_sessions: int, n_lanes: int, longest: int, steps_pe
     assert len(windows) == len(loader)
     assert cells(windows) == simulate(sequences, n_lanes)
     assert cells(list(loader)) == cells(windows)  # the next epoch is the same
+
+
+@pytest.mark.parametrize("n_sessions", [1, 3, 8, 40])
+@pytest.mark.parametrize("n_lanes", [1, 4, 8])
+@pytest.mark.parametrize("steps_per_window", [1, 3, 64])
+def test_stretches_are_runs_of_equal_live_lanes(n_sessions: int, n_lanes: int, steps_per_window: int) -> None:
+    sequences = random_sequences(n_sessions, 9, seed=n_sessions)
+    for window in SessionParallelLoader(make_sessions(sequences), n_lanes, steps_per_window):
+        lanes_of = [[lane for lane, is_live in enumerate(row) if is_live] for row in window.live.tolist()]
+        runs = [(lanes, len(list(steps))) for lanes, steps in itertools.groupby(lanes_of)]
+        ours = []
+        stop = 0
+        for steps, lanes in window.stretches():
+            assert (steps.start, steps.step) == (stop, None)
+            stop = steps.stop
+            # a full stretch is a view: nothing of it is copied
+            assert isinstance(lanes, slice) == (len(lanes_of[steps.start]) == n_lanes)
+            ours.append((torch.arange(n_lanes)[lanes].tolist(), stop - steps.start))
+        assert ours == runs
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 5])

@@ -11,7 +11,9 @@ from conftest import make_sessions, make_vocabulary
 
 from sessrec.batches import LaneGrid, SessionParallelLoader
 from sessrec.errors import SessRecError
+from sessrec.losses import Candidates
 from sessrec.models import GRU4Rec
+from sessrec.steps import Step, StepLayout
 
 
 def model_for(n_items: int, **options) -> GRU4Rec:
@@ -19,6 +21,22 @@ def model_for(n_items: int, **options) -> GRU4Rec:
     model = GRU4Rec(**({"layers": [6], "n_sample": 0, "dropout_p_embed": 0.0, "logq": 0.0} | options))
     model.set_vocabulary(make_vocabulary(n_items))
     return model
+
+
+def step_of(
+    model: GRU4Rec,
+    inputs: list[int],
+    targets: list[int],
+    negatives: list[int],
+    masks: list[torch.Tensor | None] | None = None,
+    distinct: bool = True,
+) -> Step:
+    """One step of a model, none of whose lanes begins a session."""
+    rows = [torch.tensor([items], dtype=torch.int64) for items in (inputs, targets, negatives)]
+    layout = StepLayout(model.n_items, distinct, model.shared_inputs, model.options.exclude_target_copies)
+    all_masks = [None] * (1 + len(model.layers)) if masks is None else masks
+    by_step = [None if mask is None else mask[None] for mask in all_masks]
+    return next(layout.steps(*rows, model._weights(*rows[1:]), torch.ones(1, len(inputs), 1), by_step))
 
 
 @pytest.mark.parametrize(
@@ -53,16 +71,11 @@ def test_states_do_not_pass_between_sessions() -> None:
     seen: dict[tuple[int, int], torch.Tensor] = {}
     step_loss = model.step_loss
 
-    def recorded(inputs, targets, negatives, hidden, masks):  # noqa: ANN001, ANN202
-        loss, new = step_loss(inputs, targets, negatives, hidden, masks)
-        seen.update(
-            {
-                pair: state
-                for pair, state in zip(
-                    zip(inputs.tolist(), targets.tolist(), strict=True), new[-1].detach(), strict=True
-                )
-            }
-        )
+    def recorded(step: Step, hidden: list[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        loss, new = step_loss(step, hidden)
+        columns = step.candidates.targets % len(step.candidates.weights)
+        pairs = zip(step.items[step.inputs].tolist(), step.items[columns].tolist(), strict=True)
+        seen.update(zip(pairs, new[-1].clone(), strict=True))
         return loss, new
 
     model.step_loss = recorded  # type: ignore[method-assign]
@@ -94,27 +107,41 @@ def test_loss_is_divided_by_the_nominal_batch_size() -> None:
 def test_logq(mode: str) -> None:
     model = model_for(6, n_sample=2, logq=0.7, logq_mode=mode, sample_alpha=0.5)
     counts = np.arange(1, 7)  # of items 0 to 5
-    candidates = torch.tensor([4, 2, 0, 5])  # two targets, then two samples
+    targets, negatives = torch.tensor([[4, 2]]), torch.tensor([[0, 5]])
     expected = np.log([5.0, 3.0, 1.0**0.5, 6.0**0.5])
     if mode == "textbook":
         expected[:2] = np.log(2 * np.array([5.0, 3.0]) / counts.sum())
         expected[2:] = np.log(2 * np.array([1.0, 6.0]) ** 0.5 / (counts**0.5).sum())
-    np.testing.assert_allclose(model.log_q(candidates[:2], candidates[2:]).numpy(), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model.log_q(targets, negatives)[0].numpy(), expected, rtol=1e-5, atol=1e-6)
     logits = torch.randn(2, 4, generator=torch.Generator().manual_seed(1))
     corrected = logits.numpy() - 0.7 * expected
     plain = [np.log(np.exp(row).sum()) - row[lane] for lane, row in enumerate(corrected)]
-    np.testing.assert_allclose(model._loss(logits, candidates, 2).numpy(), plain, rtol=1e-5)
+    candidates = Candidates.each_once(2, model._weights(targets, negatives)[0])
+    np.testing.assert_allclose(model._loss(logits, candidates)[0].numpy(), plain, rtol=1e-5)
 
 
-def test_copies_of_the_target_are_negatives_unless_excluded() -> None:
-    candidates = torch.tensor([3, 1, 3, 0])
-    logits = torch.tensor([[1.0, 0.5, 1.0, -1.0], [0.2, 0.3, 0.1, 0.0]])
-    with_copies = model_for(5)._loss(logits, candidates, 2)
-    without = model_for(5, exclude_target_copies=True)._loss(logits, candidates, 2)
-    row = np.exp(logits[0].numpy())
-    assert with_copies[0].item() == pytest.approx(np.log(row.sum()) - 1.0, rel=1e-6)
-    assert without[0].item() == pytest.approx(np.log(row[[0, 1, 3]].sum()) - 1.0, rel=1e-6)
-    assert without[1] == with_copies[1]
+def test_logq_of_steps_without_samples_and_of_other_losses() -> None:
+    targets, negatives = torch.tensor([[4, 2, 2]]), torch.empty(1, 0, dtype=torch.int64)
+    expected = np.log(3 * np.array([5.0, 3.0, 3.0]) / 21)
+    textbook = model_for(6, logq=1.0, logq_mode="textbook")
+    np.testing.assert_allclose(textbook.log_q(targets, negatives)[0].numpy(), expected, rtol=1e-5)
+    for options in ({"loss": "bpr-max", "logq": 1.0}, {"loss": "cross-entropy", "logq": 0.0}):
+        assert model_for(6, **options)._weights(targets, torch.tensor([[0, 5]])).tolist() == [[1.0] * 5]
+
+
+@pytest.mark.parametrize("distinct", [False, True])
+def test_copies_of_the_target_are_negatives_unless_excluded(distinct: bool) -> None:
+    by_item = torch.tensor([[-1.0, 0.5, 0.0, 1.0, 0.0], [0.0, 0.3, 0.0, 0.2, 0.0]])
+    losses = []
+    for exclude in (False, True):
+        model = model_for(5, exclude_target_copies=exclude)
+        step = step_of(model, [0, 2], [3, 1], [3, 0], distinct=distinct)
+        columns = step.items[: len(step.candidates.weights)]
+        losses.append(model._loss(by_item[:, columns], step.candidates)[0])
+    row = np.exp(by_item[0].numpy())
+    assert losses[0][0].item() == pytest.approx(np.log(row[[3, 1, 3, 0]].sum()) - 1.0, rel=1e-6)
+    assert losses[1][0].item() == pytest.approx(np.log(row[[3, 1, 0]].sum()) - 1.0, rel=1e-6)
+    assert losses[1][1] == losses[0][1]
 
 
 def test_dropout_masks_keep_the_mean_and_fall_where_they_should() -> None:
@@ -127,19 +154,20 @@ def test_dropout_masks_keep_the_mean_and_fall_where_they_should() -> None:
     assert (input_mask == 0).float().mean().item() == pytest.approx(
         0.25, abs=0.01
     )  # a drop probability, not a keep one
-    # inputs and targets, negatives: the output rows are never dropped, the state is the dropped-out output
-    inputs, targets = torch.tensor([0, 1]), torch.tensor([2, 3])
-    state = [torch.zeros(2, 40)]
-    _, dropped = model.step_loss(inputs, targets, torch.tensor([4]), state, [None, hidden_mask[0, :2]])
-    _, whole = model.step_loss(inputs, targets, torch.tensor([4]), state, [None, None])
-    torch.testing.assert_close(dropped[0], whole[0] * hidden_mask[0, :2])
+    # the output rows are never dropped, the state is the dropped-out output
+    model._hidden = [torch.zeros(2, 40)]
+
+    def loss_and_state(inputs: list[int], masks: list[torch.Tensor | None]) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.no_grad():
+            loss, state = model.step_loss(step_of(model, inputs, [2, 3], [4], masks), [torch.zeros(2, 40)])
+        return loss, state[0]
+
+    whole_loss, whole = loss_and_state([0, 1], [None, None])
+    torch.testing.assert_close(loss_and_state([0, 1], [None, hidden_mask[0, :2]])[1], whole * hidden_mask[0, :2])
     # with every input dropped, the loss does not know the inputs, but it still knows the output rows of the same table
-    losses = [
-        model.step_loss(items, targets, torch.tensor([4]), state, [torch.zeros(2, 40), None])[0]
-        for items in (inputs, torch.tensor([7, 8]))
-    ]
+    losses = [loss_and_state(inputs, [torch.zeros(2, 40), None])[0] for inputs in ([0, 1], [7, 8])]
     assert torch.equal(*losses)
-    assert losses[0] != model.step_loss(inputs, targets, torch.tensor([4]), state, [None, None])[0]
+    assert losses[0] != whole_loss
 
 
 def test_masks_are_none_without_dropout() -> None:
@@ -191,6 +219,41 @@ def test_steps_without_negatives_change_nothing_and_say_so() -> None:
         model.train_window(window, model.configure_optimizers(), torch.Generator())
     for name, weight in model.state_dict().items():
         assert torch.equal(weight, before[name])
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "bpr-max", "bpr", "top1", "top1-max"])
+@pytest.mark.filterwarnings("ignore:steps of a single lane")
+def test_momentum_does_not_go_on_in_steps_without_negatives(loss: str) -> None:
+    """The first three steps have two lanes, the last two a single one."""
+    window = LaneGrid(make_sessions([[0, 1, 2, 3, 1, 0], [3, 2, 1, 0]]), n_lanes=2).window(0, 5)
+    assert window.widths.tolist() == [2, 2, 2, 1, 1]
+    after = []
+    for n_steps in (3, 5):
+        model = model_for(4, loss=loss, momentum=0.5)
+        model.train_window(window.head(n_steps), model.configure_optimizers(), torch.Generator())
+        after.append(model.state_dict())
+    for name, weight in after[0].items():
+        assert torch.equal(weight, after[1][name]), name
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "bpr-max"])
+@pytest.mark.parametrize(
+    "table", [{}, {"constrained_embedding": False, "embedding": 4}, {"constrained_embedding": False}]
+)
+def test_gradients_under_autocast_are_about_those_without(loss: str, table: dict) -> None:
+    gradients = []
+    for enabled in (False, True):
+        model = model_for(9, loss=loss, layers=[5, 6], **table)
+        model._hidden = [0.3 * torch.ones(3, size) for size in (5, 6)]
+        step = step_of(model, [1, 2, 1], [3, 4, 0], [4, 7, 7])
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            model.step_loss(step, model._hidden)
+        gradients.append({name: weight.grad.to_dense() for name, weight in model.named_parameters()})  # type: ignore[union-attr]
+    for name, plain in gradients[0].items():
+        cast = gradients[1][name]
+        assert cast.dtype == torch.float32
+        torch.testing.assert_close(cast, plain, rtol=0.0, atol=0.05 * plain.abs().max().item())
+    assert not torch.equal(gradients[0]["output_embedding"], gradients[1]["output_embedding"])
 
 
 def test_wrong_options_are_refused() -> None:

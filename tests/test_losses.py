@@ -1,16 +1,24 @@
-"""Losses against plain numpy, values worked out by hand, and their behaviour at the edges."""
+"""Losses and their gradients against the papers' formulas on every copy, values by hand, and behaviour at the edges."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from sessrec import losses
+from sessrec.losses import Candidates
 
 BY_HAND = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 3.0]])
+NAMES = ["cross_entropy", "bpr_max", "bpr", "top1", "top1_max"]
+VARIANTS = [
+    *((name, 0.0, 0.0) for name in NAMES if name != "bpr_max"),
+    *(("bpr_max", bpreg, elu_param) for bpreg in (0.0, 1.95) for elu_param in (0.0, 0.5, 1.0)),
+]
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
@@ -18,7 +26,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def numpy_loss(name: str, logits: np.ndarray, bpreg: float, elu_param: float, excluded: np.ndarray) -> list[float]:
-    """Every loss lane by lane and negative by negative, as the papers write them."""
+    """Every loss lane by lane and negative by negative, as the papers write them; lane i's target is draw i."""
     per_lane = []
     for i, row in enumerate(logits):
         negatives = [j for j in range(len(row)) if j != i and not excluded[i, j]]
@@ -42,94 +50,249 @@ def numpy_loss(name: str, logits: np.ndarray, bpreg: float, elu_param: float, ex
     return per_lane
 
 
-def loss_of(
-    name: str, logits: torch.Tensor, bpreg: float, elu_param: float, excluded: torch.Tensor | None
-) -> torch.Tensor:
+def paper_loss(name: str, logits: Tensor, bpreg: float, elu_param: float, excluded: Tensor) -> Tensor:
+    """The same for torch to differentiate, shape (B,); the sum in BPR-max is taken in log space for extreme logits."""
+    is_negative = ~excluded & ~torch.eye(*logits.shape, dtype=torch.bool)
+    lanes = []
+    for lane, (row, kept) in enumerate(zip(logits, is_negative, strict=True)):
+        score = F.elu(row, elu_param) if name == "bpr_max" and elu_param else row
+        own, others = score[lane], score[kept]
+        if not kept.any():
+            lanes.append(own * 0)
+        elif name == "cross_entropy":
+            lanes.append(-torch.cat([own[None], others]).log_softmax(dim=0)[0])
+        elif name == "bpr_max":
+            log_gain = (others.log_softmax(dim=0) + F.logsigmoid(own - others)).logsumexp(dim=0)
+            lanes.append(bpreg * (others.softmax(dim=0) * others**2).sum() - log_gain)
+        elif name == "bpr":
+            lanes.append(-F.logsigmoid(own - others).mean())
+        else:
+            terms = torch.sigmoid(others - own) + torch.sigmoid(others**2)
+            lanes.append(terms.mean() if name == "top1" else (others.softmax(dim=0) * terms).sum())
+    return torch.stack(lanes)
+
+
+def paper_gradient(name: str, logits: Tensor, bpreg: float, elu_param: float, case: Case) -> tuple[Tensor, Tensor]:
+    """Loss of each lane over all draws in float64, and its gradient summed up over the draws of each column."""
+    columns = logits.double().clone().requires_grad_()
+    loss = paper_loss(name, columns[:, case.draws] + case.draw_weights.log(), bpreg, elu_param, case.excluded_draws)
+    return loss.detach(), torch.autograd.grad(loss.sum(), columns)[0]
+
+
+def our_loss(
+    name: str, logits: Tensor, bpreg: float, elu_param: float, candidates: Candidates
+) -> tuple[Tensor, Tensor]:
+    """Loss and gradient from a copy of the logits, which may be overwritten."""
     if name == "bpr_max":
-        return losses.bpr_max(logits, bpreg, elu_param, excluded)
-    function: Callable[..., torch.Tensor] = getattr(losses, name)
-    return function(logits, excluded)
+        return losses.bpr_max(logits.clone(), candidates, bpreg, elu_param)
+    return getattr(losses, name)(logits.clone(), candidates)
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "bpr_max", "bpr", "top1", "top1_max"])
-@pytest.mark.parametrize("elu_param", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("mask", [False, True])
-def test_against_numpy(name: str, elu_param: float, mask: bool) -> None:
-    generator = torch.Generator().manual_seed(1)
+class Case(NamedTuple):
+    """The same candidates as distinct columns and as single draws, the first of which are the lanes' targets."""
+
+    draws: Tensor
+    """Column of each draw, shape (n,)."""
+    draw_weights: Tensor
+    """Weight of each draw, shape (n,)."""
+    excluded_draws: Tensor
+    """Draws that are no negatives of a lane, shape (B, n)."""
+    candidates: Candidates
+
+
+def case_of(
+    draws: Tensor, draw_weights: Tensor, n_lanes: int, excluded: Tensor | None = None, copies_count: bool = True
+) -> Case:
+    """Sum up draws by plain loops; with ``copies_count`` the copies of its target are a lane's negatives."""
+    n_columns = int(draws.max()) + 1
+    weights = torch.zeros(n_columns, dtype=draw_weights.dtype)
+    for column, weight in zip(draws.tolist(), draw_weights, strict=True):
+        weights[column] += weight
+    targets, own_weights = draws[:n_lanes], torch.zeros(n_lanes, dtype=draw_weights.dtype)
+    excluded_draws = torch.zeros(n_lanes, len(draws), dtype=torch.bool)
+    for lane in range(n_lanes):
+        for draw, column in enumerate(draws.tolist()):
+            if draw != lane and column == targets[lane]:
+                own_weights[lane] += draw_weights[draw] * copies_count
+                excluded_draws[lane, draw] = not copies_count
+            elif excluded is not None:
+                excluded_draws[lane, draw] = excluded[lane, column]
+    flat = torch.arange(n_lanes) * n_columns + targets
+    candidates = Candidates(flat, weights, draw_weights[:n_lanes], own_weights, excluded)
+    return Case(draws, draw_weights, excluded_draws, candidates)
+
+
+def random_case(seed: int, mask: bool, copies_count: bool, whole_weights: bool = True) -> tuple[Tensor, Case]:
+    """Five lanes, of which the first two have the same target, and 12 columns that were drawn up to some times."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.tensor([3, 3, 0, 7, 11])
+    draws = torch.cat([targets, torch.randperm(12, generator=generator), torch.randint(12, (9,), generator=generator)])
+    draws = draws[torch.cat([torch.arange(5), 5 + (draws[5:] != 7).nonzero()[:, 0]])]  # lane 3's target has no copy
+    excluded = None
+    if mask:
+        excluded = torch.rand(5, 12, generator=generator) < 0.3
+        excluded[torch.arange(5), targets] = False
+    weights = torch.rand(len(draws), generator=generator, dtype=torch.float64) * 3 + 1e-3
     logits = 2 * torch.randn(5, 12, generator=generator, dtype=torch.float64)
-    excluded = torch.rand(5, 12, generator=generator) < 0.3
-    excluded.fill_diagonal_(False)
-    expected = numpy_loss(name, logits.numpy(), 1.7, elu_param, excluded.numpy() & mask)
-    ours = loss_of(name, logits, 1.7, elu_param, excluded if mask else None)
-    np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-9)
+    return logits, case_of(draws, torch.ones_like(weights) if whole_weights else weights, 5, excluded, copies_count)
+
+
+@pytest.mark.parametrize(("name", "bpreg", "elu_param"), VARIANTS)
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("copies_count", [False, True])
+def test_against_numpy(name: str, bpreg: float, elu_param: float, mask: bool, copies_count: bool) -> None:
+    logits, case = random_case(1, mask, copies_count)
+    assert case.candidates.own_weights.any() == copies_count
+    assert case.candidates.own_weights[3] == 0
+    expected = numpy_loss(name, logits[:, case.draws].numpy(), bpreg, elu_param, case.excluded_draws.numpy())
+    loss, gradient = our_loss(name, logits, bpreg, elu_param, case.candidates)
+    np.testing.assert_allclose(loss.numpy(), expected, rtol=1e-9)
+    assert loss.dtype == gradient.dtype == torch.float64
+    assert not loss.requires_grad
+    assert not gradient.requires_grad
+
+
+@pytest.mark.parametrize(("name", "bpreg", "elu_param"), VARIANTS)
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("copies_count", [False, True])
+@pytest.mark.parametrize("seed", [2, 3])
+def test_gradient(name: str, bpreg: float, elu_param: float, mask: bool, copies_count: bool, seed: int) -> None:
+    logits, case = random_case(seed, mask, copies_count)
+    expected_loss, expected = paper_gradient(name, logits, bpreg, elu_param, case)
+    loss, gradient = our_loss(name, logits, bpreg, elu_param, case.candidates)
+    torch.testing.assert_close(loss, expected_loss, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("mask", [False, True])
+@pytest.mark.parametrize("copies_count", [False, True])
+def test_cross_entropy_with_fractions_of_copies(mask: bool, copies_count: bool) -> None:
+    """As the popularity correction has it: log(weight) is added to the logit of each copy."""
+    logits, case = random_case(4, mask, copies_count, whole_weights=False)
+    corrected = (logits[:, case.draws] + case.draw_weights.log()).numpy()
+    loss, gradient = losses.cross_entropy(logits.clone(), case.candidates)
+    np.testing.assert_allclose(
+        loss.numpy(), numpy_loss("cross_entropy", corrected, 0.0, 0.0, case.excluded_draws.numpy()), rtol=1e-10
+    )
+    expected = paper_gradient("cross_entropy", logits, 0.0, 0.0, case)[1]
+    torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.parametrize(
-    ("loss", "expected"),
+    ("name", "bpreg", "expected"),
     [
-        (losses.cross_entropy(BY_HAND), 0.376299),
-        (losses.bpr(BY_HAND), 0.207038),
-        (losses.top1(BY_HAND), 0.759129),
-        (losses.top1_max(BY_HAND), 0.811782),
-        (losses.bpr_max(BY_HAND, bpreg=0.0, elu_param=0.0), 0.226050),
-        (losses.bpr_max(BY_HAND, bpreg=1.0, elu_param=0.0), 0.713422),
+        ("cross_entropy", 0.0, 0.376299),
+        ("bpr", 0.0, 0.207038),
+        ("top1", 0.0, 0.759129),
+        ("top1_max", 0.0, 0.811782),
+        ("bpr_max", 0.0, 0.226050),
+        ("bpr_max", 1.0, 0.713422),
     ],
 )
-def test_values_worked_out_by_hand(loss: torch.Tensor, expected: float) -> None:
+def test_values_worked_out_by_hand(name: str, bpreg: float, expected: float) -> None:
+    loss, _ = our_loss(name, BY_HAND, bpreg, 0.0, Candidates.each_once(3, torch.ones(3)))
     assert loss.mean().item() == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "bpr_max", "bpr", "top1", "top1_max"])
-def test_gradient(name: str) -> None:
-    logits = torch.randn(3, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: loss_of(name, x, 1.3, 0.5, None), logits)
+def test_each_once_takes_the_weights_and_the_mask_as_they_are() -> None:
+    weights, excluded = torch.tensor([0.5, 2.0, 3.0]), torch.tensor([[False, False, True], [False, False, False]])
+    candidates = Candidates.each_once(2, weights, excluded)
+    assert candidates.targets.tolist() == [0, 4]
+    assert candidates.weights.tolist() == [0.5, 2.0, 3.0]
+    assert candidates.target_weights.tolist() == [0.5, 2.0]
+    assert candidates.own_weights.tolist() == [0.0, 0.0]
+    assert candidates.excluded is excluded
+
+
+@pytest.mark.parametrize(("name", "bpreg", "elu_param"), VARIANTS)
+@pytest.mark.parametrize("seed", [5, 6])
+def test_gradient_by_differences(name: str, bpreg: float, elu_param: float, seed: int) -> None:
+    """Nothing but the loss itself says what its gradient is."""
+    logits, case = random_case(seed, mask=True, copies_count=True)
+    _, gradient = our_loss(name, logits, bpreg, elu_param, case.candidates)
+    direction = torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    ahead, behind = (
+        our_loss(name, logits + sign * 1e-5 * direction, bpreg, elu_param, case.candidates)[0] for sign in (1, -1)
+    )
+    torch.testing.assert_close((gradient * direction).sum(dim=1), (ahead - behind) / 2e-5, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(("name", "bpreg", "elu_param"), VARIANTS)
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_float32_is_close_to_float64(name: str, bpreg: float, elu_param: float, scale: float) -> None:
+    logits, case = random_case(7, mask=False, copies_count=True)
+    logits = (scale * logits / 2).float()
+    expected_loss, expected = paper_gradient(name, logits, bpreg, elu_param, case)
+    single = Candidates(*(part.float() if part is not None and part.is_floating_point() else part for part in case[3]))
+    loss, gradient = our_loss(name, logits, bpreg, elu_param, single)
+    assert loss.dtype == gradient.dtype == torch.float32
+    size = expected.abs().amax().clamp(min=1).item()
+    torch.testing.assert_close(loss.double(), expected_loss, rtol=2e-5, atol=2e-6)
+    torch.testing.assert_close(gradient.double(), expected, rtol=2e-5, atol=2e-6 * size)
 
 
 def test_bpr_max_learns_where_every_sigmoid_underflows() -> None:
-    logits = torch.tensor([[-400.0, 300.0, 250.0]], requires_grad=True)
-    loss = losses.bpr_max(logits, bpreg=0.0, elu_param=0.0)
-    loss.sum().backward()
+    logits = torch.tensor([[-400.0, 300.0, 250.0]])
+    loss, gradient = our_loss("bpr_max", logits, 0.0, 0.0, Candidates.each_once(1, torch.ones(3)))
     # each negative adds exp(-700), share times sigmoid: the guard constant would turn the loss into 55
     assert loss.item() == pytest.approx(700 - np.log(2))
-    assert logits.grad is not None
-    assert logits.grad[0, 0].item() == pytest.approx(-1.0, abs=1e-4)
+    assert gradient[0, 0].item() == pytest.approx(-1.0, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "bpr_max", "bpr", "top1", "top1_max"])
-def test_a_lane_without_negatives_costs_nothing(name: str) -> None:
-    logits = torch.tensor([[1.5]], requires_grad=True)
-    loss = loss_of(name, logits, 1.0, 0.5, None)
-    loss.sum().backward()
+@pytest.mark.parametrize(("name", "bpreg", "elu_param"), VARIANTS)
+@pytest.mark.parametrize(
+    "row",
+    [
+        [-400.0, 300.0, 250.0],
+        [-400.0, 400.0, 400.0],
+        [-400.0, 0.0, 0.5],
+        [-400.0, -400.0, -400.0],
+        [400.0, 400.0, 400.0],
+        [400.0, -400.0, -400.0],
+        [30.0, 0.0, -1.0],
+        [50.0, 0.0, -1.0],
+        [90.0, 0.0, -1.0],
+        [200.0, 0.0, -1.0],
+        [400.0, 0.0, -1.0],
+        [0.0, 400.0, 399.0],
+        [0.0, -400.0, -399.0],
+    ],
+)
+@pytest.mark.parametrize("n_copies", [0, 2])
+def test_extreme_logits(name: str, bpreg: float, elu_param: float, row: list[float], n_copies: int) -> None:
+    """Far from where float32 holds an exponential, loss and gradient are finite, and those of float64 in log space."""
+    logits = torch.tensor([row])
+    case = case_of(torch.tensor([0, 1, 2, *[0] * n_copies]), torch.ones(3 + n_copies), 1)
+    expected_loss, expected = paper_gradient(name, logits, bpreg, elu_param, case)
+    loss, gradient = our_loss(name, logits, bpreg, elu_param, case.candidates)
+    size = expected.abs().amax().clamp(min=1).item()
+    torch.testing.assert_close(loss.double(), expected_loss, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=2e-5 * size)
+
+
+@pytest.mark.parametrize(("name", "bpreg", "elu_param"), VARIANTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_lane_without_negatives_costs_nothing(name: str, bpreg: float, elu_param: float, dtype: torch.dtype) -> None:
+    logits = torch.tensor([[1.5]], dtype=dtype)
+    loss, gradient = our_loss(name, logits, bpreg, elu_param, Candidates.each_once(1, torch.ones(1, dtype=dtype)))
     assert loss.item() == 0.0
-    assert logits.grad is not None
-    assert logits.grad.item() == 0.0
+    assert gradient.item() == 0.0
 
 
-def bpr_max_by_autograd(logits: torch.Tensor, bpreg: float, elu_param: float, negative: torch.Tensor) -> torch.Tensor:
-    """The paper's formula, differentiated by torch."""
-    scores = torch.nn.functional.elu(logits, elu_param) if elu_param else logits
-    share = scores.masked_fill(~negative, -torch.inf).softmax(dim=1)
-    gain = (share * torch.sigmoid(scores.diagonal()[:, None] - scores)).sum(dim=1)
-    return -gain.log() + bpreg * (share * scores.square()).sum(dim=1)
-
-
-@pytest.mark.parametrize("bpreg", [0.0, 1.95])
-@pytest.mark.parametrize("elu_param", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("mask", [False, True])
-def test_gradient_of_bpr_max(bpreg: float, elu_param: float, mask: bool) -> None:
-    generator = torch.Generator().manual_seed(2)
-    logits = 3 * torch.randn(7, 20, generator=generator, dtype=torch.float64)
-    excluded = (torch.rand(7, 20, generator=generator) < 0.3) & mask
-    negative = ~(excluded | torch.eye(7, 20, dtype=torch.bool))
-    upstream = torch.rand(7, generator=generator, dtype=torch.float64)
-    one, other = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    expected = bpr_max_by_autograd(one, bpreg, elu_param, negative)
-    ours = losses.bpr_max(other, bpreg, elu_param, excluded if mask else None)
-    (expected * upstream).sum().backward()
-    (ours * upstream).sum().backward()
-    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(other.grad, one.grad, rtol=1e-10, atol=1e-12)
-    assert torch.equal(logits, other.detach())  # the logits are left as they are
-    assert torch.autograd.gradcheck(
-        lambda x: losses.bpr_max(x, bpreg, elu_param, excluded if mask else None), (logits.requires_grad_(),)
-    )
+@pytest.mark.parametrize(("name", "bpreg", "elu_param"), VARIANTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_lane_whose_negatives_are_all_excluded_costs_nothing(
+    name: str, bpreg: float, elu_param: float, dtype: torch.dtype
+) -> None:
+    """As with copies of the target alone, each in a column of its own; the other lane knows nothing of it."""
+    excluded = torch.tensor([[False, True, True], [False, False, False]])
+    candidates = Candidates.each_once(2, torch.ones(3, dtype=dtype), excluded)
+    logits = torch.tensor([[1.5, 2.0, -1.0], [0.5, 1.0, 0.0]], dtype=dtype)
+    loss, gradient = our_loss(name, logits, bpreg, elu_param, candidates)
+    assert loss[0].item() == 0.0
+    assert gradient[0].tolist() == [0.0, 0.0, 0.0]
+    draws = torch.arange(3)
+    case = Case(draws, torch.ones(3, dtype=torch.float64), excluded, candidates)
+    expected_loss, expected = paper_gradient(name, logits, bpreg, elu_param, case)
+    torch.testing.assert_close(loss[1].double(), expected_loss[1], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(gradient[1].double(), expected[1], rtol=1e-5, atol=1e-6)

@@ -27,7 +27,7 @@ def blocks(language: str) -> list[str]:
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line and not line.startswith("#")]
 QUICK = {
     "fit": ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"],  # the README's epochs take minutes
-    "benchmark.py": ["--windows", "1", "--events", "20000", "--repeats", "1"],
+    "benchmark.py": ["--windows", "2", "--events", "20000", "--repeats", "1"],
 }
 
 
@@ -91,6 +91,7 @@ def run(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
             main([*words[3:], *QUICK.get(name, [])])
     else:
         assert words[0] == "python"
+        monkeypatch.syspath_prepend(str(Path(words[1]).resolve().parent))  # as python does
         monkeypatch.setattr(sys, "argv", [*words[1:], *QUICK.get(Path(words[1]).name, [])])
         runpy.run_path(words[1], run_name="__main__")
 

@@ -200,10 +200,14 @@ class SessionRecommender(LightningModule):
         """Count the window in the first epoch; asking for ten epochs does not count ten times."""
         if self.current_epoch == 0:
             self.count(batch)
-        # Lightning takes the optimiser's steps for the fit's progress, and saves nothing of a fit without progress
+        self.count_steps(1)
+
+    def count_steps(self, n_steps: int) -> None:
+        """Tell the trainer of steps taken: they are its ``global_step``, and a fit without any is not saved."""
         progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        progress.increment_ready()
-        progress.increment_completed()
+        for tracker in (progress.total, progress.current):
+            tracker.ready += n_steps
+            tracker.completed += n_steps
 
     def on_train_start(self) -> None:
         """Count from nothing, unless a fit goes on."""
@@ -258,7 +262,8 @@ class SessionRecommender(LightningModule):
         has_target = column < batch.lengths[:, None] - 1  # (S, L - 1)
         targets = batch.items[:, 1:][has_target]  # (P,)
         queries = self._encode(batch.items)[:, :-1][has_target]  # (P, anything)
-        return count_positions(self.score, self.score_targets, queries, targets, self.n_items)
+        with self._full_precision():
+            return count_positions(self.score, self.score_targets, queries, targets, self.n_items)
 
     def _encode(self, items: Tensor) -> Tensor:
         """`encode`, such that a session's queries do not depend on the sessions beside it."""
@@ -307,7 +312,12 @@ class SessionRecommender(LightningModule):
         Returns:
             Item indices (int64) and scores, both of shape (P, min(k, N)), best first; equal scores by item index.
         """
-        return best_items(self.score, queries, self.n_items, k)
+        with self._full_precision():
+            return best_items(self.score, queries, self.n_items, k)
+
+    def _full_precision(self) -> torch.autocast:
+        """Scores are never taken in 16 bits: whole groups of items would tie."""
+        return torch.autocast(self.device.type, enabled=False)
 
     @torch.inference_mode()
     def recommend(self, item_ids: Sequence[str], k: int = 20) -> list[tuple[str, float]]:

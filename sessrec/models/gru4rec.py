@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -22,12 +22,21 @@ from torch.optim import Optimizer
 from sessrec import losses
 from sessrec.batches import Window
 from sessrec.errors import SessRecError, check_choice
-from sessrec.layers import GRUCell, ResetBeforeGRUCell, initialise_gates
+from sessrec.graphs import CapturedRun
+from sessrec.layers import GRUCell, GRUStack, ResetBeforeGRUCell, affine, dropout_mask, initialise_gates, product
 from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.base import SessionRecommender
 from sessrec.negatives import LogQ, LogQMode, NegativeSampler
 from sessrec.optim import AdagradMomentum
+from sessrec.steps import Step, StepLayout
 
+_PRECISIONS = ("32-true", "bf16-mixed", "64-true")
+_PLAIN_LOSSES = {
+    "cross-entropy": losses.cross_entropy,
+    "bpr": losses.bpr,
+    "top1": losses.top1,
+    "top1-max": losses.top1_max,
+}
 LossName = Literal["cross-entropy", "bpr-max", "bpr", "top1", "top1-max"]
 
 
@@ -92,7 +101,9 @@ class GRU4Rec(SessionRecommender):
         check_choice("loss", loss, LossName)
         check_choice("logq_mode", logq_mode, LogQMode)
         self.loss_name = loss
-        self._hidden: list[Tensor] = []
+        self._hidden: list[Tensor] = []  # of each layer, (B, H)
+        self._layout: StepLayout | None = None
+        self._captured: CapturedRun | None = None
         self._last_time = 0.0
 
     def build(self) -> None:
@@ -101,16 +112,18 @@ class GRU4Rec(SessionRecommender):
         last = self.layers[-1]
         self.output_embedding = nn.Parameter(torch.empty(self.n_items, last))
         self.output_bias = nn.Parameter(torch.zeros(self.n_items, 1))
+        self.shared_inputs = h.constrained_embedding
+        self._layout, self._captured = None, None
         self.one_hot = not h.constrained_embedding and not h.embedding
         if self.one_hot:
             self.input_embedding = nn.Parameter(torch.empty(self.n_items, 3 * self.layers[0]))  # gates n, r, z
-            first_cell: nn.Module = ResetBeforeGRUCell(self.layers[0])
+            first_cell: GRUCell | ResetBeforeGRUCell = ResetBeforeGRUCell(self.layers[0])
         else:
             if not h.constrained_embedding:
                 self.input_embedding = nn.Parameter(torch.empty(self.n_items, h.embedding))
             first_cell = GRUCell(last if h.constrained_embedding else h.embedding, self.layers[0])
         deeper = [GRUCell(below, size) for below, size in zip(self.layers, self.layers[1:], strict=False)]
-        self.cells = nn.ModuleList([first_cell, *deeper])
+        self.cells = GRUStack([first_cell, *deeper])
         initialise_gates(self.output_embedding, 1, dim=1)
         if not h.constrained_embedding:
             initialise_gates(self.input_embedding, 3 if self.one_hot else 1, dim=1)
@@ -124,24 +137,28 @@ class GRU4Rec(SessionRecommender):
 
     # -- training ----------------------------------------------------------------------------------------------------
 
-    def on_fit_start(self) -> None:
-        """Refuse what the training step cannot do.
+    def setup(self, stage: str) -> None:
+        """Refuse what the model cannot do.
 
         Raises:
-            SessRecError: If the precision needs a gradient scaler.
+            SessRecError: If the precision would need a gradient scaler, or keeps the weights themselves in 16 bits.
         """
-        super().on_fit_start()
-        if self.trainer.precision == "16-mixed":
-            raise SessRecError("--trainer.precision 16-mixed is not supported: use 32-true or bf16-mixed")
+        super().setup(stage)
+        if self.trainer.precision not in _PRECISIONS:
+            raise SessRecError(
+                f"--trainer.precision {self.trainer.precision} is not supported: use one of {', '.join(_PRECISIONS)}"
+            )
 
     def on_train_start(self) -> None:
         """Let the options of this fit win over those in a resumed checkpoint's optimiser."""
+        self._hidden, self._captured = [], None
         for group in self._raw_optimizer().param_groups:
             group.update(lr=self.options.learning_rate, momentum=self.options.momentum)
 
     def on_train_epoch_start(self) -> None:
         """Begin every lane afresh."""
-        self._hidden = []
+        for state in self._hidden:
+            state.zero_()  # in place, for a captured window goes on from this memory
         self._last_time = time.perf_counter()
 
     def on_train_epoch_end(self) -> None:
@@ -151,7 +168,8 @@ class GRU4Rec(SessionRecommender):
         """Train on a window of session-parallel steps and log its mean loss a pair."""
         if self.trainer.max_steps > 0:
             window = window.head(self.trainer.max_steps - self.global_step)
-        loss = self.train_window(window, self.optimizers(), self._window_generator(batch_idx))
+        loss = self.train_window(window, self._raw_optimizer(), self._window_generator(batch_idx))
+        self.count_steps(len(window.widths))
         mean_loss = loss.item() / window.n_events  # the window's only synchronisation with the device
         if not np.isfinite(mean_loss):
             raise SessRecError(
@@ -173,113 +191,131 @@ class GRU4Rec(SessionRecommender):
             for logger in self.loggers:
                 logger.log_metrics(figures, step=self.global_step)
 
-    def train_window(self, window: Window, optimizer: Optimizer | Any, generator: torch.Generator) -> Tensor:
+    @torch.no_grad()
+    def train_window(self, window: Window, optimizer: Optimizer, generator: torch.Generator) -> Tensor:
         """Take one optimiser step for every step of the window, carrying the hidden state.
 
         Args:
             window: Session-parallel steps.
-            optimizer: Anything with ``step`` and ``zero_grad``.
+            optimizer: Any optimiser that takes sparse gradients.
             generator: Source of the negatives and dropout masks, on the model's device.
 
         Returns:
-            Sum of the loss over all pairs, detached, scalar.
+            Sum of the loss over all pairs, scalar.
         """
         n_steps, n_lanes = window.inputs.shape
         if not self._hidden:
-            self._hidden = [torch.zeros(n_lanes, size, device=self.device) for size in self.layers]
+            self._hidden = [self.output_bias.new_zeros(n_lanes, size) for size in self.layers]
         negatives = self.sampler.sample((n_steps, self.options.n_sample), generator)
         masks = self._dropout_masks(n_steps, n_lanes, generator)
-        total = torch.zeros((), device=self.device)
-        for step, width in enumerate(window.widths.tolist()):
-            # the lanes that still hold a session, all of them but at the end of the epoch
-            live = slice(None) if width == n_lanes else window.live[step].nonzero()[:, 0]
-            hidden = [state[live].masked_fill(window.starts[step, live, None], 0.0) for state in self._hidden]
-            step_masks = [None if mask is None else mask[step, live] for mask in masks]
-            inputs, targets = window.inputs[step, live], window.targets[step, live]
-            loss, hidden = self.step_loss(inputs, targets, negatives[step], hidden, step_masks)
-            optimizer.zero_grad()
-            if width + self.options.n_sample > 1:
-                (loss / n_lanes).backward()  # the nominal batch size, also when fewer lanes are live
-            elif self.loss_name != "cross-entropy":
-                rank_zero_warn("steps of a single lane are skipped: without --model.n_sample they have no negatives")
-            optimizer.step()  # changes nothing where there are no gradients, but the step counts
-            for state, new in zip(self._hidden, hidden, strict=True):
-                state[live] = new.detach()
-            total += loss.detach()
+        keeps = (~window.starts).to(self.output_bias.dtype)[:, :, None]
+        total = self.output_bias.new_zeros(())
+        for steps, lanes in window.stretches():
+            of_lanes = [
+                None if part is None else part[steps, lanes] for part in (window.inputs, window.targets, keeps, *masks)
+            ]
+            tensors = [negatives[steps], *of_lanes]
+            if self.captures and isinstance(lanes, slice):
+                total += self._captured_run(optimizer)(tensors, _settings(optimizer))
+            else:
+                total += self._train_stretch(optimizer, lanes, tensors)
         return total
 
-    def step_loss(
-        self,
-        inputs: Tensor,
-        targets: Tensor,
-        negatives: Tensor,
-        hidden: list[Tensor],
-        masks: list[Tensor | None],
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Loss of one session-parallel step.
+    @property
+    def captures(self) -> bool:
+        """Whether windows of full lanes run as CUDA graphs; an epoch's last ones, whose lanes run out, do not."""
+        return self.device.type == "cuda"
+
+    def _captured_run(self, optimizer: Optimizer) -> CapturedRun:
+        if self._captured is None:
+            self._captured = CapturedRun(partial(self._train_stretch, optimizer, slice(None)))
+        return self._captured
+
+    def _train_stretch(self, optimizer: Optimizer, lanes: slice | Tensor, tensors: Sequence[Any]) -> Tensor:
+        """Take the steps of a window that have the same live lanes; the sum of their loss."""
+        negatives, inputs, targets, keeps, *masks = tensors
+        if self._layout is None:
+            exclude = self.options.exclude_target_copies
+            self._layout = StepLayout(self.n_items, not self.captures, self.shared_inputs, exclude)
+        weights = self._weights(targets, negatives)
+        skipped = weights.shape[1] == 1
+        if skipped and self.loss_name != "cross-entropy":
+            rank_zero_warn("steps of a single lane are skipped: without --model.n_sample they have no negatives")
+        hidden = [state[lanes] for state in self._hidden]
+        total = self.output_bias.new_zeros(())
+        # autocast would keep its copies of the weights from step to step
+        kind = self.device.type
+        with torch.autocast(kind, enabled=torch.is_autocast_enabled(kind), cache_enabled=False):
+            for step in self._layout.steps(inputs, targets, negatives, weights, keeps, masks):
+                loss, hidden = self.step_loss(step, hidden)
+                if skipped:
+                    optimizer.zero_grad()
+                    rank_zero_warn(
+                        "steps of a single lane are skipped: without --model.n_sample they have no negatives"
+                    )
+                optimizer.step()
+                total += loss
+        for state, new in zip(self._hidden, hidden, strict=True):
+            state[lanes] = new
+        return total
+
+    def step_loss(self, step: Step, hidden: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Loss of one session-parallel step, forwards and backwards.
+
+        The gradients of the sum of the loss, divided by the nominal batch size also where fewer lanes are live, are
+        left in the parameters.
 
         Args:
-            inputs: Item of each live lane, int64, shape (V,).
-            targets: Next item of each live lane, int64, shape (V,).
-            negatives: Sampled items, int64, shape (n_sample,).
+            step: Rows to look up, candidates and masks.
             hidden: State of each layer, shapes (V, H).
-            masks: Dropout mask on the inputs, then on each layer's output, or None.
 
         Returns:
             Sum of the loss over the live lanes, scalar, and the new states.
         """
-        candidates = torch.cat([targets, negatives])  # (C,)
-        if self.options.constrained_embedding:  # one lookup, so one gradient of the shared table
-            rows = F.embedding(torch.cat([candidates, inputs]), self.output_embedding, sparse=True)
-            output_rows, layer_input = rows.split([len(candidates), len(inputs)])
+        n_candidates, table = len(step.candidates.weights), self.output_embedding
+        rows = table.index_select(0, step.items)  # (U, H)
+        output_rows, candidates = rows[:n_candidates], step.items[:n_candidates]
+        bias = self.output_bias.index_select(0, candidates)[:, 0]
+        layer_input = (rows if self.shared_inputs else self.input_embedding).index_select(0, step.inputs)
+        hidden, memories = self.cells.step(layer_input, [state * step.keeps for state in hidden], step.masks)
+        logits = affine(bias, hidden[-1], output_rows.T)  # (V, C)
+        loss, d_logits = self._loss(logits, step.candidates)
+        d_logits.mul_(1 / len(self._hidden[0]))
+        d_inputs = self.cells.backward(memories, product(d_logits, output_rows), step.masks)
+        d_rows = rows  # whose values are no longer needed: fresh memory would cost more than the work
+        product(d_logits.T, hidden[-1], out=d_rows[:n_candidates])
+        d_rows[n_candidates:].zero_()
+        if self.shared_inputs:
+            d_rows.index_add_(0, step.inputs, d_inputs)
         else:
-            output_rows = F.embedding(candidates, self.output_embedding, sparse=True)
-            layer_input = F.embedding(inputs, self.input_embedding, sparse=True)
-        bias = F.embedding(candidates, self.output_bias, sparse=True)[:, 0]
-        hidden = self._recur(layer_input, hidden, masks)
-        logits = torch.addmm(bias, hidden[-1], output_rows.T)  # (V, C)
-        return self._loss(logits, candidates, len(targets)).sum(), hidden
+            self.input_embedding.grad = _in_rows(self.input_embedding, step.inputs, d_inputs, distinct=False)
+        table.grad = _in_rows(table, step.items, d_rows, step.distinct)
+        self.output_bias.grad = _in_rows(self.output_bias, candidates, d_logits.sum(dim=0)[:, None], step.distinct)
+        return loss.sum(), hidden
 
-    def _recur(self, layer_input: Tensor, hidden: list[Tensor], masks: list[Tensor | None]) -> list[Tensor]:
-        """New state of each layer, shapes (V, H), after dropout."""
-        layer_input = layer_input if masks[0] is None else layer_input * masks[0]
-        new_hidden = []
-        for cell, state, mask in zip(self.cells, hidden, masks[1:], strict=True):
-            layer_input = cell(layer_input, state)
-            layer_input = layer_input if mask is None else layer_input * mask
-            new_hidden.append(layer_input)
-        return new_hidden
-
-    def _loss(self, logits: Tensor, candidates: Tensor, n_live: int) -> Tensor:
-        """Loss of each live lane, shape (V,), from logits (V, C)."""
-        h = self.options
-        excluded = None
-        if h.exclude_target_copies:
-            excluded = (candidates[:n_live, None] == candidates).fill_diagonal_(False)
-        if self.loss_name == "cross-entropy":
-            if h.logq:
-                logits = logits - h.logq * self.log_q(candidates[:n_live], candidates[n_live:])
-            return losses.cross_entropy(logits, excluded)
+    def _loss(self, logits: Tensor, candidates: losses.Candidates) -> tuple[Tensor, Tensor]:
+        """Loss of each live lane, shape (V,), and its gradient, shape (V, C), from logits (V, C)."""
         if self.loss_name == "bpr-max":
-            return losses.bpr_max(logits, h.bpreg, h.elu_param, excluded)
-        return {"bpr": losses.bpr, "top1": losses.top1, "top1-max": losses.top1_max}[self.loss_name](logits, excluded)
+            return losses.bpr_max(logits, candidates, self.options.bpreg, self.options.elu_param)
+        return _PLAIN_LOSSES[self.loss_name](logits, candidates)
+
+    def _weights(self, targets: Tensor, negatives: Tensor) -> Tensor:
+        """Weight of each target (steps, V) and each sample (steps, n) among the candidates, shape (steps, V + n)."""
+        if self.loss_name == "cross-entropy" and self.options.logq:
+            return self.log_q(targets, negatives).mul_(-self.options.logq).exp_().to(self.output_bias.dtype)
+        return self.output_bias.new_ones(len(targets), targets.shape[1] + negatives.shape[1])
 
     def _dropout_masks(self, n_steps: int, n_lanes: int, generator: torch.Generator) -> list[Tensor | None]:
         """Masks for a window, each (steps, B, size) or None: for the inputs, then for every layer's output."""
         h = self.options
-        input_size = self.input_embedding.shape[1] if not h.constrained_embedding else self.layers[-1]
-        sizes_and_probabilities = [
-            (input_size, h.dropout_p_embed),
-            *((size, h.dropout_p_hidden) for size in self.layers),
+        input_size = self.layers[-1] if self.shared_inputs else self.input_embedding.shape[1]
+        return [
+            dropout_mask((n_steps, n_lanes, size), probability, generator) if probability else None
+            for size, probability in [
+                (input_size, h.dropout_p_embed),
+                *((size, h.dropout_p_hidden) for size in self.layers),
+            ]
         ]
-        masks: list[Tensor | None] = []
-        for size, probability in sizes_and_probabilities:
-            mask = None
-            if probability:
-                mask = torch.empty(n_steps, n_lanes, size, device=self.device)
-                mask.bernoulli_(1 - probability, generator=generator).div_(1 - probability)
-            masks.append(mask)
-        return masks
 
     def _window_generator(self, window_number: int) -> torch.Generator:
         """A generator that follows from seed, epoch and window alone, so that a resumed fit draws the same."""
@@ -293,6 +329,7 @@ class GRU4Rec(SessionRecommender):
 
     # -- inference ---------------------------------------------------------------------------------------------------
 
+    @torch.no_grad()
     def encode(self, items: Tensor) -> Tensor:
         """Last layer's hidden state after each event.
 
@@ -302,12 +339,12 @@ class GRU4Rec(SessionRecommender):
         Returns:
             Queries, float32, shape (S, L, H).
         """
-        table = self.output_embedding if self.options.constrained_embedding else self.input_embedding
+        table = self.output_embedding if self.shared_inputs else self.input_embedding
         hidden = [table.new_zeros(len(items), size) for size in self.layers]
         no_masks: list[Tensor | None] = [None] * (1 + len(self.layers))
         queries = []
         for item in items.T:
-            hidden = self._recur(table[item], hidden, no_masks)
+            hidden, _ = self.cells.step(table[item], hidden, no_masks)
             queries.append(hidden[-1])
         return torch.stack(queries, dim=1)
 
@@ -318,6 +355,16 @@ class GRU4Rec(SessionRecommender):
     def score_targets(self, queries: Tensor, targets: Tensor) -> Tensor:
         """Logit of each position's target, float32, shape (P, 1), by the matrix product that scores the items."""
         return torch.addmm(self.output_bias[targets, 0], queries, self.output_embedding[targets].T).diagonal()[:, None]
+
+
+def _settings(optimizer: Optimizer) -> tuple[Any, ...]:
+    """The numbers that an optimiser uses."""
+    return tuple(value for group in optimizer.param_groups for name, value in sorted(group.items()) if name != "params")
+
+
+def _in_rows(table: Tensor, rows: Tensor, values: Tensor, distinct: bool) -> Tensor:
+    """Sparse gradient of some rows of a table."""
+    return torch.sparse_coo_tensor(rows[None], values, table.shape, is_coalesced=distinct, check_invariants=False)
 
 
 def _check_options(options: Any, layers: list[int]) -> None:

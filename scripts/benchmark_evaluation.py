@@ -1,0 +1,167 @@
+"""How fast a full ranking is, and in how much memory; the work of ``benchmark.py eval`` and ``memory``."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from benchmark_training import now, vocabulary_of, zipf_sessions
+from lightning.pytorch import LightningDataModule, Trainer
+
+from sessrec.batches import EvaluationBatch, EvaluationLoader
+from sessrec.models import GRU4Rec
+
+HIDDEN = 100
+
+
+class EvaluationLimit:
+    """What no full ranking can go below: the product that scores all items, and one comparison of every score."""
+
+    def __init__(self, model: GRU4Rec, n_positions: int = 512, n_columns: int = 1024) -> None:
+        self.model, self.n_positions = model, n_positions
+        device = model.device
+        self.queries = torch.rand(n_positions, HIDDEN, device=device)
+        self.threshold = torch.rand(n_positions, 1, device=device)
+        self.n_columns = n_columns if device.type == "cpu" else 32768
+        self.scores = torch.empty(n_positions, self.n_columns, device=device)
+
+    def seconds(self, n_positions: int) -> float:
+        """Time for some positions."""
+        table, bias = self.model.output_embedding, self.model.output_bias[:, 0]
+        start = now(table)
+        for first in range(0, n_positions, self.n_positions):
+            queries = self.queries[: n_positions - first]
+            for stop in range(0, len(table), self.n_columns):
+                items = slice(stop, stop + self.n_columns)
+                scores = self.scores[: len(queries), : len(bias[items])]
+                torch.addmm(bias[items], queries, table[items].T, out=scores)
+                torch.gt(scores, self.threshold[: len(queries)], out=scores)
+        return now(table) - start
+
+
+class PacedEvaluation:
+    """Batches for a trainer, in turn with the limit for as many positions, and the time that each of both took."""
+
+    def __init__(self, loader: EvaluationLoader, model: GRU4Rec) -> None:
+        self.loader, self.model = loader, model
+        self.times: list[tuple[int, float, float]] = []
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    @torch.inference_mode()
+    def __iter__(self) -> Iterator[EvaluationBatch]:
+        limit = EvaluationLimit(self.model)
+        for number in range(len(self.loader)):
+            start = now(self.model.output_bias)
+            batch = self.loader[number]
+            loaded = now(self.model.output_bias) - start
+            n_positions = int((batch.lengths - 1).sum())
+            limit_seconds = limit.seconds(n_positions)
+            start = now(self.model.output_bias)
+            yield batch
+            self.times.append((n_positions, now(self.model.output_bias) - start + loaded, limit_seconds))
+
+
+class BenchmarkData(LightningDataModule):
+    """Sessions for an evaluation benchmark."""
+
+    def __init__(self, loader: PacedEvaluation) -> None:
+        super().__init__()
+        self.loader = loader
+
+    def test_dataloader(self) -> PacedEvaluation:
+        """Batches in turn with their limit."""
+        return self.loader
+
+
+def model_of(n_items: int, n_sessions: int) -> tuple[GRU4Rec, EvaluationLoader]:
+    """A model with random weights, and sessions to evaluate it on."""
+    sessions = zipf_sessions(n_items, n_sessions)
+    model = GRU4Rec(layers=[HIDDEN])
+    model.set_vocabulary(vocabulary_of(sessions, n_items))
+    return model, EvaluationLoader(sessions, batch_size=512)
+
+
+def evaluate(repeats: int, accelerator: str, catalogues: tuple[int, ...] = (18_000, 500_000)) -> list[dict[str, Any]]:
+    """Positions a second of a test with all metrics and its share of the limit: medians over the repeats."""
+    rows = []
+    for n_items in catalogues:
+        model, loader = model_of(n_items, 60_000_000 // n_items + 512)
+        speeds, shares = [], []
+        for repeat in range(repeats + 1):
+            paced = PacedEvaluation(loader, model)
+            Trainer(accelerator=accelerator, devices=1, logger=False).test(model, BenchmarkData(paced), verbose=False)
+            n_positions, seconds, limit_seconds = map(sum, zip(*paced.times, strict=True))
+            if repeat:  # the first round warms up
+                speeds.append(n_positions / seconds)
+                shares.append(limit_seconds / seconds)
+        rows.append(
+            {
+                "name": f"items_{n_items}_hidden_{HIDDEN}",
+                "positions_per_second": statistics.median(speeds),
+                "share_of_limit": statistics.median(shares),
+            }
+        )
+    return rows
+
+
+def peak_memory(what: str) -> float:
+    """Peak in MB, beyond the model, of a test or of training steps with 1 million items; for a process of its own."""
+    n_items = 1_000_000
+    model, loader = model_of(n_items, 2048)
+    device_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if what == "evaluation":
+        with torch.inference_mode():
+            for number in range(len(loader)):
+                model.count_positions(loader[number])
+                model.top_items(model.encode(loader[number].items)[:, -1], 20)
+    else:
+        from sessrec.batches import SessionParallelLoader
+
+        optimizer = model.configure_optimizers()
+        for window in SessionParallelLoader(loader.sessions, 32):
+            model.train_window(window, optimizer, torch.Generator())
+        state = sum(value.numel() * 4 for states in optimizer.state.values() for value in states.values())
+        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - device_before) / 1e3 - state / 1e6
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - device_before) / 1e3
+
+
+def memory(repeats: int) -> dict[str, float]:
+    """Peak memory beyond the model with 1 million items, and the time from the command to its first step's end."""
+    here = str(Path(__file__).resolve())
+    figures = {}
+    for what in ("evaluation", "training"):
+        done = subprocess.run([sys.executable, here, what], check=True, stdout=subprocess.PIPE, text=True)
+        figures[f"{what}_mb_beyond_the_model"] = float(json.loads(done.stdout.splitlines()[-1]))
+    seconds = []
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            words = [
+                "--trainer.max_steps",
+                "1",
+                "--trainer.limit_val_batches",
+                "0",
+                "--trainer.logger.save_dir",
+                folder,
+            ]
+            start = time.perf_counter()
+            command = [sys.executable, "-m", "sessrec.fit", *words, "--data.cache_dir", f"{folder}/prepared"]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
+            seconds.append(time.perf_counter() - start)
+    return figures | {"seconds_of_a_fit_of_one_step": float(np.median(seconds))}
+
+
+if __name__ == "__main__":  # a measurement in a process of its own
+    print(json.dumps(peak_memory(sys.argv[1])))

@@ -1,0 +1,258 @@
+"""How fast training is, and how near to what the machine allows; the work of ``benchmark.py train`` and ``scale``."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from sessrec.batches import SessionParallelLoader, Window
+from sessrec.models import GRU4Rec
+from sessrec.sessions import Sessions
+from sessrec.vocabulary import Vocabulary
+
+N_ITEMS = 18_000
+CROSS_ENTROPY = {"loss": "cross-entropy", "n_sample": 2048}
+CONFIGS: dict[str, tuple[int, dict[str, Any]]] = {
+    "ce_32_100_2048": (32, {"layers": [100], **CROSS_ENTROPY}),
+    "bpr-max_80_224_2048": (
+        80,
+        {
+            "layers": [224],
+            "loss": "bpr-max",
+            "n_sample": 2048,
+            "dropout_p_embed": 0.5,
+            "dropout_p_hidden": 0.05,
+            "momentum": 0.4,
+            "learning_rate": 0.05,
+        },
+    ),
+    "ce_240_512_2048": (240, {"layers": [512], **CROSS_ENTROPY}),
+}
+
+
+def zipf_sessions(n_items: int, n_sessions: int, seed: int = 0) -> Sessions:
+    """Sessions of four items on average, drawn in proportion to 1 / rank, as popularity falls in the RSC15 clicks."""
+    generator = np.random.default_rng(seed)
+    offsets = np.concatenate([[0], np.cumsum(generator.geometric(1 / 3, n_sessions) + 1)])
+    popularity = 1 / np.arange(1, n_items + 1)
+    items = np.searchsorted(np.cumsum(popularity), generator.random(offsets[-1]) * popularity.sum())
+    return Sessions(items.clip(max=n_items - 1).astype(np.int32), offsets)
+
+
+def vocabulary_of(sessions: Sessions, n_items: int) -> Vocabulary:
+    """All items with their counts; one that was never drawn counts once."""
+    return Vocabulary(map(str, range(n_items)), np.bincount(sessions.items, minlength=n_items).clip(min=1))
+
+
+class Limit:
+    """What no step can go below: its matrix products, and its rows read and written, in memory that is there already.
+
+    The products are those of the logits and of the GRU, forwards and backwards. The rows are those of the weights, of
+    the accumulator and, where there is one, of the momentum, for the very items of each step.
+
+    Args:
+        model: A built model with one layer and a shared embedding.
+        n_lanes: Number of lanes.
+    """
+
+    def __init__(self, model: GRU4Rec, n_lanes: int) -> None:
+        self.model = model
+        n_items, hidden, options = model.n_items, model.layers[-1], model.options
+        self.n_candidates = n_lanes + options.n_sample
+        device = model.device
+        self.tables = [torch.rand(n_items, hidden, device=device) for _ in range(3 if options.momentum else 2)]
+        self.rows = [torch.empty(self.n_candidates + n_lanes, hidden, device=device) for _ in self.tables]
+        state = torch.rand(n_lanes, hidden, device=device)
+        weight, terms = torch.rand(3 * hidden, hidden, device=device), torch.rand(n_lanes, 3 * hidden, device=device)
+        logits = torch.rand(n_lanes, self.n_candidates, device=device)
+        candidates = self.rows[0][: self.n_candidates]
+        pairs = [
+            *[(state, weight.T)] * 2,
+            (state, candidates.T),
+            (logits, candidates),
+            (logits.T, state),
+            (terms, weight),
+            *[(terms.T, state)] * 2,
+        ]
+        self.products = [(left, right, left.new_empty(left.shape[0], right.shape[1])) for left, right in pairs]
+
+    @torch.no_grad()
+    def seconds(self, window: Window) -> float:
+        """Time for the steps of a window."""
+        generator = torch.Generator(self.model.device).manual_seed(0)
+        negatives = self.model.sampler.sample((len(window.widths), self.model.options.n_sample), generator)
+        items = torch.cat([part.to(negatives.device) for part in (window.targets, negatives, window.inputs)], dim=1)
+        start = now(items)
+        for step in items.unbind():
+            for table, rows in zip(self.tables, self.rows, strict=True):
+                torch.index_select(table, 0, step, out=rows)
+            for left, right, product in self.products:
+                torch.mm(left, right, out=product)
+            for table, rows in zip(self.tables, self.rows, strict=True):
+                table.index_copy_(0, step, rows)
+        return now(items) - start
+
+
+def now(tensor: Tensor) -> float:
+    """Time in seconds, when the device of the tensor has done its work."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+class PacedLoader:
+    """Windows for a trainer, in turn with the limit on the same window, and the time that each of both took.
+
+    What passes from one window to the next is the trainer's: loading, training step, logging, progress bar.
+    """
+
+    def __init__(self, loader: SessionParallelLoader, model: GRU4Rec, n_windows: int) -> None:
+        self.loader, self.model, self.n_windows = loader, model, n_windows
+        self.pairs: list[tuple[float, float]] = []
+
+    def __len__(self) -> int:
+        return self.n_windows
+
+    def __iter__(self) -> Iterator[Window]:
+        limit = Limit(self.model, self.loader.n_lanes)
+        device_of = self.model.output_bias
+        windows = iter(self.loader)
+        start = now(device_of)
+        for number, window in enumerate(windows):
+            started = now(device_of) - start
+            limit_seconds = limit.seconds(window)
+            start = now(device_of)
+            yield window
+            steps = len(window.widths)
+            if number:  # the first one warms up
+                self.pairs.append(((now(device_of) - start + started) / steps, limit_seconds / steps))
+            start = now(device_of)
+
+
+class BenchmarkData(LightningDataModule):
+    """Sessions for a training benchmark."""
+
+    def __init__(self, sessions: Sessions, vocabulary: Vocabulary, n_lanes: int, n_windows: int) -> None:
+        super().__init__()
+        self.sessions, self.vocabulary = sessions, vocabulary
+        self.n_lanes, self.n_windows = n_lanes, n_windows
+
+    def train_dataloader(self) -> PacedLoader:
+        """Windows in turn with their limit."""
+        assert self.trainer is not None
+        loader = SessionParallelLoader(self.sessions, self.n_lanes)
+        n_windows = min(self.n_windows, len(loader))
+        self.loader = PacedLoader(loader, self.trainer.lightning_module, n_windows)  # type: ignore[arg-type]
+        return self.loader
+
+
+def in_lightning(data: BenchmarkData, options: dict[str, Any], accelerator: str) -> list[tuple[float, float]]:
+    """Seconds a step and seconds of its limit, window by window, in a trainer with progress bar and TensorBoard."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(
+            accelerator=accelerator,
+            devices=1,
+            max_epochs=1,
+            num_sanity_val_steps=0,
+            logger=TensorBoardLogger(folder, default_hp_metric=False),
+            enable_checkpointing=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(GRU4Rec(**options), data)
+    return data.loader.pairs
+
+
+def train(n_windows: int, repeats: int, accelerator: str, reference: Path | None) -> list[dict[str, Any]]:
+    """Speed of every configuration and its share of the limit: medians over all windows."""
+    sessions = zipf_sessions(N_ITEMS, 20_000 + 6_000 * n_windows)
+    vocabulary = vocabulary_of(sessions, N_ITEMS)
+    rows = []
+    for name, (n_lanes, options) in CONFIGS.items():
+        data = BenchmarkData(sessions, vocabulary, n_lanes, n_windows)
+        pairs, ratios = [], []
+        for _ in range(repeats):
+            own = in_lightning(data, options, accelerator)
+            pairs += own
+            if reference is not None:
+                speed = reference_speed(reference, sessions, n_lanes, options, accelerator)
+                ratios.append(1 / statistics.median(seconds for seconds, _ in own) / speed)
+        steps_per_second = 1 / statistics.median(seconds for seconds, _ in pairs)
+        row = {
+            "name": name,
+            "steps_per_second": steps_per_second,
+            "events_per_second": steps_per_second * n_lanes,
+            "limit_steps_per_second": 1 / statistics.median(limit for _, limit in pairs),
+            "share_of_limit": statistics.median(limit / seconds for seconds, limit in pairs),
+        }
+        rows.append(row | ({"times_reference": statistics.median(ratios)} if ratios else {}))
+    return rows
+
+
+def reference_speed(
+    checkout: Path, sessions: Sessions, n_lanes: int, options: dict[str, Any], accelerator: str, n_sessions: int = 8000
+) -> float:
+    """Steps a second that a checkout of hidasib/GRU4Rec_PyTorch_Official reports for an epoch of some sessions.
+
+    Raises:
+        SystemExit: If it does not run, with what it says.
+    """
+    n_events = int(sessions.offsets[n_sessions])
+    session = np.repeat(np.arange(n_sessions), np.diff(sessions.offsets[: n_sessions + 1]))
+    parameters = {"constrained_embedding": True, "n_epochs": 1, "batch_size": n_lanes, "sample_alpha": 0.75}
+    if options["loss"] == "cross-entropy":
+        parameters |= {"logq": 1.0, "dropout_p_embed": 0.1, "learning_rate": 0.1}
+    parameters |= options | {"layers": "/".join(map(str, options["layers"]))}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "clicks.tsv"
+        rows = zip(session.tolist(), sessions.items[:n_events].tolist(), range(n_events), strict=True)
+        lines = ["SessionId\tItemId\tTime", *("\t".join(map(str, row)) for row in rows)]
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        words = ["-ps", ",".join(f"{name}={value}" for name, value in parameters.items())]
+        device = "cuda:0" if accelerator == "gpu" else "cpu"
+        command = [sys.executable, str(checkout.resolve() / "run.py"), str(file), *words, "-d", device]
+        done = subprocess.run(command, capture_output=True, text=True)
+    found = re.search(r"([\d.]+) mb/s", done.stdout)
+    if done.returncode or found is None:
+        raise SystemExit(f"{checkout} does not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return float(found.group(1))
+
+
+def scale(n_windows: int, accelerator: str) -> list[dict[str, Any]]:
+    """How much longer a step takes with 1 million items than with 10,000; windows of both in turn."""
+    device = torch.device("cuda" if accelerator == "gpu" else "cpu")
+    rows = []
+    for name, (n_lanes, options) in list(CONFIGS.items())[:2]:  # the third would take gigabytes
+        runs = []
+        for n_items in (10_000, 1_000_000):
+            sessions = zipf_sessions(n_items, 20_000 + 6_000 * n_windows)
+            model = GRU4Rec(**options)
+            model.set_vocabulary(vocabulary_of(sessions, n_items))
+            model.to(device)
+            runs.append((model, model.configure_optimizers(), iter(SessionParallelLoader(sessions, n_lanes))))
+        seconds = np.zeros((n_windows, 2))
+        for number in range(n_windows):
+            for place, (model, optimizer, windows) in enumerate(runs):
+                window = next(windows)
+                *tensors, widths = window
+                window = Window(*(tensor.to(device) for tensor in tensors), widths)  # type: ignore[call-arg]
+                start = now(model.output_bias)
+                model.train_window(window, optimizer, torch.Generator(device).manual_seed(number))
+                seconds[number, place] = (now(model.output_bias) - start) / len(window.widths)
+        seconds = seconds[1:]  # the first window warms up
+        small, large = np.median(1e6 * seconds, axis=0).tolist()
+        ratio = float(np.median(seconds[:, 1] / seconds[:, 0]))
+        rows.append({"name": name, "us_10k_items": small, "us_1m_items": large, "growth": ratio})
+    return rows

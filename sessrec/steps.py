@@ -1,0 +1,125 @@
+"""The steps of a window: which rows of the tables each one looks up, and which of its candidates is what."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sessrec.losses import Candidates
+from sessrec.optim import first_of_equals
+
+_TABLE_SIZE = 1 << 18  # steps are laid out together while a table over their items stays in the cache
+
+
+class Step(NamedTuple):
+    """One session-parallel step of V live lanes over U rows of the item table, the first C of which are candidates."""
+
+    items: Tensor
+    """Item of each row, int64, shape (U,)."""
+    inputs: Tensor
+    """Where each lane's input is: among the rows, or its item where inputs have a table of their own; int64, (V,)."""
+    candidates: Candidates
+    keeps: Tensor
+    """0 where a lane begins a session, else 1; float, shape (V, 1)."""
+    masks: Sequence[Tensor | None]
+    """Dropout mask on the inputs, then on each layer's output, (V, size) or None."""
+    distinct: bool
+    """Whether no item has two rows."""
+
+
+class StepLayout:
+    """Lays out the steps of a window.
+
+    With ``distinct`` every item has one row, and a candidate that was drawn twice weighs twice: less to multiply, and
+    no gradients of equal rows to add up; in a small catalogue that is most of the work. Without, every draw has a row
+    of its own: all steps are then of one shape and nothing waits for the device, as a CUDA graph needs it. The losses
+    and gradients are the same.
+
+    Args:
+        n_items: Number of items N.
+        distinct: Whether equal items of a step share a row.
+        shared_inputs: Whether the inputs are rows of the candidates' table.
+        exclude_target_copies: Whether copies of a lane's target are kept out of its negatives.
+    """
+
+    def __init__(self, n_items: int, distinct: bool, shared_inputs: bool, exclude_target_copies: bool) -> None:
+        self.n_items = n_items
+        self.distinct = distinct
+        self.shared_inputs = shared_inputs
+        self.exclude_target_copies = exclude_target_copies
+        self._n_at_once = max(1, _TABLE_SIZE // n_items)
+        self._table = torch.empty(self._n_at_once * n_items if distinct else 0, dtype=torch.int64)
+
+    def steps(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        negatives: Tensor,
+        weights: Tensor,
+        keeps: Tensor,
+        masks: Sequence[Tensor | None],
+    ) -> Iterator[Step]:
+        """Lay out consecutive steps of the same lanes.
+
+        Args:
+            inputs: Item of each lane, int64, shape (steps, V).
+            targets: Next item of each lane, int64, shape (steps, V).
+            negatives: Sampled items, int64, shape (steps, n).
+            weights: Weight of each target and each sample, float, shape (steps, V + n).
+            keeps: See `Step`, shape (steps, V, 1).
+            masks: See `Step`, shapes (steps, V, size).
+        """
+        items = torch.cat([targets, negatives, *([inputs] if self.shared_inputs else [])], dim=1)
+        mask_steps = [[None] * len(items) if mask is None else mask.unbind() for mask in masks]
+        lay_out = self._distinct if self.distinct else self._as_drawn
+        parts = (part.split(self._n_at_once if self.distinct else len(items)) for part in (items, inputs, weights))
+        laid_out = itertools.chain.from_iterable(lay_out(*part) for part in zip(*parts, strict=True))
+        for (rows, own_inputs, candidates), own_keeps, *own_masks in zip(
+            laid_out, keeps.unbind(), *mask_steps, strict=True
+        ):
+            yield Step(rows, own_inputs, candidates, own_keeps, own_masks, self.distinct)
+
+    def _distinct(self, items: Tensor, inputs: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor, Candidates]]:
+        """Steps whose rows are their items in the order in which these come first; all steps' rows are numbered on."""
+        (n_steps, n_draws), n_lanes = weights.shape, inputs.shape[1]
+        step = torch.arange(n_steps)[:, None]
+        first = first_of_equals((items + step * self.n_items).view(-1), self._table).view_as(items)
+        is_first = first == torch.arange(items.numel()).view_as(items)
+        row = is_first.view(-1).cumsum(0).sub_(1).index_select(0, first.view(-1)).view_as(items)  # of every draw
+        n_rows, n_candidates = is_first.sum(dim=1), is_first[:, :n_draws].sum(dim=1)
+        row_weights = weights.new_zeros(int(n_rows.sum())).index_add_(0, row[:, :n_draws].reshape(-1), weights.view(-1))
+        target_weights = weights[:, :n_lanes]
+        if self.exclude_target_copies:
+            own_weights = torch.zeros_like(target_weights)
+        else:
+            own_weights = row_weights[row[:, :n_lanes]] - target_weights
+        row -= (n_rows.cumsum(0) - n_rows)[:, None]  # from here on each step counts from 0
+        sizes = torch.stack([n_candidates, n_rows - n_candidates], dim=1).view(-1).tolist()
+        yield from zip(
+            items.masked_select(is_first).split(n_rows.tolist()),
+            (row[:, n_draws:] if self.shared_inputs else inputs).unbind(),
+            map(
+                Candidates,
+                (row[:, :n_lanes] + n_candidates[:, None] * torch.arange(n_lanes)).unbind(),
+                row_weights.split(sizes)[::2],
+                target_weights.unbind(),
+                own_weights.unbind(),
+            ),
+            strict=True,
+        )
+
+    def _as_drawn(self, items: Tensor, inputs: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor, Candidates]]:
+        n_draws, n_lanes = weights.shape[1], inputs.shape[1]
+        own_rows = torch.arange(n_draws, n_draws + n_lanes, device=items.device)
+        for step_items, step_inputs, step_weights in zip(
+            items.unbind(), inputs.unbind(), weights.unbind(), strict=True
+        ):
+            excluded = None
+            if self.exclude_target_copies:
+                excluded = (step_items[:n_lanes, None] == step_items[:n_draws]).fill_diagonal_(False)
+            candidates = Candidates.each_once(n_lanes, step_weights, excluded)
+            yield step_items, own_rows if self.shared_inputs else step_inputs, candidates
