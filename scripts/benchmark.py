@@ -48,7 +48,7 @@ def main(args: list[str] | None = None) -> None:
     parser = _parser()
     options = parser.parse_args(args)
     if options.windows < 2 or options.repeats < 1:
-        parser.error("--windows must be at least 2, for the first one warms up, and --repeats at least 1")
+        parser.error("--windows must be at least 2 and --repeats at least 1")
     if options.reference is not None and not (options.reference / "run.py").is_file():
         parser.error(
             f"--reference {options.reference} holds no run.py: give a checkout of the reference implementation"

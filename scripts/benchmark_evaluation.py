@@ -51,7 +51,10 @@ class EvaluationLimit:
 
 
 class PacedEvaluation:
-    """Batches for a trainer, in turn with the limit for as many positions, and the time that each of both took."""
+    """Batches for a trainer, in turn with the limit for as many positions, and the time that each of both took.
+
+    The last batch is not timed: after it the trainer asks for no more.
+    """
 
     def __init__(self, loader: EvaluationLoader, model: GRU4Rec) -> None:
         self.loader, self.model = loader, model

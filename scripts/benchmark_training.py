@@ -124,7 +124,7 @@ class PacedLoader:
         self.pairs: list[tuple[float, float]] = []
 
     def __len__(self) -> int:
-        return self.n_windows
+        return self.n_windows + 2
 
     def __iter__(self) -> Iterator[Window]:
         limit = Limit(self.model, self.loader.n_lanes)
@@ -137,7 +137,7 @@ class PacedLoader:
             start = now(device_of)
             yield window
             steps = len(window.widths)
-            if number:  # the first one warms up
+            if number:  # the first one warms up, and after the last one nobody asks for more
                 self.pairs.append(((now(device_of) - start + started) / steps, limit_seconds / steps))
             start = now(device_of)
 
@@ -154,8 +154,7 @@ class BenchmarkData(LightningDataModule):
         """Windows in turn with their limit."""
         assert self.trainer is not None
         loader = SessionParallelLoader(self.sessions, self.n_lanes)
-        n_windows = min(self.n_windows, len(loader))
-        self.loader = PacedLoader(loader, self.trainer.lightning_module, n_windows)  # type: ignore[arg-type]
+        self.loader = PacedLoader(loader, self.trainer.lightning_module, self.n_windows)  # type: ignore[arg-type]
         return self.loader
 
 
@@ -247,7 +246,7 @@ def scale(n_windows: int, accelerator: str) -> list[dict[str, Any]]:
             for place, (model, optimizer, windows) in enumerate(runs):
                 window = next(windows)
                 *tensors, widths = window
-                window = Window(*(tensor.to(device) for tensor in tensors), widths)  # type: ignore[call-arg]
+                window = Window(*(tensor.to(device) for tensor in tensors), widths)  # type: ignore[arg-type, call-arg]
                 start = now(model.output_bias)
                 model.train_window(window, optimizer, torch.Generator(device).manual_seed(number))
                 seconds[number, place] = (now(model.output_bias) - start) / len(window.widths)

@@ -30,7 +30,7 @@ def initialise_gates(weight: Tensor, n_gates: int, dim: int) -> None:
 def product(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
     """Matrix product in the precision that autocast chooses, given back in that of ``left``, or put into ``out``."""
     if out is None:
-        return torch.mm(left, right).to(left.dtype)
+        return _as(left, torch.mm(left, right))
     if torch.is_autocast_enabled(left.device.type):  # which does not see a product with ``out``
         return out.copy_(torch.mm(left, right))
     return torch.mm(left, right, out=out)
@@ -38,7 +38,11 @@ def product(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
 
 def affine(bias: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """`product` plus a bias."""
-    return torch.addmm(bias, left, right).to(left.dtype)
+    return _as(left, torch.addmm(bias, left, right))
+
+
+def _as(example: Tensor, result: Tensor) -> Tensor:
+    return result if result.dtype == example.dtype else result.to(example.dtype)
 
 
 class GRUCell(nn.GRUCell):
@@ -56,7 +60,8 @@ class GRUCell(nn.GRUCell):
         terms = affine(self.bias_ih, inputs, self.weight_ih.T)  # (B, 3 H)
         hidden_terms = affine(self.bias_hh, hidden, self.weight_hh.T)
         sizes = [2 * self.hidden_size, self.hidden_size]
-        (gates, candidate), (hidden_gates, hidden_candidate) = terms.split(sizes, 1), hidden_terms.split(sizes, 1)
+        gates, candidate = torch.split_with_sizes(terms, sizes, dim=1)
+        hidden_gates, hidden_candidate = torch.split_with_sizes(hidden_terms, sizes, dim=1)
         reset, update = gates.add_(hidden_gates).sigmoid_().chunk(2, dim=1)
         candidate = candidate.addcmul_(reset, hidden_candidate).tanh_()
         return torch.lerp(candidate, hidden, update), _Memory(inputs, hidden, gates, candidate, hidden_candidate)
@@ -66,7 +71,7 @@ class GRUCell(nn.GRUCell):
         inputs, hidden, gates, candidate, hidden_candidate = memory
         reset, update = gates.chunk(2, dim=1)
         d_terms = upstream.new_empty(len(inputs), 3 * self.hidden_size)
-        d_gates, d_candidate = d_terms.split([2 * self.hidden_size, self.hidden_size], dim=1)
+        d_gates, d_candidate = torch.split_with_sizes(d_terms, [2 * self.hidden_size, self.hidden_size], dim=1)
         _tanh_backward(upstream.addcmul(upstream, update, value=-1), candidate, grad_input=d_candidate)
         d_gates_out = torch.cat([d_candidate * hidden_candidate, upstream * (hidden - candidate)], dim=1)
         _sigmoid_backward(d_gates_out, gates, grad_input=d_gates)
@@ -150,7 +155,7 @@ class GRUStack(nn.ModuleList):
     def backward(self, memories: Sequence[_Memory], upstream: Tensor, masks: Sequence[Tensor | None]) -> Tensor:
         """Gradient of the inputs, shape (B, I), from that of the last cell's state, shape (B, H)."""
         cell: Any
-        for cell, memory, mask in zip(self[::-1], reversed(memories), reversed(masks[1:]), strict=True):
+        for cell, memory, mask in zip([*self][::-1], reversed(memories), reversed(masks[1:]), strict=True):
             upstream = cell.backward(memory, _masked(upstream, mask))
         return _masked(upstream, masks[0])
 

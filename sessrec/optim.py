@@ -52,11 +52,15 @@ class AdagradMomentum(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self.update()
+        return loss
+
+    def update(self) -> None:
+        """`step` where no gradients are recorded, without the hooks and the profiling that torch wraps around it."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     self._update(parameter, parameter.grad, group)
-        return loss
 
     def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state, lr, momentum = self.state[parameter], group["lr"], group["momentum"]

@@ -245,6 +245,7 @@ class GRU4Rec(SessionRecommender):
         total = self.output_bias.new_zeros(())
         # autocast would keep its copies of the weights from step to step
         kind = self.device.type
+        take_step = getattr(optimizer, "update", optimizer.step)
         with torch.autocast(kind, enabled=torch.is_autocast_enabled(kind), cache_enabled=False):
             for step in self._layout.steps(inputs, targets, negatives, weights, keeps, masks):
                 loss, hidden = self.step_loss(step, hidden)
@@ -253,7 +254,7 @@ class GRU4Rec(SessionRecommender):
                     rank_zero_warn(
                         "steps of a single lane are skipped: without --model.n_sample they have no negatives"
                     )
-                optimizer.step()
+                take_step()
                 total += loss
         for state, new in zip(self._hidden, hidden, strict=True):
             state[lanes] = new
@@ -272,15 +273,15 @@ class GRU4Rec(SessionRecommender):
         Returns:
             Sum of the loss over the live lanes, scalar, and the new states.
         """
-        n_candidates, table = len(step.candidates.weights), self.output_embedding
+        n_candidates, table = step.candidates.weights.shape[0], self.output_embedding
         rows = table.index_select(0, step.items)  # (U, H)
         output_rows, candidates = rows[:n_candidates], step.items[:n_candidates]
-        bias = self.output_bias.index_select(0, candidates)[:, 0]
+        bias = self.output_bias.view(-1).index_select(0, candidates)
         layer_input = (rows if self.shared_inputs else self.input_embedding).index_select(0, step.inputs)
         hidden, memories = self.cells.step(layer_input, [state * step.keeps for state in hidden], step.masks)
         logits = affine(bias, hidden[-1], output_rows.T)  # (V, C)
         loss, d_logits = self._loss(logits, step.candidates)
-        d_logits.mul_(1 / len(self._hidden[0]))
+        d_logits.mul_(1 / self._hidden[0].shape[0])
         d_inputs = self.cells.backward(memories, product(d_logits, output_rows), step.masks)
         d_rows = rows  # whose values are no longer needed: fresh memory would cost more than the work
         product(d_logits.T, hidden[-1], out=d_rows[:n_candidates])
