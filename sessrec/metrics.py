@@ -62,31 +62,28 @@ def count_above_and_tied(blocks: Iterable[Tensor], target_score: Tensor, target:
     Raises:
         SessRecError: If a score is not finite.
     """
-    above = torch.zeros_like(target)
-    at_least = torch.zeros_like(target)
-    spreads, starts = [], [0]
+    above, at_least, own_scores, sums, starts = [], [], [], [], [0]
     room = target_score.new_empty(0, dtype=torch.float32)
     for block in blocks:
         if room.numel() < block.numel():
             room = torch.empty(block.numel(), dtype=torch.float32, device=block.device)
-        lowest, highest = torch.aminmax(block)
-        spreads.append(highest - lowest)  # not finite if any score is not
-        column = (target - starts[-1])[:, None]
-        inside = ((column >= 0) & (column < block.shape[1]))[:, 0]
-        own_score = block.gather(1, column.clamp(0, block.shape[1] - 1))
-        for count, compare in ((above, torch.gt), (at_least, torch.ge)):
-            count += (
-                count_true(compare, block, target_score, room)
-                - (compare(own_score, target_score)[:, 0] & inside).long()
-            )
+        above.append(count_true(torch.gt, block, target_score, room))
+        at_least.append(count_true(torch.ge, block, target_score, room))
+        own_scores.append(block.gather(1, (target - starts[-1]).clamp_(0, block.shape[1] - 1)[:, None]))
+        sums.append(block.sum(dtype=torch.promote_types(block.dtype, torch.float32)))  # not finite if any score is not
         starts.append(starts[-1] + block.shape[1])
-    broken = (~torch.isfinite(torch.stack(spreads))).nonzero()[:, 0].tolist()  # asked once: asking waits for a GPU
+        del block  # its memory serves the next one
+    broken = (~torch.isfinite(torch.stack(sums))).nonzero()[:, 0].tolist()  # asked once: asking waits for a GPU
     if broken:
         raise SessRecError(
             f"a score among items {starts[broken[0]]} to {starts[broken[0] + 1] - 1} is not finite, so there is no "
             "ranking: the model has diverged (a lower --model.learning_rate may help) or its checkpoint is damaged"
         )
-    return above, at_least - above
+    own_block = torch.bucketize(target, torch.tensor(starts[1:], device=target.device), right=True)
+    own_score = torch.cat(own_scores, dim=1).gather(1, own_block[:, None])
+    n_above = torch.stack(above).double().sum(dim=0).long() - (own_score > target_score)[:, 0].long()
+    n_at_least = torch.stack(at_least).double().sum(dim=0).long() - (own_score >= target_score)[:, 0].long()
+    return n_above, n_at_least - n_above
 
 
 def count_true(compare: Callable[..., Tensor], scores: Tensor, threshold: Tensor, room: Tensor | None = None) -> Tensor:
@@ -99,14 +96,14 @@ def count_true(compare: Callable[..., Tensor], scores: Tensor, threshold: Tensor
         room: Memory to work in, at least P * n elements of float32: fresh memory costs more than the work.
 
     Returns:
-        Counts, int64, shape (P,).
+        Counts, float32, shape (P,).
     """
     # comparisons written as 0.0 and 1.0 are summed up many times faster than as bool
     if room is None:
         ones = torch.empty(scores.shape, dtype=torch.float32, device=scores.device)
     else:
         ones = room[: scores.numel()].view(scores.shape)
-    return compare(scores, threshold, out=ones).sum(dim=1).long()
+    return compare(scores, threshold, out=ones).sum(dim=1)
 
 
 def rank_from_counts(above: Tensor, tied: Tensor, tie_mode: TieMode) -> Tensor:

@@ -14,7 +14,7 @@ MIN_ROWS = 32  # matrix products of few rows take other kernels and round otherw
 _POSITIONS = 512  # positions ranked at once
 _SESSIONS = 128  # sessions given their best items at once, from larger blocks of items
 _ITEMS_A_PLACE = 128  # torch sorts the scores of fewer items for a place in the list as a whole
-_BLOCK = {"cpu": 1024, "cuda": 32768}  # items scored at once: with the positions 2 MB, which fit a CPU's cache
+_BLOCK = {"cpu": 512, "cuda": 32768}  # items scored at once: with the positions 1 MB, which fits a CPU's cache
 
 Score = Callable[[Tensor, slice], Tensor]
 """Scores of consecutive items for each query: queries (P, anything) and items to scores (P, n)."""

@@ -14,7 +14,7 @@ FLOORS = {
     "delimited": 1.2, "log_format": 1.2, "tables": 1.3,
     "ordering": 1, "events": 1.4, "id_checks": 1.4, "reading": 1.5, "cleaning": 1.5, "split": 1.5, "statistics": 1.6,
     "vocabulary": 1.5, "sessions": 1.6, "expectations": 1.1, "batches": 1.7, "preparation": 1.8, "cache": 1.9,
-    "losses": 1, "negatives": 1, "optim": 1, "steps": 1.1, "graphs": 1, "layers": 1,
+    "losses": 1, "negatives": 1, "optim": 1, "steps": 1.1, "graphs": 1, "layers": 1, "memory": 1,
     "metrics": 1, "ranking": 1.1, "synthetic": 1,
     "data": 2, "models.base": 2,
     "models.gru4rec": 3, "models.markov": 3, "models.oracle": 3, "models.popularity": 3, "models": 3.1,

@@ -14,6 +14,7 @@ from torchmetrics import MetricCollection
 
 from sessrec.batches import EvaluationBatch, Window
 from sessrec.errors import SessRecError, check_choice
+from sessrec.memory import keep_freed_memory
 from sessrec.metrics import CUTOFFS, TieMode, rank_from_counts, ranking_metrics
 from sessrec.ranking import MIN_ROWS, best_items, count_positions, target_scores_in_blocks
 from sessrec.vocabulary import Vocabulary
@@ -173,11 +174,12 @@ class SessionRecommender(LightningModule):
         self.seed = checkpoint["seed"]
 
     def setup(self, stage: str) -> None:
-        """Refuse data whose items are numbered otherwise than the model's.
+        """Make ready for a stage, and refuse data whose items are numbered otherwise than the model's.
 
         Raises:
             SessRecError: If model and data have different vocabularies.
         """
+        keep_freed_memory()
         vocabulary = getattr(self.trainer.datamodule, "vocabulary", None)  # type: ignore[attr-defined]
         if self.vocabulary is not None and vocabulary is not None and vocabulary.item_ids != self.vocabulary.item_ids:
             raise SessRecError(
@@ -261,7 +263,7 @@ class SessionRecommender(LightningModule):
         column = torch.arange(batch.items.shape[1] - 1, device=batch.items.device)
         has_target = column < batch.lengths[:, None] - 1  # (S, L - 1)
         targets = batch.items[:, 1:][has_target]  # (P,)
-        queries = self._encode(batch.items)[:, :-1][has_target]  # (P, anything)
+        queries = self._encode(batch.items[:, :-1])[has_target]  # (P, anything); the last item is a target only
         with self._full_precision():
             return count_positions(self.score, self.score_targets, queries, targets, self.n_items)
 
