@@ -25,11 +25,17 @@ from typing import Any
 import benchmark_data
 import benchmark_evaluation
 import benchmark_training
+import torch
+
+_SMALL = ["ce_32_100_2048", "bpr-max_80_224_2048"]  # a million items of 512 units would take gigabytes
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["train", "eval", "memory", "scale", "data"], help="what to measure")
+    parser.add_argument(
+        "--configs", nargs="+", choices=list(benchmark_training.CONFIGS), help="train, scale: some of the sizes"
+    )
     parser.add_argument("--windows", type=int, default=8, help="train, scale: windows of 64 steps a round (default: 8)")
     parser.add_argument("--events", type=int, default=20_000_000, help="data: events of the log (default: 20,000,000)")
     parser.add_argument("--repeats", type=int, default=5, help="rounds (default: 5)")
@@ -47,6 +53,8 @@ def main(args: list[str] | None = None) -> None:
     """
     parser = _parser()
     options = parser.parse_args(args)
+    if options.accelerator == "gpu" and not torch.cuda.is_available():
+        parser.error("--accelerator gpu: there is no CUDA device here")
     if options.windows < 2 or options.repeats < 1:
         parser.error("--windows must be at least 2 and --repeats at least 1")
     if options.reference is not None and not (options.reference / "run.py").is_file():
@@ -57,11 +65,17 @@ def main(args: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", module="lightning")
     figures: Any
     if options.what == "train":
-        figures = benchmark_training.train(options.windows, options.repeats, options.accelerator, options.reference)
+        figures = benchmark_training.train(
+            options.configs or list(benchmark_training.CONFIGS),
+            options.windows,
+            options.repeats,
+            options.accelerator,
+            options.reference,
+        )
     elif options.what == "eval":
         figures = benchmark_evaluation.evaluate(options.repeats, options.accelerator)
     elif options.what == "scale":
-        figures = benchmark_training.scale(options.windows, options.accelerator)
+        figures = benchmark_training.scale(options.configs or _SMALL, options.windows, options.accelerator)
     elif options.what == "memory":
         figures = benchmark_evaluation.memory(options.repeats)
     else:

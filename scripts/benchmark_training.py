@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
+from tqdm import tqdm
 
 from sessrec.batches import SessionParallelLoader, Window
+from sessrec.memory import keep_freed_memory
 from sessrec.models import GRU4Rec
 from sessrec.sessions import Sessions
 from sessrec.vocabulary import Vocabulary
@@ -174,12 +176,15 @@ def in_lightning(data: BenchmarkData, options: dict[str, Any], accelerator: str)
     return data.loader.pairs
 
 
-def train(n_windows: int, repeats: int, accelerator: str, reference: Path | None) -> list[dict[str, Any]]:
-    """Speed of every configuration and its share of the limit: medians over all windows."""
+def train(
+    names: Sequence[str], n_windows: int, repeats: int, accelerator: str, reference: Path | None
+) -> list[dict[str, Any]]:
+    """Speed of each named configuration and its share of the limit: medians over all windows."""
     sessions = zipf_sessions(N_ITEMS, 20_000 + 6_000 * n_windows)
     vocabulary = vocabulary_of(sessions, N_ITEMS)
     rows = []
-    for name, (n_lanes, options) in CONFIGS.items():
+    for name in names:
+        n_lanes, options = CONFIGS[name]
         data = BenchmarkData(sessions, vocabulary, n_lanes, n_windows)
         pairs, ratios = [], []
         for _ in range(repeats):
@@ -229,29 +234,39 @@ def reference_speed(
     return float(found.group(1))
 
 
-def scale(n_windows: int, accelerator: str) -> list[dict[str, Any]]:
-    """How much longer a step takes with 1 million items than with 10,000; windows of both in turn."""
+def scale(
+    names: Sequence[str], n_windows: int, accelerator: str, catalogues: tuple[int, int] = (10_000, 1_000_000)
+) -> list[dict[str, Any]]:
+    """How much longer a step, and its limit, takes in a large catalogue than in a small one; windows of both in turn.
+
+    All samples are drawn uniformly, so that the steps have about as many different items to look up.
+    """
     device = torch.device("cuda" if accelerator == "gpu" else "cpu")
     rows = []
-    for name, (n_lanes, options) in list(CONFIGS.items())[:2]:  # the third would take gigabytes
-        runs = []
-        for n_items in (10_000, 1_000_000):
+    for name in names:
+        n_lanes, options = CONFIGS[name]
+        runs: list[Any] = []
+        for n_items in catalogues:
             sessions = zipf_sessions(n_items, 20_000 + 6_000 * n_windows)
-            model = GRU4Rec(**options)
+            model = GRU4Rec(**options, sample_alpha=0.0)
             model.set_vocabulary(vocabulary_of(sessions, n_items))
             model.to(device)
-            runs.append((model, model.configure_optimizers(), iter(SessionParallelLoader(sessions, n_lanes))))
-        seconds = np.zeros((n_windows, 2))
-        for number in range(n_windows):
-            for place, (model, optimizer, windows) in enumerate(runs):
+            windows = iter(SessionParallelLoader(sessions, n_lanes))
+            runs.append((model, model.configure_optimizers(), windows, Limit(model, n_lanes)))
+        keep_freed_memory()
+        seconds = np.zeros((n_windows, 4))
+        for number in tqdm(range(n_windows), desc=name, disable=None):
+            for place, (model, optimizer, windows, limit) in enumerate(runs):
                 window = next(windows)
                 *tensors, widths = window
-                window = Window(*(tensor.to(device) for tensor in tensors), widths)  # type: ignore[arg-type, call-arg]
+                window = Window(*(tensor.to(device) for tensor in tensors), widths)  # type: ignore[call-arg]
                 start = now(model.output_bias)
                 model.train_window(window, optimizer, torch.Generator(device).manual_seed(number))
                 seconds[number, place] = (now(model.output_bias) - start) / len(window.widths)
+                seconds[number, 2 + place] = limit.seconds(window) / len(window.widths)
         seconds = seconds[1:]  # the first window warms up
-        small, large = np.median(1e6 * seconds, axis=0).tolist()
-        ratio = float(np.median(seconds[:, 1] / seconds[:, 0]))
-        rows.append({"name": name, "us_10k_items": small, "us_1m_items": large, "growth": ratio})
+        small, large, _, _ = np.median(1e6 * seconds, axis=0).tolist()
+        growth, limit_growth = (float(np.median(seconds[:, place + 1] / seconds[:, place])) for place in (0, 2))
+        row = {"name": name, f"us_{catalogues[0]}_items": small, f"us_{catalogues[1]}_items": large, "growth": growth}
+        rows.append(row | {"growth_of_limit": limit_growth})
     return rows

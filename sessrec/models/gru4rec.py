@@ -143,11 +143,11 @@ class GRU4Rec(SessionRecommender):
         Raises:
             SessRecError: If the precision would need a gradient scaler, or keeps the weights themselves in 16 bits.
         """
-        super().setup(stage)
         if self.trainer.precision not in _PRECISIONS:
             raise SessRecError(
                 f"--trainer.precision {self.trainer.precision} is not supported: use one of {', '.join(_PRECISIONS)}"
             )
+        super().setup(stage)
 
     def on_train_start(self) -> None:
         """Let the options of this fit win over those in a resumed checkpoint's optimiser."""

@@ -1,0 +1,95 @@
+"""The benchmarks' figures, on sizes that take no time."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+REFERENCE = """
+import sys
+words = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+options = dict(pair.split("=") for pair in words["-ps"].split(","))
+lines = open(sys.argv[1]).read().splitlines()
+assert lines[0] == "SessionId\\tItemId\\tTime" and len({line.split("\\t")[0] for line in lines[1:]}) == 8000
+assert options["batch_size"] == "4" and options["layers"] == "6" and options["n_epochs"] == "1"
+assert words["-d"] == "cpu"
+print("Epoch1 --> loss: 6.1 \\t(1.00s) \\t[12.50 mb/s | 50 e/s]")
+"""
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    module = importlib.import_module("benchmark")
+    small = {
+        "ce_32_100_2048": (4, {"layers": [6], "loss": "cross-entropy", "n_sample": 8}),
+        "bpr-max_80_224_2048": (5, {"layers": [7], "loss": "bpr-max", "n_sample": 8, "momentum": 0.1}),
+        "ce_240_512_2048": (6, {"layers": [8], "loss": "cross-entropy", "n_sample": 8}),
+    }
+    monkeypatch.setattr(module.benchmark_training, "CONFIGS", small)
+    monkeypatch.setattr(module.benchmark_training, "N_ITEMS", 50)
+    return module
+
+
+def json_of(benchmark: ModuleType, capsys: pytest.CaptureFixture[str], *words: str) -> dict:
+    benchmark.main([*words, "--json"])
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_train(benchmark: ModuleType, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text(REFERENCE)
+    words = ["train", "--windows", "2", "--repeats", "1"]
+    rows = json_of(benchmark, capsys, *words)["configs"]
+    assert [row["name"] for row in rows] == ["ce_32_100_2048", "bpr-max_80_224_2048", "ce_240_512_2048"]
+    for row, n_lanes in zip(rows, (4, 5, 6), strict=True):
+        assert row["events_per_second"] == pytest.approx(n_lanes * row["steps_per_second"])
+        assert 0 < row["share_of_limit"] < 1
+    rows = json_of(benchmark, capsys, *words, "--reference", str(tmp_path), "--configs", "ce_32_100_2048")["configs"]
+    assert rows[0]["times_reference"] > 1
+    (tmp_path / "run.py").write_text("raise SystemExit('joblib is missing')")
+    with pytest.raises(SystemExit, match="does not run:\njoblib is missing"):
+        benchmark.main([*words, "--reference", str(tmp_path), "--configs", "ce_32_100_2048"])
+
+
+def test_the_limit_has_the_products_and_rows_of_a_step(benchmark: ModuleType) -> None:
+    training = benchmark.benchmark_training
+    sessions = training.zipf_sessions(50, 300)
+    model = training.GRU4Rec(**training.CONFIGS["bpr-max_80_224_2048"][1])
+    model.set_vocabulary(training.vocabulary_of(sessions, 50))
+    limit = training.Limit(model, n_lanes=5)
+    assert len(limit.tables) == 3  # weights, accumulator, momentum
+    assert [tuple(rows.shape) for rows in limit.rows] == [(18, 7)] * 3  # 5 targets, 8 samples, 5 inputs
+    flops = sorted(2 * left.shape[0] * left.shape[1] * right.shape[1] for left, right, _ in limit.products)
+    assert flops == sorted([2 * 5 * 7 * 13] * 3 + [2 * 5 * 7 * 21] * 5)
+    before = [table.clone() for table in limit.tables]
+    window = next(iter(training.SessionParallelLoader(sessions, 5)))
+    assert limit.seconds(window) > 0
+    for table, old in zip(limit.tables, before, strict=True):
+        assert torch.equal(table, old)  # rows are put back where they were taken
+
+
+def test_eval_and_scale(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = benchmark.benchmark_evaluation.evaluate(1, "cpu", catalogues=(20_000,), n_scores=2_000_000)
+    assert rows[0]["name"] == "items_20000_hidden_100"
+    assert 0 < rows[0]["share_of_limit"] < 1.2
+    rows = benchmark.benchmark_training.scale(["ce_32_100_2048"], 2, "cpu", catalogues=(50, 500))
+    assert set(rows[0]) == {"name", "us_50_items", "us_500_items", "growth", "growth_of_limit"}
+
+
+def test_sessions_are_as_popular_as_said(benchmark: ModuleType) -> None:
+    counts = np.bincount(benchmark.benchmark_training.zipf_sessions(100, 200_000).items, minlength=100)
+    expected = 1 / np.arange(1, 101)
+    np.testing.assert_allclose(counts / counts.sum(), expected / expected.sum(), atol=1e-3)
+
+
+def test_wrong_options_are_refused(benchmark: ModuleType, tmp_path: Path) -> None:
+    for words in (["train", "--reference", str(tmp_path)], ["train", "--windows", "1"], ["eval", "--repeats", "0"]):
+        with pytest.raises(SystemExit, match="^2$"):
+            benchmark.main(words)

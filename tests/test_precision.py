@@ -1,0 +1,96 @@
+"""Mixed precision: products in 16 bits, weights, losses and ranks in 32."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import make_sessions, make_vocabulary
+from lightning.pytorch import Trainer
+
+from sessrec.batches import EvaluationLoader, LaneGrid
+from sessrec.data import SessionDataModule
+from sessrec.errors import SessRecError
+from sessrec.models import GRU4Rec
+
+SEQUENCES = [[(5 * session + 3 * step) % 13 for step in range(7)] for session in range(6)]
+
+
+def model_for(**options: object) -> GRU4Rec:
+    torch.manual_seed(0)
+    model = GRU4Rec(**({"layers": [8], "n_sample": 10, "dropout_p_embed": 0.0} | options))  # type: ignore[arg-type]
+    model.set_vocabulary(make_vocabulary(13))
+    return model
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "bpr-max"])
+def test_no_step_takes_weights_from_before(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autocast keeps its 16-bit copies of weights while it lasts: a window of six steps equals six windows of one."""
+    grid = LaneGrid(make_sessions(SEQUENCES), n_lanes=3)
+    negatives = torch.randint(13, (6, 10), generator=torch.Generator().manual_seed(1))
+    weights = []
+    for bounds in ([0, 6], [0, 1, 2, 3, 4, 5, 6]):
+        model = model_for(loss=loss)
+        optimizer = model.configure_optimizers()
+        for start, window in zip(bounds, grid.windows(bounds), strict=False):
+            drawn = negatives[start : start + len(window.widths)]
+            monkeypatch.setattr(model.sampler, "sample", lambda shape, generator, drawn=drawn: drawn)
+            with torch.autocast("cpu", torch.bfloat16):
+                model.train_window(window, optimizer, torch.Generator())
+        weights.append(model.state_dict())
+    plain = model_for(loss=loss)
+    monkeypatch.setattr(plain.sampler, "sample", lambda shape, generator: negatives)
+    plain.train_window(grid.window(0, 6), plain.configure_optimizers(), torch.Generator())
+    for name, weight in weights[0].items():
+        assert torch.equal(weight, weights[1][name]), name
+    assert not torch.equal(weights[0]["cells.0.weight_hh"], plain.state_dict()["cells.0.weight_hh"])
+
+
+def test_scores_are_taken_in_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_for()
+    batch = EvaluationLoader(make_sessions(SEQUENCES), batch_size=6)[0]
+    seen = []
+    score = model.score
+
+    def spy(queries: torch.Tensor, items: slice) -> torch.Tensor:
+        scores = score(queries, items)
+        seen.append((torch.is_autocast_enabled("cpu"), queries.dtype, scores.dtype))
+        return scores
+
+    monkeypatch.setattr(model, "score", spy)
+    with torch.autocast("cpu", torch.bfloat16):
+        model.count_positions(batch)
+        model.predict_step(batch, 0)
+        assert torch.mm(torch.ones(2, 2), torch.ones(2, 2)).dtype == torch.bfloat16
+    assert set(seen) == {(False, torch.float32, torch.float32)}
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
+@pytest.mark.filterwarnings("ignore")
+def test_other_precisions_are_refused(precision: str, tmp_path) -> None:  # noqa: ANN001
+    options: dict = {"accelerator": "cpu", "max_epochs": 1, "logger": False, "default_root_dir": tmp_path}
+    with pytest.raises(SessRecError, match=rf"--trainer.precision {precision} is not supported: use one of 32-true"):
+        Trainer(precision=precision, **options).fit(model_for(), SessionDataModule(cache_dir=None))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_precisions_agree(tmp_path) -> None:  # noqa: ANN001
+    """The same fit in 16, 32 and 64 bits ends at about the same metric."""
+    results = {}
+    for precision in ("32-true", "bf16-mixed", "64-true"):
+        torch.manual_seed(3)
+        model = GRU4Rec(layers=[32], n_sample=256)
+        data = SessionDataModule(cache_dir=None)
+        trainer = Trainer(
+            accelerator="cpu",
+            precision=precision,  # type: ignore[arg-type]
+            max_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            default_root_dir=tmp_path,
+        )
+        trainer.fit(model, data)
+        results[precision] = model.results["val/recall@20"]
+    assert results["32-true"] > 0.1
+    assert results["64-true"] == pytest.approx(results["32-true"], rel=0.01)
+    assert results["bf16-mixed"] == pytest.approx(results["32-true"], rel=0.03)
