@@ -41,6 +41,14 @@ def affine(bias: Tensor, left: Tensor, right: Tensor) -> Tensor:
     return _as(left, torch.addmm(bias, left, right))
 
 
+def exact_affine(bias: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """`affine` in the precision of ``left`` whatever autocast chooses, for a result that 16 bits would blur."""
+    if not torch.is_autocast_enabled(left.device.type):
+        return torch.addmm(bias, left, right)
+    with torch.autocast(left.device.type, enabled=False):
+        return torch.addmm(bias, left, right)
+
+
 def _as(example: Tensor, result: Tensor) -> Tensor:
     return result if result.dtype == example.dtype else result.to(example.dtype)
 

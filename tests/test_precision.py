@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 from sessrec.batches import EvaluationLoader, LaneGrid
 from sessrec.data import SessionDataModule
 from sessrec.errors import SessRecError
+from sessrec.layers import affine, exact_affine
 from sessrec.models import GRU4Rec
 
 SEQUENCES = [[(5 * session + 3 * step) % 13 for step in range(7)] for session in range(6)]
@@ -94,3 +95,13 @@ def test_precisions_agree(tmp_path) -> None:  # noqa: ANN001
     assert results["32-true"] > 0.1
     assert results["64-true"] == pytest.approx(results["32-true"], rel=0.01)
     assert results["bf16-mixed"] == pytest.approx(results["32-true"], rel=0.03)
+
+
+def test_logits_are_taken_in_32_bits() -> None:
+    bias, left, right = torch.rand(5), torch.rand(3, 4), torch.rand(4, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        exact, rounded = exact_affine(bias, left, right), affine(bias, left, right)
+        assert torch.mm(left, right).dtype == torch.bfloat16  # autocast goes on as before
+    assert torch.equal(exact, torch.addmm(bias, left, right))
+    assert not torch.equal(rounded, exact)
+    assert rounded.dtype == torch.float32

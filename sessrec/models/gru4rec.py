@@ -23,7 +23,7 @@ from sessrec import losses
 from sessrec.batches import Window
 from sessrec.errors import SessRecError, check_choice
 from sessrec.graphs import CapturedRun
-from sessrec.layers import GRUCell, GRUStack, ResetBeforeGRUCell, affine, dropout_mask, initialise_gates, product
+from sessrec.layers import GRUCell, GRUStack, ResetBeforeGRUCell, dropout_mask, exact_affine, initialise_gates, product
 from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.base import SessionRecommender
 from sessrec.negatives import LogQ, LogQMode, NegativeSampler
@@ -235,8 +235,8 @@ class GRU4Rec(SessionRecommender):
         """Take the steps of a window that have the same live lanes; the sum of their loss."""
         negatives, inputs, targets, keeps, *masks = tensors
         if self._layout is None:
-            exclude = self.options.exclude_target_copies
-            self._layout = StepLayout(self.n_items, not self.captures, self.shared_inputs, exclude)
+            distinct, exclude = self.device.type == "cpu" and not self.captures, self.options.exclude_target_copies
+            self._layout = StepLayout(self.n_items, distinct, self.shared_inputs, exclude)
         weights = self._weights(targets, negatives)
         skipped = weights.shape[1] == 1
         if skipped and self.loss_name != "cross-entropy":
@@ -251,9 +251,6 @@ class GRU4Rec(SessionRecommender):
                 loss, hidden = self.step_loss(step, hidden)
                 if skipped:
                     optimizer.zero_grad()
-                    rank_zero_warn(
-                        "steps of a single lane are skipped: without --model.n_sample they have no negatives"
-                    )
                 take_step()
                 total += loss
         for state, new in zip(self._hidden, hidden, strict=True):
@@ -279,7 +276,7 @@ class GRU4Rec(SessionRecommender):
         bias = self.output_bias.view(-1).index_select(0, candidates)
         layer_input = (rows if self.shared_inputs else self.input_embedding).index_select(0, step.inputs)
         hidden, memories = self.cells.step(layer_input, [state * step.keeps for state in hidden], step.masks)
-        logits = affine(bias, hidden[-1], output_rows.T)  # (V, C)
+        logits = exact_affine(bias, hidden[-1], output_rows.T)  # (V, C)
         loss, d_logits = self._loss(logits, step.candidates)
         d_logits.mul_(1 / self._hidden[0].shape[0])
         d_inputs = self.cells.backward(memories, product(d_logits, output_rows), step.masks)
