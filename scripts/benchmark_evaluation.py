@@ -76,7 +76,7 @@ class PacedEvaluation:
             self.times.append((n_positions, now(self.model.output_bias) - start + loaded, limit_seconds))
 
 
-class BenchmarkData(LightningDataModule):
+class EvaluationData(LightningDataModule):
     """Sessions for an evaluation benchmark."""
 
     def __init__(self, loader: PacedEvaluation) -> None:
@@ -106,7 +106,7 @@ def evaluate(
         speeds, shares = [], []
         for repeat in range(repeats + 1):
             paced = PacedEvaluation(loader, model)
-            Trainer(accelerator=accelerator, devices=1, logger=False).test(model, BenchmarkData(paced), verbose=False)
+            Trainer(accelerator=accelerator, devices=1, logger=False).test(model, EvaluationData(paced), verbose=False)
             n_positions, seconds, limit_seconds = map(sum, zip(*paced.times, strict=True))
             if repeat:  # the first round warms up
                 speeds.append(n_positions / seconds)

@@ -144,7 +144,7 @@ class PacedLoader:
             start = now(device_of)
 
 
-class BenchmarkData(LightningDataModule):
+class TrainingData(LightningDataModule):
     """Sessions for a training benchmark."""
 
     def __init__(self, sessions: Sessions, vocabulary: Vocabulary, n_lanes: int, n_windows: int) -> None:
@@ -160,7 +160,7 @@ class BenchmarkData(LightningDataModule):
         return self.loader
 
 
-def in_lightning(data: BenchmarkData, options: dict[str, Any], accelerator: str) -> list[tuple[float, float]]:
+def in_lightning(data: TrainingData, options: dict[str, Any], accelerator: str) -> list[tuple[float, float]]:
     """Seconds a step and seconds of its limit, window by window, in a trainer with progress bar and TensorBoard."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
@@ -185,7 +185,7 @@ def train(
     rows = []
     for name in names:
         n_lanes, options = CONFIGS[name]
-        data = BenchmarkData(sessions, vocabulary, n_lanes, n_windows)
+        data = TrainingData(sessions, vocabulary, n_lanes, n_windows)
         pairs, ratios = [], []
         for _ in range(repeats):
             own = in_lightning(data, options, accelerator)

@@ -21,7 +21,7 @@ import sessrec.models  # noqa: F401 - makes the models known by their class name
 from sessrec.data import SessionDataModule
 from sessrec.data_report import write_data_report
 from sessrec.errors import SessRecError
-from sessrec.models.base import SessionRecommender
+from sessrec.models.base import SessionRecommender, refuse_precision
 from sessrec.predictions import PredictionWriter
 from sessrec.run import (
     RunRecord,
@@ -138,9 +138,7 @@ class SessRecCLI(LightningCLI):
         if self.command == "fit":
             refuse_taken_run(self.run_folder, self.checkpoint)
             self.save_config_kwargs["overwrite"] = True  # the run is free, or goes on
-            for name in ("max_epochs", "limit_train_batches"):
-                if self.config.trainer[name] == 0:
-                    raise SessRecError(f"--trainer.{name} 0 leaves nothing to train")
+            _refuse_trainer_options(self.config.trainer)
         extra: list[Callback] = [RunRecord(self.checkpoint)]
         if not sys.stdout.isatty() and self.config.trainer.enable_progress_bar is not False:
             extra.append(TQDMProgressBar(refresh_rate=0))  # a bar redrawn in a file is thousands of lines
@@ -187,6 +185,7 @@ class SessRecCLI(LightningCLI):
         model, data, ckpt_path = self.model, self.datamodule, self.checkpoint
         if self.trainer.world_size > 1:
             raise SessRecError(f"{self.trainer.world_size} processes are not supported yet: give --trainer.devices 1")
+        refuse_precision(self.trainer.precision)
         content = None if ckpt_path is None else read_checkpoint(ckpt_path)
         if content is not None and self.command != "fit":
             model.on_load_checkpoint(content)
@@ -240,6 +239,16 @@ def _users_fault(error: BaseException | None) -> BaseException | None:
     while error is not None and not isinstance(error, (SessRecError, MisconfigurationException, OSError)):
         error = error.__cause__ or error.__context__
     return error
+
+
+def _refuse_trainer_options(options: Any) -> None:
+    """Refuse what leaves nothing to train, and what the training step would not heed."""
+    for name in ("max_epochs", "limit_train_batches"):
+        if options[name] == 0:
+            raise SessRecError(f"--trainer.{name} 0 leaves nothing to train")
+    for name, usual in (("gradient_clip_val", None), ("accumulate_grad_batches", 1)):
+        if options[name] not in (usual, None):
+            raise SessRecError(f"--trainer.{name} is not supported: every mini-batch is one update by its own gradient")
 
 
 def _option(args: list[str], name: str) -> str | None:

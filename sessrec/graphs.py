@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,8 @@ class CapturedRun:
 
     def __init__(self, run: Run, capture: Callable[[Call], Call] | None = None) -> None:
         self._run = run
-        self._capture = _cuda_graph if capture is None else capture
+        self._capture = _CudaGraphs() if capture is None else capture
+        self._settings: Hashable = None
         self._warm: set[Hashable] = set()
         self._captured: dict[Hashable, tuple[Tensors, Tensor, Call]] = {}
 
@@ -42,7 +44,11 @@ class CapturedRun:
         Returns:
             What the function gives.
         """
-        key = (settings, *(None if tensor is None else tensor.shape for tensor in tensors))
+        if settings != self._settings:
+            self._settings = settings
+            self._warm.clear()
+            self._captured.clear()
+        key = tuple(None if tensor is None else tensor.shape for tensor in tensors)
         if key not in self._warm:
             self._warm.add(key)
             return self._run(tensors)
@@ -57,16 +63,20 @@ class CapturedRun:
 
     def _capture_run(self, tensors: Tensors) -> tuple[Tensors, Tensor, Call]:
         own_tensors = [None if tensor is None else tensor.clone() for tensor in tensors]
-        result = torch.zeros((), dtype=torch.float64, device=self._device_of(tensors))
+        device = next(tensor.device for tensor in tensors if tensor is not None)
+        result = torch.zeros((), dtype=torch.float64, device=device)
         return own_tensors, result, self._capture(lambda: result.copy_(self._run(own_tensors)))
 
-    @staticmethod
-    def _device_of(tensors: Tensors) -> torch.device:
-        return next(tensor.device for tensor in tensors if tensor is not None)
 
+class _CudaGraphs:
+    """Captures calls as CUDA graphs that share their memory: nothing in it is of use after a replay."""
 
-def _cuda_graph(run: Call) -> Call:
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
-    return graph.replay
+    def __init__(self) -> None:
+        self._pool: Any = None
+
+    def __call__(self, run: Call) -> Call:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            run()
+        self._pool = graph.pool()
+        return graph.replay

@@ -41,14 +41,6 @@ def affine(bias: Tensor, left: Tensor, right: Tensor) -> Tensor:
     return _as(left, torch.addmm(bias, left, right))
 
 
-def exact_affine(bias: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """`affine` in the precision of ``left`` whatever autocast chooses, for a result that 16 bits would blur."""
-    if not torch.is_autocast_enabled(left.device.type):
-        return torch.addmm(bias, left, right)
-    with torch.autocast(left.device.type, enabled=False):
-        return torch.addmm(bias, left, right)
-
-
 def _as(example: Tensor, result: Tensor) -> Tensor:
     return result if result.dtype == example.dtype else result.to(example.dtype)
 
@@ -182,7 +174,7 @@ class _Memory(NamedTuple):
     candidate: Tensor
     """Candidate state, shape (B, H)."""
     hidden_part: Tensor
-    """What the state gave to the candidate's terms, shape (B, H), next to the reset gate."""
+    """What the state gave to the candidate state, shape (B, H): its terms before the reset gate, or the gated state."""
 
 
 _tanh_backward: Any = torch.ops.aten.tanh_backward.grad_input

@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _LOG2_E = 1.4426950408889634  # exp2 takes a third of the time of exp on a CPU
-_LEAST, _MOST = -80.0, 37.0  # exp(-80) is a float32 with all its digits; exp(-37) added to 1 is lost in float64
+_LEAST = {torch.float32: -80.0, torch.float64: -700.0}  # powers of e that still have all their digits
+_MOST = 37.0  # exp(-37) added to 1 is lost in float64
 
 
 class Candidates(NamedTuple):
@@ -75,7 +76,7 @@ def cross_entropy(logits: Tensor, candidates: Candidates) -> tuple[Tensor, Tenso
         logits.masked_fill_(candidates.excluded, -torch.inf)
     highest = logits.amax(dim=1)
     share = torch.softmax(logits, dim=1)  # many times faster than logsumexp on a CPU
-    loss = highest - share.amax(dim=1).log_() - target
+    loss = (highest - target).sub_(share.amax(dim=1).log_())
     share.view(-1).index_add_(0, targets, torch.full_like(own, -1.0))
     return loss, share
 
@@ -93,8 +94,8 @@ def bpr_max(
     :math:`s_j (1 + \lambda (r_j^2 - P + 2 r_j)) - w_j \sigma(r_i - r_j)` at a negative and
     :math:`\sum_j w_j \sigma(r_i - r_j) - 1` at the target. All of it follows from one exponential a candidate,
     :math:`E_j = \exp(r_j - \max r)`, as :math:`\sigma(r_i - r_j) = E_i / (E_i + E_j)`; :math:`E_i` is divided out of
-    the sum, so that the gradient does not vanish where every sigmoid underflows. Negatives more than 80 below a lane's
-    highest one weigh nothing in float32.
+    the sum, so that the gradient does not vanish where every sigmoid underflows. What a negative more
+    than 80 below a lane's highest one adds, at most exp(-80) of it, is lost in float32.
 
     Args:
         logits: Float, shape (B, C).
@@ -121,7 +122,7 @@ def bpr_max(
     no_negative = highest < -1e29
     power.sub_(highest[:, None]).exp2_()
     lead = (own - highest.div_(_LOG2_E)).clamp_(max=_MOST)  # of the target before the highest negative
-    own_power = lead.clamp(min=_LEAST).exp_()
+    own_power = lead.clamp(min=_LEAST[logits.dtype]).exp_()
     power.view(-1).index_copy_(0, targets, own_power)
     share = power * candidates.weights  # softmax shares, times their total
     share.view(-1).index_copy_(0, targets, own_power * own_weights)

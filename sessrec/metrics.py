@@ -42,11 +42,14 @@ def target_rank(scores: Tensor, target: Tensor, tie_mode: TieMode = "conservativ
         [2, 4, 3.0]
     """
     target_score = scores.gather(1, target[:, None])
-    above, tied = count_above_and_tied(scores.split(block_size, dim=1), target_score, target)
+    blocks = scores.split(min(block_size, 1 << 20), dim=1)
+    above, tied, _ = count_above_and_tied(blocks, target_score, target)
     return rank_from_counts(above, tied, tie_mode)
 
 
-def count_above_and_tied(blocks: Iterable[Tensor], target_score: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def count_above_and_tied(
+    blocks: Iterable[Tensor], target_score: Tensor, target: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Count, block by block over the catalogue, the items that score above the target and those that tie with it.
 
     The target's own column is left out of both counts.
@@ -57,10 +60,11 @@ def count_above_and_tied(blocks: Iterable[Tensor], target_score: Tensor, target:
         target: Item index of each target, int64, shape (P,).
 
     Returns:
-        Items above and other items tied, both int64, shape (P,).
+        Items above and other items tied, both int64, shape (P,); and each target's score as it stands among the blocks,
+        shape (P, 1).
 
     Raises:
-        SessRecError: If a score is not finite.
+        SessRecError: If a score is not finite, or the sum of a block's scores is not.
     """
     above, at_least, own_scores, sums, starts = [], [], [], [], [0]
     room = target_score.new_empty(0, dtype=torch.float32)
@@ -83,7 +87,7 @@ def count_above_and_tied(blocks: Iterable[Tensor], target_score: Tensor, target:
     own_score = torch.cat(own_scores, dim=1).gather(1, own_block[:, None])
     n_above = torch.stack(above).double().sum(dim=0).long() - (own_score > target_score)[:, 0].long()
     n_at_least = torch.stack(at_least).double().sum(dim=0).long() - (own_score >= target_score)[:, 0].long()
-    return n_above, n_at_least - n_above
+    return n_above, n_at_least - n_above, own_score
 
 
 def count_true(compare: Callable[..., Tensor], scores: Tensor, threshold: Tensor, room: Tensor | None = None) -> Tensor:

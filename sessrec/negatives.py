@@ -44,7 +44,9 @@ class NegativeSampler(nn.Module):
 
     def __init__(self, counts: Tensor, alpha: float) -> None:
         super().__init__()
-        kept_share, lent_to = _alias_table(np.where(counts > 0, counts.double().numpy() ** alpha, 0.0))
+        log_counts = counts.double().log().numpy()  # of which a great power does not overflow
+        weights = np.where(counts > 0, np.exp(alpha * np.maximum(log_counts - log_counts.max(), -1e30)), 0.0)
+        kept_share, lent_to = _alias_table(weights)
         self.register_buffer("kept_share", torch.from_numpy(kept_share), persistent=False)
         self.register_buffer("lent_to", torch.from_numpy(lent_to), persistent=False)
 

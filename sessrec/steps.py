@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -75,9 +74,12 @@ class StepLayout:
         """
         items = torch.cat([targets, negatives, *([inputs] if self.shared_inputs else [])], dim=1)
         mask_steps = [[None] * len(items) if mask is None else mask.unbind() for mask in masks]
-        lay_out = self._distinct if self.distinct else self._as_drawn
-        parts = (part.split(self._n_at_once if self.distinct else len(items)) for part in (items, inputs, weights))
-        laid_out = itertools.chain.from_iterable(lay_out(*part) for part in zip(*parts, strict=True))
+        laid_out: Iterator[tuple[Tensor, Tensor, Candidates]]
+        if self.distinct:
+            parts = zip(*(part.split(self._n_at_once) for part in (items, inputs, weights)), strict=True)
+            laid_out = (step for part in parts for step in self._distinct(*part))
+        else:
+            laid_out = self._as_drawn(items, inputs, weights)
         for (rows, own_inputs, candidates), own_keeps, *own_masks in zip(
             laid_out, keeps.unbind(), *mask_steps, strict=True
         ):

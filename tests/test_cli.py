@@ -347,6 +347,9 @@ def test_refusals_leave_everything_as_it_was(log: str, capsys: pytest.CaptureFix
     )
     assert "is none of the metrics" in one_error(capsys, fit.main, [*again[:-1], "second", "--monitor", "val/auc@20"])
     assert "no such file" in one_error(capsys, fit.main, [*SMALL, "--data.path", "none.tsv"])
+    for option, value in (("gradient_clip_val", "1.0"), ("accumulate_grad_batches", "2"), ("precision", "bf16-true")):
+        words = [*again[:-1], "second", f"--trainer.{option}", value]
+        assert f"--trainer.{option}" in one_error(capsys, fit.main, words)
     Path("odd.ckpt").write_bytes(b"nonsense")
     assert "damaged or no checkpoint" in one_error(capsys, test.main, ["--ckpt_path", "odd.ckpt"])
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before

@@ -77,7 +77,7 @@ def test_replayed_windows_train_as_usual(options: dict, monkeypatch: pytest.Monk
         return run
 
     monkeypatch.setattr(GRU4Rec, "captures", property(lambda model: True))
-    monkeypatch.setattr("sessrec.graphs._cuda_graph", capture)
+    monkeypatch.setattr("sessrec.graphs._CudaGraphs", lambda: capture)
     captured = fit_three_epochs(options)
     assert 1 <= len(replayed) <= 4
     for name, weight in usual.items():

@@ -273,3 +273,12 @@ def test_learns_a_cycle_of_items_by_heart() -> None:
                 model.train_window(window, optimizer, torch.Generator().manual_seed(epoch))
         for item in range(8):
             assert model.recommend([f"i{(item - 1) % 8}", f"i{item}"], k=1)[0][0] == f"i{(item + 1) % 8}", loss
+
+
+def test_single_lanes_of_cross_entropy_are_no_news(recwarn: pytest.WarningsRecorder) -> None:
+    """It has no loss there, by its formula; the others have none by definition, which is said."""
+    model = model_for(4)
+    model.train_window(
+        LaneGrid(make_sessions([[0, 1, 2]]), 1).window(0, 2), model.configure_optimizers(), torch.Generator()
+    )
+    assert not [warning for warning in recwarn if "single lane" in str(warning.message)]

@@ -15,7 +15,7 @@ from sessrec.data import SessionDataModule
 from sessrec.errors import SessRecError
 from sessrec.metrics import target_rank
 from sessrec.models import GRU4Rec, Markov, Oracle, Popularity, SessionRecommender
-from sessrec.ranking import item_blocks
+from sessrec.ranking import count_positions, item_blocks
 from sessrec.synthetic import SyntheticProcess, generate_synthetic_sessions
 
 MODELS = {
@@ -136,6 +136,22 @@ def test_items_scored_in_blocks_give_the_same_ranks(fitted: tuple, monkeypatch: 
         blocks = (model.count_positions(batch), model.top_items(queries, 7))
     for ours, expected in zip((*blocks[0], *blocks[1]), (*whole[0], *whole[1]), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-6)  # counts and items: equal
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_twins_tie_in_any_block_and_batch(dtype: torch.dtype) -> None:
+    """Every item has a twin of the same weights: one tie a position, also where products round by their shape."""
+    model = GRU4Rec(layers=[48])
+    model.set_vocabulary(make_vocabulary(1400))
+    model.to(dtype)
+    with torch.no_grad():
+        model.output_embedding[700:] = model.output_embedding[:700]
+    queries = model.encode(torch.arange(600)[:, None])[:, 0]
+    targets = torch.randint(1400, (600,), generator=torch.Generator().manual_seed(0))
+    counts = [count_positions(model.score, model.score_targets, queries[:n], targets[:n], 1400) for n in (33, 64, 600)]
+    for above, tied in counts:
+        assert (tied == 1).all()
+        assert torch.equal(above, counts[-1][0][: len(above)])
 
 
 def test_unknown_items_are_left_out_with_a_warning(fitted: tuple) -> None:

@@ -118,3 +118,9 @@ def test_same_generator_state_same_samples() -> None:
     sampler = NegativeSampler(torch.arange(1, 50), 0.75)
     first, second = (sampler.sample((4, 8), torch.Generator().manual_seed(9)) for _ in range(2))
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("alpha", [40.0, 200.0])
+def test_a_great_power_leaves_the_most_frequent_item_alone(alpha: float) -> None:
+    sampler = NegativeSampler(torch.tensor([7, 10**9, 0, 1]), alpha)
+    assert sampler.sample((1000,), torch.Generator().manual_seed(0)).unique().tolist() == [1]

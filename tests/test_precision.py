@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from sessrec.batches import EvaluationLoader, LaneGrid
 from sessrec.data import SessionDataModule
 from sessrec.errors import SessRecError
-from sessrec.layers import affine, exact_affine
+from sessrec.losses import Candidates
 from sessrec.models import GRU4Rec
 
 SEQUENCES = [[(5 * session + 3 * step) % 13 for step in range(7)] for session in range(6)]
@@ -97,11 +97,26 @@ def test_precisions_agree(tmp_path) -> None:  # noqa: ANN001
     assert results["bf16-mixed"] == pytest.approx(results["32-true"], rel=0.03)
 
 
-def test_logits_are_taken_in_32_bits() -> None:
-    bias, left, right = torch.rand(5), torch.rand(3, 4), torch.rand(4, 5)
+@pytest.mark.parametrize("loss", ["cross-entropy", "bpr-max", "bpr"])
+def test_logits_and_losses_are_taken_in_32_bits(loss: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also their parts that autocast would lower by itself, such as dot products."""
+    model = model_for(loss=loss)
+    loss_of = model._loss
+    pairs = []
+
+    def spy(logits: torch.Tensor, candidates: Candidates) -> tuple[torch.Tensor, torch.Tensor]:
+        before = logits.clone()
+        ours = loss_of(logits, candidates)
+        with torch.autocast("cpu", enabled=False):
+            pairs.append((tuple(part.clone() for part in ours), loss_of(before, candidates)))
+        return ours
+
+    monkeypatch.setattr(model, "_loss", spy)
+    window = LaneGrid(make_sessions(SEQUENCES), n_lanes=3).window(0, 2)
     with torch.autocast("cpu", torch.bfloat16):
-        exact, rounded = exact_affine(bias, left, right), affine(bias, left, right)
-        assert torch.mm(left, right).dtype == torch.bfloat16  # autocast goes on as before
-    assert torch.equal(exact, torch.addmm(bias, left, right))
-    assert not torch.equal(rounded, exact)
-    assert rounded.dtype == torch.float32
+        model.train_window(window, model.configure_optimizers(), torch.Generator())
+        assert torch.mm(torch.ones(2, 2), torch.ones(2, 2)).dtype == torch.bfloat16  # autocast goes on as before
+    for ours, exact in pairs:
+        assert ours[0].dtype == torch.float32
+        assert torch.equal(ours[0], exact[0])
+        assert torch.equal(ours[1], exact[1])

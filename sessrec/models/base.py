@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +19,8 @@ from sessrec.memory import keep_freed_memory
 from sessrec.metrics import CUTOFFS, TieMode, rank_from_counts, ranking_metrics
 from sessrec.ranking import MIN_ROWS, best_items, count_positions, target_scores_in_blocks
 from sessrec.vocabulary import Vocabulary
+
+_PRECISIONS = ("32-true", "bf16-mixed", "64-true")
 
 
 class TopItems(NamedTuple):
@@ -92,7 +95,9 @@ class SessionRecommender(LightningModule):
         raise TypeError(f"{type(self).__name__} has no score method")
 
     def score_targets(self, queries: Tensor, targets: Tensor) -> Tensor:
-        """Score of one item for each query, bit for bit as `score` gives it; a model may know a shorter way.
+        """Score of one item for each query, as `score` gives it; a model may know a shorter way.
+
+        Where that rounds otherwise than `score`, the ranking notices and takes twice as long.
 
         Args:
             queries: Queries from `encode`, shape (P, anything).
@@ -177,8 +182,9 @@ class SessionRecommender(LightningModule):
         """Make ready for a stage, and refuse data whose items are numbered otherwise than the model's.
 
         Raises:
-            SessRecError: If model and data have different vocabularies.
+            SessRecError: If model and data have different vocabularies, or the trainer's precision is not supported.
         """
+        refuse_precision(self.trainer.precision)
         keep_freed_memory()
         vocabulary = getattr(self.trainer.datamodule, "vocabulary", None)  # type: ignore[attr-defined]
         if self.vocabulary is not None and vocabulary is not None and vocabulary.item_ids != self.vocabulary.item_ids:
@@ -317,8 +323,10 @@ class SessionRecommender(LightningModule):
         with self._full_precision():
             return best_items(self.score, queries, self.n_items, k)
 
-    def _full_precision(self) -> torch.autocast:
-        """Scores are never taken in 16 bits: whole groups of items would tie."""
+    def _full_precision(self) -> AbstractContextManager[None]:
+        """Scores and losses are never taken in 16 bits: whole groups of items would tie."""
+        if not torch.is_autocast_enabled(self.device.type):
+            return nullcontext()
         return torch.autocast(self.device.type, enabled=False)
 
     @torch.inference_mode()
@@ -361,3 +369,13 @@ class SessionRecommender(LightningModule):
         """The items most frequent in training with their counts, both of shape (1, min(k, N))."""
         counts, items = torch.from_numpy(self.known_items.counts).sort(descending=True, stable=True)
         return items[None, :k], counts[None, :k].double()
+
+
+def refuse_precision(precision: str) -> None:
+    """Refuse a precision that would need a gradient scaler, or keeps the weights themselves in 16 bits.
+
+    Raises:
+        SessRecError: If it is one.
+    """
+    if precision not in _PRECISIONS:
+        raise SessRecError(f"--trainer.precision {precision} is not supported: use one of {', '.join(_PRECISIONS)}")

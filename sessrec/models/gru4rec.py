@@ -23,14 +23,13 @@ from sessrec import losses
 from sessrec.batches import Window
 from sessrec.errors import SessRecError, check_choice
 from sessrec.graphs import CapturedRun
-from sessrec.layers import GRUCell, GRUStack, ResetBeforeGRUCell, dropout_mask, exact_affine, initialise_gates, product
+from sessrec.layers import GRUCell, GRUStack, ResetBeforeGRUCell, dropout_mask, initialise_gates, product
 from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.base import SessionRecommender
 from sessrec.negatives import LogQ, LogQMode, NegativeSampler
 from sessrec.optim import AdagradMomentum
 from sessrec.steps import Step, StepLayout
 
-_PRECISIONS = ("32-true", "bf16-mixed", "64-true")
 _PLAIN_LOSSES = {
     "cross-entropy": losses.cross_entropy,
     "bpr": losses.bpr,
@@ -103,7 +102,7 @@ class GRU4Rec(SessionRecommender):
         self.loss_name = loss
         self._hidden: list[Tensor] = []  # of each layer, (B, H)
         self._layout: StepLayout | None = None
-        self._captured: CapturedRun | None = None
+        self._captured: tuple[Optimizer, CapturedRun] | None = None
         self._last_time = 0.0
 
     def build(self) -> None:
@@ -137,18 +136,6 @@ class GRU4Rec(SessionRecommender):
 
     # -- training ----------------------------------------------------------------------------------------------------
 
-    def setup(self, stage: str) -> None:
-        """Refuse what the model cannot do.
-
-        Raises:
-            SessRecError: If the precision would need a gradient scaler, or keeps the weights themselves in 16 bits.
-        """
-        if self.trainer.precision not in _PRECISIONS:
-            raise SessRecError(
-                f"--trainer.precision {self.trainer.precision} is not supported: use one of {', '.join(_PRECISIONS)}"
-            )
-        super().setup(stage)
-
     def on_train_start(self) -> None:
         """Let the options of this fit win over those in a resumed checkpoint's optimiser."""
         self._hidden, self._captured = [], None
@@ -163,6 +150,10 @@ class GRU4Rec(SessionRecommender):
 
     def on_train_epoch_end(self) -> None:
         """Nothing to finish."""
+
+    def on_train_end(self) -> None:
+        """Give back the memory of captured windows."""
+        self._captured = None
 
     def training_step(self, window: Window, batch_idx: int) -> None:
         """Train on a window of session-parallel steps and log its mean loss a pair."""
@@ -197,7 +188,7 @@ class GRU4Rec(SessionRecommender):
 
         Args:
             window: Session-parallel steps.
-            optimizer: Any optimiser that takes sparse gradients.
+            optimizer: Any optimiser that takes sparse gradients; on a GPU only `AdagradMomentum` is captured.
             generator: Source of the negatives and dropout masks, on the model's device.
 
         Returns:
@@ -215,7 +206,7 @@ class GRU4Rec(SessionRecommender):
                 None if part is None else part[steps, lanes] for part in (window.inputs, window.targets, keeps, *masks)
             ]
             tensors = [negatives[steps], *of_lanes]
-            if self.captures and isinstance(lanes, slice):
+            if self.captures and isinstance(optimizer, AdagradMomentum) and isinstance(lanes, slice):
                 total += self._captured_run(optimizer)(tensors, _settings(optimizer))
             else:
                 total += self._train_stretch(optimizer, lanes, tensors)
@@ -224,18 +215,19 @@ class GRU4Rec(SessionRecommender):
     @property
     def captures(self) -> bool:
         """Whether windows of full lanes run as CUDA graphs; an epoch's last ones, whose lanes run out, do not."""
-        return self.device.type == "cuda"
+        return self.device.type == "cuda" and not torch.is_anomaly_enabled()  # anomalies are asked of the device
 
     def _captured_run(self, optimizer: Optimizer) -> CapturedRun:
-        if self._captured is None:
-            self._captured = CapturedRun(partial(self._train_stretch, optimizer, slice(None)))
-        return self._captured
+        """Graphs of this optimiser's steps; parameters and hidden states must stay where they are meanwhile."""
+        if self._captured is None or self._captured[0] is not optimizer:
+            self._captured = optimizer, CapturedRun(partial(self._train_stretch, optimizer, slice(None)))
+        return self._captured[1]
 
     def _train_stretch(self, optimizer: Optimizer, lanes: slice | Tensor, tensors: Sequence[Any]) -> Tensor:
         """Take the steps of a window that have the same live lanes; the sum of their loss."""
         negatives, inputs, targets, keeps, *masks = tensors
-        if self._layout is None:
-            distinct, exclude = self.device.type == "cpu" and not self.captures, self.options.exclude_target_copies
+        distinct, exclude = self.device.type == "cpu" and not self.captures, self.options.exclude_target_copies
+        if self._layout is None or self._layout.distinct != distinct:
             self._layout = StepLayout(self.n_items, distinct, self.shared_inputs, exclude)
         weights = self._weights(targets, negatives)
         skipped = weights.shape[1] == 1
@@ -245,7 +237,7 @@ class GRU4Rec(SessionRecommender):
         total = self.output_bias.new_zeros(())
         # autocast would keep its copies of the weights from step to step
         kind = self.device.type
-        take_step = getattr(optimizer, "update", optimizer.step)
+        take_step = optimizer.update if isinstance(optimizer, AdagradMomentum) else optimizer.step
         with torch.autocast(kind, enabled=torch.is_autocast_enabled(kind), cache_enabled=False):
             for step in self._layout.steps(inputs, targets, negatives, weights, keeps, masks):
                 loss, hidden = self.step_loss(step, hidden)
@@ -276,8 +268,9 @@ class GRU4Rec(SessionRecommender):
         bias = self.output_bias.view(-1).index_select(0, candidates)
         layer_input = (rows if self.shared_inputs else self.input_embedding).index_select(0, step.inputs)
         hidden, memories = self.cells.step(layer_input, [state * step.keeps for state in hidden], step.masks)
-        logits = exact_affine(bias, hidden[-1], output_rows.T)  # (V, C)
-        loss, d_logits = self._loss(logits, step.candidates)
+        with self._full_precision():
+            logits = torch.addmm(bias, hidden[-1], output_rows.T)  # (V, C)
+            loss, d_logits = self._loss(logits, step.candidates)
         d_logits.mul_(1 / self._hidden[0].shape[0])
         d_inputs = self.cells.backward(memories, product(d_logits, output_rows), step.masks)
         d_rows = rows  # whose values are no longer needed: fresh memory would cost more than the work
@@ -329,7 +322,7 @@ class GRU4Rec(SessionRecommender):
 
     @torch.no_grad()
     def encode(self, items: Tensor) -> Tensor:
-        """Last layer's hidden state after each event.
+        """Last layer's hidden state after each event, without gradients.
 
         Args:
             items: Item indices, padded at the end, int64, shape (S, L).
@@ -348,11 +341,14 @@ class GRU4Rec(SessionRecommender):
 
     def score(self, queries: Tensor, items: slice) -> Tensor:
         """Logit of each item, float32, shape (P, n): no ELU and no logQ, which do not belong to inference."""
-        return torch.addmm(self.output_bias[items, 0], queries, self.output_embedding[items].T)
+        # in 32 bits also where the weights have 64, in which products round by their shape and ties would come apart
+        bias, table = self.output_bias[items, 0].float(), self.output_embedding[items].float()
+        return torch.addmm(bias, queries.float(), table.T)
 
     def score_targets(self, queries: Tensor, targets: Tensor) -> Tensor:
         """Logit of each position's target, float32, shape (P, 1), by the matrix product that scores the items."""
-        return torch.addmm(self.output_bias[targets, 0], queries, self.output_embedding[targets].T).diagonal()[:, None]
+        bias, table = self.output_bias[targets, 0].float(), self.output_embedding[targets].float()
+        return torch.addmm(bias, queries.float(), table.T).diagonal()[:, None]
 
 
 def _settings(optimizer: Optimizer) -> tuple[Any, ...]:
