@@ -11,10 +11,10 @@ from torch import Tensor
 from sessrec.metrics import count_above_and_tied, count_true
 
 MIN_ROWS = 32  # matrix products of few rows take other kernels and round otherwise; from here on rows round alike
-_POSITIONS = 512  # positions ranked at once
+_POSITIONS = 1024  # positions ranked at once
 _SESSIONS = 128  # sessions given their best items at once, from larger blocks of items
 _ITEMS_A_PLACE = 128  # torch sorts the scores of fewer items for a place in the list as a whole
-_BLOCK = {"cpu": 512, "cuda": 32768}  # items scored at once: with the positions 1 MB, which fits a CPU's cache
+_BLOCK = {"cpu": 1024, "cuda": 32768}  # items scored at once: smaller blocks fit the cache, but there are more of them
 
 Score = Callable[[Tensor, slice], Tensor]
 """Scores of consecutive items for each query: queries (P, anything) and items to scores (P, n)."""
