@@ -95,16 +95,32 @@ class AdagradMomentum(Optimizer):
         first = None if gradient.is_coalesced() else first_of_equals(rows, rows.new_empty(len(parameter)))
         if first is not None:  # every copy of a row gets the sum of all, before it is squared
             values = torch.zeros_like(values).index_add_(0, first, values).index_select(0, first)
-        accumulator = state["accumulator"].index_select(0, rows).addcmul_(values, values)
+        accumulator = take_rows(state["accumulator"], rows).addcmul_(values, values)
         state["accumulator"].index_copy_(0, rows, accumulator)
         change = accumulator.rsqrt_().mul_(values).mul_(-lr)
         if momentum:
-            change.add_(state["momentum"].index_select(0, rows), alpha=momentum)
+            change.add_(take_rows(state["momentum"], rows), alpha=momentum)
             state["momentum"].index_copy_(0, rows, change)
         if first is None:
             parameter.index_add_(0, rows, change)  # a factor here would cost more than a pass of its own
         else:  # copies of a row write the same
             parameter.index_copy_(0, rows, parameter.index_select(0, rows).add_(change))
+
+
+def take_rows(table: Tensor, rows: Tensor) -> Tensor:
+    """Copy some rows of a table.
+
+    Args:
+        table: Float, shape (N, H), or (N,).
+        rows: Which rows, int64, shape (R,).
+
+    Returns:
+        Shape (R, H), or (R,).
+    """
+    if table.device.type != "cpu" or table.dim() == 1:
+        return table.index_select(0, rows)
+    # as bags of one row each, for which torch reads ahead: in a table that does not fit the cache that is faster
+    return torch.embedding_bag(table, rows, torch.arange(len(rows)), mode=0)[0]
 
 
 def first_of_equals(values: Tensor, table: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sessrec.optim import AdagradMomentum, first_of_equals
+from sessrec.optim import AdagradMomentum, first_of_equals, take_rows
 
 
 def numpy_step(weight, accumulator, velocity, gradient, lr, momentum):  # noqa: ANN001, ANN201
@@ -143,3 +143,11 @@ def test_accumulators_of_an_older_checkpoint_are_lifted_to_where_they_start_now(
     assert later.state[parameter]["accumulator"].tolist() == [pytest.approx(1e-6), pytest.approx(1e-6), 4.0]
     later.step()
     assert parameter.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_take_rows(dtype: torch.dtype) -> None:
+    table = torch.randn(9, 3, dtype=dtype)
+    for rows in (torch.tensor([4, 0, 4, 8]), torch.empty(0, dtype=torch.int64)):
+        assert torch.equal(take_rows(table, rows), table[rows])
+        assert torch.equal(take_rows(table[:, 1].contiguous(), rows), table[rows, 1])

@@ -27,7 +27,7 @@ from sessrec.layers import GRUCell, GRUStack, ResetBeforeGRUCell, dropout_mask, 
 from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.base import SessionRecommender
 from sessrec.negatives import LogQ, LogQMode, NegativeSampler
-from sessrec.optim import AdagradMomentum
+from sessrec.optim import AdagradMomentum, take_rows
 from sessrec.steps import Step, StepLayout
 
 _PLAIN_LOSSES = {
@@ -263,7 +263,7 @@ class GRU4Rec(SessionRecommender):
             Sum of the loss over the live lanes, scalar, and the new states.
         """
         n_candidates, table = step.candidates.weights.shape[0], self.output_embedding
-        rows = table.index_select(0, step.items)  # (U, H)
+        rows = take_rows(table, step.items)  # (U, H)
         output_rows, candidates = rows[:n_candidates], step.items[:n_candidates]
         bias = self.output_bias.view(-1).index_select(0, candidates)
         layer_input = (rows if self.shared_inputs else self.input_embedding).index_select(0, step.inputs)
