@@ -112,7 +112,10 @@ class LogQ(nn.Module):
 
     def forward(self, targets: Tensor, negatives: Tensor) -> Tensor:
         """Correction of each candidate, float32, shape (steps, C), from targets (steps, V) and samples (steps, n)."""
-        of_targets, of_negatives = self.log_counts[targets], self.alpha * self.log_counts[negatives]
+        of_targets, of_negatives = (
+            self.log_counts.index_select(0, items.reshape(-1)).view(items.shape) for items in (targets, negatives)
+        )
+        of_negatives = self.alpha * of_negatives
         if self.textbook:
             of_targets = of_targets + (math.log(targets.shape[1]) - self._log_total)
             of_negatives = of_negatives + (math.log(max(1, negatives.shape[1])) - self._log_sampled_total)

@@ -101,10 +101,7 @@ class AdagradMomentum(Optimizer):
         if momentum:
             change.add_(take_rows(state["momentum"], rows), alpha=momentum)
             state["momentum"].index_copy_(0, rows, change)
-        if first is None:
-            parameter.index_add_(0, rows, change)  # a factor here would cost more than a pass of its own
-        else:  # copies of a row write the same
-            parameter.index_copy_(0, rows, parameter.index_select(0, rows).add_(change))
+        parameter.index_copy_(0, rows, take_rows(parameter, rows).add_(change))  # copies of a row write the same
 
 
 def take_rows(table: Tensor, rows: Tensor) -> Tensor:
