@@ -102,8 +102,8 @@ def lay_into_lanes(n_sessions: str) -> dict[str, float]:
 
 
 def in_new_process(function: Callable[..., dict[str, float]], *args: str) -> dict[str, float]:
-    """Call a function in a process of its own, whose memory is its own."""
-    command = [sys.executable, str(Path(__file__).resolve()), function.__name__, *args]
+    """Call a function of a script that can be run with its name and arguments, in a process whose memory is its own."""
+    command = [sys.executable, function.__code__.co_filename, function.__name__, *args]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 

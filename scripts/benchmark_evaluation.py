@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from benchmark_data import in_new_process
 from benchmark_training import now, vocabulary_of, zipf_sessions
 from lightning.pytorch import LightningDataModule, Trainer
 
@@ -121,7 +121,7 @@ def evaluate(
     return rows
 
 
-def peak_memory(what: str) -> float:
+def peak_memory(what: str) -> dict[str, float]:
     """Peak in MB, beyond the model (and its optimiser's state), of a full ranking or of training with 1 million items.
 
     For a process of its own, on Linux, which can forget the peak of making the model.
@@ -145,7 +145,7 @@ def peak_memory(what: str) -> float:
             for states in optimizer.state.values()
             for value in states.values()
         )
-    return _status_mb(own / "status", "VmHWM") - before - state_mb
+    return {"mb": _status_mb(own / "status", "VmHWM") - before - state_mb}
 
 
 def _status_mb(file: Path, name: str) -> float:
@@ -155,11 +155,7 @@ def _status_mb(file: Path, name: str) -> float:
 
 def memory(repeats: int) -> dict[str, float]:
     """Peak memory beyond the model with 1 million items, and the time from the command to its first step's end."""
-    here = str(Path(__file__).resolve())
-    figures = {}
-    for what in ("evaluation", "training"):
-        done = subprocess.run([sys.executable, here, what], check=True, stdout=subprocess.PIPE, text=True)
-        figures[f"{what}_peak_mb"] = float(json.loads(done.stdout.splitlines()[-1]))
+    figures = {f"{what}_peak_mb": in_new_process(peak_memory, what)["mb"] for what in ("evaluation", "training")}
     seconds = []
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
@@ -173,10 +169,10 @@ def memory(repeats: int) -> dict[str, float]:
             ]
             start = time.perf_counter()
             command = [sys.executable, "-m", "sessrec.fit", *words, "--data.cache_dir", f"{folder}/prepared"]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ)
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             seconds.append(time.perf_counter() - start)
     return figures | {"seconds_of_a_fit_of_one_step": float(np.median(seconds))}
 
 
 if __name__ == "__main__":  # a measurement in a process of its own
-    print(json.dumps(peak_memory(sys.argv[1])))
+    print(json.dumps({"peak_memory": peak_memory}[sys.argv[1]](*sys.argv[2:])))

@@ -92,8 +92,8 @@ class AdagradMomentum(Optimizer):
         if parameter.shape[1:].numel() == 1:  # torch takes much longer over rows of one element than over elements
             parameter, values = parameter.view(-1), values.view(-1)
             state = {name: value.view(-1) for name, value in state.items()}
-        first = None if gradient.is_coalesced() else first_of_equals(rows, rows.new_empty(len(parameter)))
-        if first is not None:  # every copy of a row gets the sum of all, before it is squared
+        if not gradient.is_coalesced():  # every copy of a row gets the sum of all, before it is squared
+            first = first_of_equals(rows, rows.new_empty(len(parameter)))
             values = torch.zeros_like(values).index_add_(0, first, values).index_select(0, first)
         accumulator = take_rows(state["accumulator"], rows).addcmul_(values, values)
         state["accumulator"].index_copy_(0, rows, accumulator)
