@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -162,8 +162,8 @@ def save_prepared(prepared: PreparedLog, preparation: Preparation, folder: Path)
         temporary.chmod(0o755)
         try:
             temporary.rename(folder)
-        except OSError:
-            if not (folder / PREPARED).exists():  # else another process was faster, with the same result
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else another process was faster, with the same
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -240,5 +240,6 @@ def _remove(folder: Path) -> None:
 def _sweep(cache_dir: Path) -> None:
     """Remove what processes that were killed a day ago or more left behind."""
     for folder in [*cache_dir.glob(".preparing-*"), *cache_dir.glob(".removing-*")]:
-        if time.time() - folder.stat().st_mtime > 86400:
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process is done with it
+            if time.time() - folder.stat().st_mtime > 86400:
+                shutil.rmtree(folder, ignore_errors=True)

@@ -165,6 +165,7 @@ def test_leftovers_of_killed_processes_are_swept(log: Preparation, cache: Path) 
     for name, age in ((".preparing-old", 2 * 86400), (".preparing-new", 60)):
         (cache / name).mkdir(parents=True)
         os.utime(cache / name, (time.time() - age,) * 2)
+    (cache / ".preparing-gone").symlink_to("nowhere")  # as one that vanishes between the listing and the look at it
     open_or_prepare(log, cache)
     assert not (cache / ".preparing-old").exists()
     assert (cache / ".preparing-new").exists()
