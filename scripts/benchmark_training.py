@@ -258,8 +258,7 @@ def scale(
         for number in tqdm(range(n_windows), desc=name, disable=None):
             for place, (model, optimizer, windows, limit) in enumerate(runs):
                 window = next(windows)
-                *tensors, widths = window
-                window = Window(*(tensor.to(device) for tensor in tensors), widths)  # type: ignore[call-arg]
+                window = Window(*(tensor.to(device) for tensor in window[:4]), *window[4:])
                 start = now(model.output_bias)
                 model.train_window(window, optimizer, torch.Generator(device).manual_seed(number))
                 seconds[number, place] = (now(model.output_bias) - start) / len(window.widths)

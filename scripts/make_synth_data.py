@@ -8,9 +8,7 @@ Example::
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sessrec.errors import SessRecError  # noqa: E402
 from sessrec.synthetic import generate_synthetic_sessions  # noqa: E402
+from sessrec.writing import replacing  # noqa: E402
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -49,22 +48,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _write(table: pd.DataFrame, output: Path) -> None:
-    """Write the table under a temporary name in the folder of ``output``, then rename it."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{output.name}.", suffix=".tmp", dir=output.parent)
-    os.close(handle)
-    try:
+    """Write the table, whole or not at all."""
+    with replacing(output) as temporary:
         # mtime 0: the same options give the same bytes
         compression = {"method": "gzip", "mtime": 0} if output.name.endswith(".gz") else None
-        table.to_csv(name, sep="\t", index=False, lineterminator="\n", compression=compression)
-        # mkstemp lets only the owner read; the umask is only known by setting it
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, output)
-    except BaseException:
-        os.unlink(name)
-        raise
+        table.to_csv(temporary, sep="\t", index=False, lineterminator="\n", compression=compression)
 
 
 def main(args: list[str] | None = None) -> None:

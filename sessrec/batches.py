@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,6 +37,15 @@ class Window(NamedTuple):
     """True where the lane holds a session, bool, shape (steps, B)."""
     widths: np.ndarray
     """How many lanes are live at each step, int64, shape (steps,); on the CPU whatever the device."""
+    number: int
+    """Number of the window in its epoch, from 0."""
+    first_step: int
+    """Steps of the epoch before this window."""
+
+    @property
+    def n_steps(self) -> int:
+        """Number of steps."""
+        return len(self.widths)
 
     @property
     def n_events(self) -> int:
@@ -50,10 +59,12 @@ class Window(NamedTuple):
             full = self.widths[start] == self.live.shape[1]
             yield slice(start, stop), slice(None) if full else self.live[start].nonzero()[:, 0]
 
-    def head(self, n_steps: int) -> Window:
-        """The first steps of the window."""
-        parts: Any = (part[:n_steps] for part in self)
-        return Window(*parts)
+    def part(self, start: int, stop: int) -> Window:
+        """Steps ``start`` to ``stop`` (exclusive) of the window."""
+        inputs, targets, starts, live = (tensor[start:stop] for tensor in self[:4])
+        return Window(
+            inputs, targets, starts, live, self.widths[start:stop], self.number, first_step=self.first_step + start
+        )
 
 
 class EvaluationBatch(NamedTuple):
@@ -150,15 +161,16 @@ class LaneGrid:
             n_pairs = end - first_event - 1
             yield _Segments(first_event, n_pairs, *_schedule_next(free, n_pairs))
 
-    def windows(self, bounds: Sequence[int]) -> Iterator[Window]:
+    def windows(self, bounds: Sequence[int], first: int = 0) -> Iterator[Window]:
         """One window after the other.
 
         Args:
             bounds: Steps at which windows begin, ascending, and the step at which the last one ends.
+            first: Number of the window to begin with.
         """
         later = self._segments()
         held = next(later, None)
-        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+        for number, (start, stop) in enumerate(itertools.pairwise(bounds[first:]), first):
             while held is not None and held.first_step[-1] < stop and (more := next(later, None)) is not None:
                 held = held.take(held.first_step + held.n_pairs > start).join(more)
             if held is None:
@@ -166,14 +178,14 @@ class LaneGrid:
             n_begun = int(np.searchsorted(held.first_step, stop))
             begun = held.take(slice(n_begun))
             begun = begun.take(begun.first_step + begun.n_pairs > start)
-            yield self._window(begun, start, stop)
+            yield self._window(begun, number, start, stop)
             held = begun.join(held.take(slice(n_begun, None)))
 
     def window(self, start: int, stop: int) -> Window:
         """Steps ``start`` to ``stop`` (exclusive) of the epoch."""
         return next(self.windows([start, stop]))
 
-    def _window(self, sessions: _Segments, start: int, stop: int) -> Window:
+    def _window(self, sessions: _Segments, number: int, start: int, stop: int) -> Window:
         """Put the cells of some sessions, all under way between the two steps, into their places."""
         first = np.maximum(sessions.first_step, start)
         n_cells = np.minimum(sessions.first_step + sessions.n_pairs, stop) - first
@@ -194,6 +206,8 @@ class LaneGrid:
             starts=torch.from_numpy(starts),
             live=torch.from_numpy(live),
             widths=live.sum(axis=1),
+            number=number,
+            first_step=start,
         )
 
 
@@ -218,6 +232,7 @@ class SessionParallelLoader:
         self.shuffle = shuffle
         self.seed = seed
         self.epoch = 0
+        self.steps_taken = 0
         self._grid = LaneGrid(sessions, n_lanes)
         self._n_windows = -(-self._grid.n_steps // steps_per_window)
 
@@ -225,6 +240,16 @@ class SessionParallelLoader:
     def sampler(self) -> SessionParallelLoader:
         """The loader itself: Lightning tells the epoch to its ``sampler.set_epoch``."""
         return self
+
+    def take_up(self, steps_taken: int) -> None:
+        """Begin the next epoch inside: with the window in which the last step was that had been taken.
+
+        That window comes as a whole, also where all its steps had been taken: what follows a window is still to do.
+
+        Args:
+            steps_taken: Steps of the epoch that had been taken.
+        """
+        self.steps_taken = steps_taken
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the session order of an epoch, counted from 0."""
@@ -240,7 +265,9 @@ class SessionParallelLoader:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.sessions)).astype(np.int32)
             grid = LaneGrid(self.sessions, self.n_lanes, order)
         bounds = np.arange(len(self) + 1) * grid.n_steps // len(self)
-        yield from grid.windows(bounds.tolist())
+        first = max(0, int(np.searchsorted(bounds, self.steps_taken)) - 1)
+        self.steps_taken = 0  # the epoch after this one begins at its beginning
+        yield from grid.windows(bounds.tolist(), first)
 
 
 class EvaluationLoader:

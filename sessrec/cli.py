@@ -14,24 +14,28 @@ import yaml
 from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import sessrec.models  # noqa: F401 - makes the models known by their class names
+from sessrec.checkpoints import (
+    CheckpointFiles,
+    LastCheckpoint,
+    checkpoint_callbacks,
+    is_inside_epoch,
+    read_checkpoint,
+    refuse_taken_run,
+    resolve_checkpoint,
+    work_done,
+)
+from sessrec.curves import forget_steps_from
 from sessrec.data import SessionDataModule
 from sessrec.data_report import write_data_report
 from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender, refuse_precision
 from sessrec.predictions import PredictionWriter
-from sessrec.run import (
-    RunRecord,
-    checkpoint_callbacks,
-    free_run_name,
-    is_finished,
-    read_checkpoint,
-    refuse_taken_run,
-    resolve_checkpoint,
-)
+from sessrec.run import RunConfig, RunRecord, free_run_name
+from sessrec.stopping import StoppedError
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "default.yaml"
 
@@ -89,7 +93,7 @@ class SessRecCLI(LightningCLI):
             parser_class=_Parser,
             seed_everything_default=42,
             auto_configure_optimizers=False,
-            save_config_callback=SaveConfigCallback if command == "fit" else None,
+            save_config_callback=RunConfig if command == "fit" else None,
             parser_kwargs={
                 "default_config_files": [str(DEFAULT_CONFIG)],
                 "description": _DESCRIPTIONS[command] + _OWN_LOG,
@@ -105,8 +109,10 @@ class SessRecCLI(LightningCLI):
             "--ckpt_path",
             type=str | None,
             default=None,
-            help="Checkpoint to start from: `best` or `last` of the run that the config names, or a file.",
+            help="Checkpoint to start from: `best` or `last` of the run that the config names, or a file. `auto`, "
+            "for a fit that a scheduler may start again: go on from last where there is one, else begin.",
         )
+        parser.add_class_arguments(LastCheckpoint, "checkpoint")
         parser.add_argument(
             "--monitor",
             type=str,
@@ -132,19 +138,18 @@ class SessRecCLI(LightningCLI):
         ckpt_path = self.config.ckpt_path or _option(self.args, "--ckpt_path")
         if ckpt_path is not None:
             self.checkpoint = resolve_checkpoint(ckpt_path, self.run_folder)
-        elif self.command != "fit":
+        if self.checkpoint is None and self.command != "fit":
             raise SessRecError(f"{self.command} needs a fitted model: --ckpt_path best, last or a file")
         self.config.ckpt_path = None  # a saved config starts afresh
         if self.command == "fit":
             refuse_taken_run(self.run_folder, self.checkpoint)
-            self.save_config_kwargs["overwrite"] = True  # the run is free, or goes on
             _refuse_trainer_options(self.config.trainer)
         extra: list[Callback] = [RunRecord(self.checkpoint)]
         if not sys.stdout.isatty() and self.config.trainer.enable_progress_bar is not False:
             extra.append(TQDMProgressBar(refresh_rate=0))  # a bar redrawn in a file is thousands of lines
         if self.command == "predict":
             extra.append(PredictionWriter(self.config.output))
-        self.trainer_defaults["callbacks"] = extra
+        self.trainer_defaults |= {"callbacks": extra, "plugins": [CheckpointFiles()]}
 
     def _name_run(self) -> Path:
         """Folder of the run, by the logger's options; a run without a name gets a number."""
@@ -174,7 +179,9 @@ class SessRecCLI(LightningCLI):
                 raise SessRecError(
                     f"--monitor {self.config_init.monitor} is none of the metrics {', '.join(model.val_metrics)}"
                 )
-            self.trainer_defaults["callbacks"] += checkpoint_callbacks(self.config_init.monitor, has_validation)
+            self.trainer_defaults["callbacks"] += checkpoint_callbacks(
+                self.config_init.monitor, has_validation, self.config_init.checkpoint
+            )
         return super().instantiate_trainer(**kwargs)
 
     def run(self) -> None:
@@ -190,18 +197,12 @@ class SessRecCLI(LightningCLI):
         if content is not None and self.command != "fit":
             model.on_load_checkpoint(content)
             data.vocabulary = model.vocabulary  # the model's items are what the data are mapped to
-        elif content is not None and is_finished(content, self.trainer.max_epochs):
-            done, wanted = content["epoch"] + 1, self.trainer.max_epochs
-            print(f"nothing to do: the checkpoint {ckpt_path} has {done} of {wanted} epochs")
+        elif content is not None and (done := work_done(content, self.trainer.max_epochs, self.trainer.max_steps)):
+            print(f"nothing to do: the checkpoint {ckpt_path} has {done}")
             return
         data.setup(self.command)
-        if content is not None and self.command == "fit":
-            assert data.vocabulary is not None
-            model.set_vocabulary(data.vocabulary)
-            model.on_load_checkpoint(content)
-            if content["seed"] != self.config.seed_everything:
-                print(f"the fit goes on with its own seed {content['seed']}, not {self.config.seed_everything}")
         if self.command == "fit":
+            forget_steps_from(self.run_folder, 0 if content is None else self._take_up(content))
             self.trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True)
         elif self.command == "validate":
             self.trainer.validate(model, data, ckpt_path=ckpt_path, verbose=False, weights_only=True)
@@ -209,6 +210,17 @@ class SessRecCLI(LightningCLI):
             self.trainer.test(model, data, ckpt_path=ckpt_path, verbose=False, weights_only=True)
         else:
             self.trainer.predict(model, data, ckpt_path=ckpt_path, return_predictions=False, weights_only=True)
+
+    def _take_up(self, content: dict[str, Any]) -> int:
+        """Refuse a checkpoint that this fit cannot go on from; the first step that will be logged."""
+        model, data, inside = self.model, self.datamodule, is_inside_epoch(content)
+        assert data.vocabulary is not None
+        model.set_vocabulary(data.vocabulary)
+        model.on_load_checkpoint(content)
+        data.refuse_other_training(content["SessionDataModule"], inside)
+        if content["seed"] != self.config.seed_everything:
+            print(f"the fit goes on with its own seed {content['seed']}, not {self.config.seed_everything}")
+        return int(content["global_step"]) + (0 if inside else 1)
 
 
 def run_command(command: str, args: list[str] | None = None) -> SessRecCLI:
@@ -225,6 +237,12 @@ def run_command(command: str, args: list[str] | None = None) -> SessRecCLI:
     try:
         cli = SessRecCLI(command, args)
         cli.run()
+    except KeyboardInterrupt:
+        print(f"sessrec.{command}: stopped; there was nothing to save yet", file=sys.stderr)
+        raise SystemExit(130) from None
+    except StoppedError as stop:
+        print(f"sessrec.{command}: {stop}", file=sys.stderr)
+        raise SystemExit(stop.exit_code) from None
     except Exception as error:
         fault = _users_fault(error)
         if fault is None:

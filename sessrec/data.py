@@ -227,14 +227,38 @@ class SessionDataModule(LightningDataModule):
         return EvaluationLoader(self.sessions[part], self.options.eval_batch_size, by_length)
 
     def state_dict(self) -> dict[str, Any]:
-        """The seed of the shuffled session orders."""
-        return {"seed": self.seed}
+        """What the order of training follows from: the sessions, and the seed of their shuffled orders."""
+        schedule = {name: self.options[name] for name in _SCHEDULE}
+        return {"seed": self.seed, "sessions": self.sessions["train"].digest, "schedule": schedule}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the session orders of the first fit."""
         self.seed = state_dict["seed"]
 
+    def refuse_other_training(self, state_dict: dict[str, Any], inside_epoch: bool) -> None:
+        """Refuse sessions and options with which a fit cannot go on as it began.
 
+        Args:
+            state_dict: What `state_dict` gave in the first fit.
+            inside_epoch: Whether the fit goes on inside an epoch, in its very steps.
+
+        Raises:
+            SessRecError: If the training sessions are others, or the steps would be.
+        """
+        if state_dict.get("sessions") not in (None, self.sessions["train"].digest):  # 0.1 kept no digest
+            raise SessRecError(
+                "the checkpoint was fitted to other training sessions: go on with the click log and the --data options "
+                "of the first fit"
+            )
+        for name, value in state_dict["schedule"].items() if inside_epoch else ():
+            if self.options[name] != value:
+                raise SessRecError(
+                    f"the checkpoint was taken inside an epoch with --data.{name} {value}, and the rest of it cannot "
+                    f"be done with {self.options[name]}: change it at the end of an epoch"
+                )
+
+
+_SCHEDULE = ("batch_size", "steps_per_window", "shuffle")
 _LEAST = {
     "min_session_length": 2,
     "min_item_support": 0,

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sessrec.sessions import Sessions
+from sessrec.writing import replacing
 
 COLOURS = {"train": "#0072B2", "val": "#E69F00", "test": "#D55E00"}
 """Colours that people with any colour vision tell apart (Okabe and Ito, 2008)."""
@@ -54,11 +55,9 @@ def data_figures(
 
 
 def save_figure(figure: Figure, file: Path) -> None:
-    """Write a picture to a temporary name and rename it."""
-    temporary = file.with_name(f".{file.name}")
-    with rc_context(STYLE):
+    """Write a picture, whole or not at all."""
+    with replacing(file) as temporary, rc_context(STYLE):
         figure.savefig(temporary, format=file.suffix[1:])
-    temporary.replace(file)
 
 
 def _session_lengths(sessions: Mapping[str, Sessions]) -> Figure:

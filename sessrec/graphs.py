@@ -11,7 +11,7 @@ from torch import Tensor
 Tensors = Sequence[Tensor | None]
 Call = Callable[[], object]
 Run = Callable[[Tensors], Tensor]
-"""Takes the steps of a window from tensors, changes weights and states in place, and gives the loss."""
+"""Takes the steps of a window from tensors, changes weights and states in place, and gives the loss of each step."""
 
 
 class CapturedRun:
@@ -30,7 +30,7 @@ class CapturedRun:
         self._run = run
         self._capture = _CudaGraphs() if capture is None else capture
         self._settings: Hashable = None
-        self._warm: set[Hashable] = set()
+        self._warm: dict[Hashable, Tensor] = {}  # what the first run of each shape gave
         self._captured: dict[Hashable, tuple[Tensors, Tensor, Call]] = {}
 
     def __call__(self, tensors: Tensors, settings: Hashable = None) -> Tensor:
@@ -50,10 +50,10 @@ class CapturedRun:
             self._captured.clear()
         key = tuple(None if tensor is None else tensor.shape for tensor in tensors)
         if key not in self._warm:
-            self._warm.add(key)
-            return self._run(tensors)
+            self._warm[key] = self._run(tensors)
+            return self._warm[key].clone()
         if key not in self._captured:
-            self._captured[key] = self._capture_run(tensors)
+            self._captured[key] = self._capture_run(tensors, torch.empty_like(self._warm[key]))
         own_tensors, result, replay = self._captured[key]
         for own, tensor in zip(own_tensors, tensors, strict=True):
             if own is not None and tensor is not None:
@@ -61,10 +61,8 @@ class CapturedRun:
         replay()
         return result.clone()
 
-    def _capture_run(self, tensors: Tensors) -> tuple[Tensors, Tensor, Call]:
+    def _capture_run(self, tensors: Tensors, result: Tensor) -> tuple[Tensors, Tensor, Call]:
         own_tensors = [None if tensor is None else tensor.clone() for tensor in tensors]
-        device = next(tensor.device for tensor in tensors if tensor is not None)
-        result = torch.zeros((), dtype=torch.float64, device=device)
         return own_tensors, result, self._capture(lambda: result.copy_(self._run(own_tensors)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender, TopItems
+from sessrec.writing import replacing
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -33,7 +35,7 @@ class PredictionWriter(BasePredictionWriter):
     def __init__(self, output: str | Path) -> None:
         super().__init__("batch")
         self.output = Path(output)
-        self._temporary = self.output.with_name(self.output.name + ".tmp")
+        self._open = ExitStack()
         self._stream: TextIO | None = None
         self._n_sessions = 0
         if self.output.exists():
@@ -41,8 +43,8 @@ class PredictionWriter(BasePredictionWriter):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the temporary file."""
-        self.output.parent.mkdir(parents=True, exist_ok=True)
-        self._stream = self._temporary.open("w", encoding="utf-8", newline="\n")
+        temporary = self._open.enter_context(replacing(self.output))
+        self._stream = self._open.enter_context(temporary.open("w", encoding="utf-8", newline="\n"))
         self._stream.write("SessionId\tRank\tItemId\tScore\n")
 
     def write_on_batch_end(
@@ -72,8 +74,7 @@ class PredictionWriter(BasePredictionWriter):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the file its name."""
-        self._close()
-        self._temporary.replace(self.output)
+        self._open.close()
         assert isinstance(pl_module, SessionRecommender)
         report = trainer.datamodule.report.sections["predict"]  # type: ignore[attr-defined]
         if report["short_sessions"]:
@@ -83,10 +84,4 @@ class PredictionWriter(BasePredictionWriter):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave no half-written file."""
-        self._close()
-        self._temporary.unlink(missing_ok=True)
-
-    def _close(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        self._open.__exit__(type(exception), exception, exception.__traceback__)

@@ -8,6 +8,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from sessrec.writing import replacing
+
 
 class DataReport:
     """Figures of each step of the preparation, in order, as text for people and as JSON for programs.
@@ -68,11 +70,9 @@ def counted(number: int, noun: str) -> str:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write JSON to a temporary name and rename it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(file)
+    """Write JSON, whole or not at all."""
+    with replacing(file) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def time_text(t: float) -> str:

@@ -1,4 +1,4 @@
-"""A run's folder: its checkpoints, and what is printed and kept beside them."""
+"""A run's folder: its name, its config and curves, and the results that are printed and kept."""
 
 from __future__ import annotations
 
@@ -6,50 +6,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender
 from sessrec.report import write_json
-
-
-def checkpoint_callbacks(monitor: str, has_validation: bool) -> list[Callback]:
-    """Keep ``last.ckpt`` every epoch, and ``best.ckpt`` by a validation metric where there is a validation part."""
-    last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
-    best = ModelCheckpoint(filename="best", monitor=monitor, mode="max", enable_version_counter=False)
-    return [best, last] if has_validation else [last]
-
-
-def resolve_checkpoint(ckpt_path: str, run_folder: Path) -> Path:
-    """The file that ``best``, ``last`` or a path names.
-
-    Raises:
-        SessRecError: If there is no such file.
-    """
-    file = run_folder / "checkpoints" / f"{ckpt_path}.ckpt" if ckpt_path in ("best", "last") else Path(ckpt_path)
-    if not file.is_file():
-        hint = "; a run without validation keeps only last" if ckpt_path == "best" else ""
-        raise SessRecError(f"no checkpoint {file} (--ckpt_path {ckpt_path}{hint})")
-    return file
-
-
-def read_checkpoint(file: Path) -> dict[str, Any]:
-    """Read a checkpoint of sessrec; nothing in the file is executed.
-
-    Raises:
-        SessRecError: If the file is damaged or no checkpoint of sessrec.
-    """
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        raise SessRecError(f"cannot read {file}: it is damaged or no checkpoint ({type(error).__name__})") from error
-    if not isinstance(checkpoint, dict) or "vocabulary" not in checkpoint:
-        raise SessRecError(f"{file} is no checkpoint of sessrec")
-    return checkpoint
+from sessrec.writing import replacing
 
 
 def free_run_name(log_folder: Path, model: str) -> str:
@@ -60,35 +25,17 @@ def free_run_name(log_folder: Path, model: str) -> str:
     return f"{model}-{number}"
 
 
-def refuse_taken_run(run_folder: Path, checkpoint: Path | None) -> None:
-    """Refuse a fit that would overwrite a run's checkpoints without going on from them.
+class RunConfig(SaveConfigCallback):
+    """Keeps the config in the run's folder, written whole or not at all."""
 
-    Raises:
-        SessRecError: If the run has checkpoints and the fit starts from none of them, or goes on outside its run.
-    """
-    own = checkpoint is not None and checkpoint.resolve().parent == (run_folder / "checkpoints").resolve()
-    config = run_folder / "config.yaml"
-    if checkpoint is not None and not own:
-        raise SessRecError(
-            f"{checkpoint} is not of the run {run_folder}: a fit goes on in its own run, by --config RUN/config.yaml "
-            "--ckpt_path last"
-        )
-    if not own and any((run_folder / "checkpoints").glob("*.ckpt")):
-        raise SessRecError(
-            f"the run {run_folder} exists: give another --trainer.logger.version, or go on with it: --config {config} "
-            "--ckpt_path last"
-        )
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, **kwargs: Any) -> None:
+        super().__init__(parser, config, **(kwargs | {"save_to_log_dir": False}))
 
-
-def is_finished(checkpoint: dict[str, Any], max_epochs: int | None) -> bool:
-    """Whether a fit has all its epochs.
-
-    Raises:
-        SessRecError: If the checkpoint was taken inside an epoch: going on would lose the rest of it.
-    """
-    if not checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"]:
-        raise SessRecError("the checkpoint was taken inside an epoch; a fit can go on only from the end of one")
-    return max_epochs is not None and 0 <= max_epochs <= checkpoint["epoch"] + 1
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the config."""
+        if trainer.log_dir:
+            with replacing(Path(trainer.log_dir) / self.config_filename) as temporary:
+                temporary.write_text(self.parser.dump(self.config, skip_none=False), encoding="utf-8")
 
 
 class RunRecord(Callback):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +44,14 @@ class Sessions:
     def n_positions(self) -> int:
         """Number of events that have a next item: the (input, target) pairs."""
         return len(self.items) - len(self)
+
+    @cached_property
+    def digest(self) -> str:
+        """Fingerprint of the items and where sessions begin; equal sessions have equal ones."""
+        digest = hashlib.sha256()
+        for array, kind in ((self.offsets, "<i8"), (self.items, "<i4")):
+            digest.update(np.ascontiguousarray(array, dtype=kind).data)
+        return digest.hexdigest()
 
 
 def unknown_items(events: Events, vocabulary: Vocabulary) -> list[str]:

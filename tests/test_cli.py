@@ -492,12 +492,6 @@ def test_refused_resumes_leave_the_run_as_it_was(log: str, capsys: pytest.Captur
     assert {path: path.read_bytes() for path in Path("lightning_logs").rglob("*") if path.is_file()} == before
 
 
-def test_a_checkpoint_inside_an_epoch_is_no_place_to_go_on_from(log: str, capsys: pytest.CaptureFixture[str]) -> None:
-    run = fit_run(log, "inside", "--trainer.max_steps", "30", "--data.steps_per_window", "8")
-    resume = ["--config", str(run / "config.yaml"), "--ckpt_path", "last", "--trainer.max_steps", "-1"]
-    assert "inside an epoch" in one_error(capsys, fit.main, resume)
-
-
 def test_order_of_config_and_checkpoint_does_not_matter(log: str, capsys: pytest.CaptureFixture[str]) -> None:
     run = fit_run(log, "order")
     validate.main(["--ckpt_path", "last", "--config", str(run / "config.yaml")])

@@ -61,7 +61,7 @@ def fit_three_epochs(options: dict, device: str = "cpu") -> dict[str, torch.Tens
         model.on_train_epoch_start()
         for number, window in enumerate(SessionParallelLoader(make_sessions(SEQUENCES), n_lanes=4, steps_per_window=5)):
             generator = torch.Generator(device).manual_seed(100 * epoch + number)
-            moved = type(window)(*(part.to(device) for part in window[:4]), window.widths)
+            moved = type(window)(*(part.to(device) for part in window[:4]), *window[4:])
             model.train_window(moved, optimizer, generator)
     return model.state_dict()
 

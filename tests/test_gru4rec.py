@@ -230,7 +230,7 @@ def test_momentum_does_not_go_on_in_steps_without_negatives(loss: str) -> None:
     after = []
     for n_steps in (3, 5):
         model = model_for(4, loss=loss, momentum=0.5)
-        model.train_window(window.head(n_steps), model.configure_optimizers(), torch.Generator())
+        model.train_window(window.part(0, n_steps), model.configure_optimizers(), torch.Generator())
         after.append(model.state_dict())
     for name, weight in after[0].items():
         assert torch.equal(weight, after[1][name]), name

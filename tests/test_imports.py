@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 FLOORS = {
-    "errors": 0,
+    "errors": 0, "writing": 0, "curves": 0.1, "progress": 0, "stopping": 0.1,
     "report": 1, "files": 1, "chunks": 1, "ids": 1.1, "times": 1.1, "quotes": 1.1, "layout": 1.1, "parquet": 1.2,
     "delimited": 1.2, "log_format": 1.2, "tables": 1.3,
     "ordering": 1, "events": 1.4, "id_checks": 1.4, "reading": 1.5, "cleaning": 1.5, "split": 1.5, "statistics": 1.6,
@@ -18,7 +18,7 @@ FLOORS = {
     "metrics": 1, "ranking": 1.1, "synthetic": 1,
     "data": 2, "models.base": 2,
     "models.gru4rec": 3, "models.markov": 3, "models.oracle": 3, "models.popularity": 3, "models": 3.1,
-    "predictions": 4, "run": 4, "figures": 4, "data_report": 4.1,
+    "predictions": 4, "run": 4, "checkpoints": 4, "figures": 4, "data_report": 4.1,
     "cli": 5,
     "fit": 6, "validate": 6, "test": 6, "predict": 6, "prepare": 6,
 }  # fmt: skip

@@ -313,7 +313,7 @@ class Run:
         for window, negatives, masks in self.windows():
             monkeypatch.setattr(model.sampler, "sample", lambda *_, drawn=negatives: drawn)
             monkeypatch.setattr(model, "_dropout_masks", lambda *_, drawn=masks: drawn)
-            losses.append(model.train_window(window, optimizer, torch.Generator()).item())
+            losses.append(model.train_window(window, optimizer, torch.Generator()).sum().item())
         return model, losses
 
 

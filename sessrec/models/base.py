@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from copy import deepcopy
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +18,12 @@ from sessrec.batches import EvaluationBatch, Window
 from sessrec.errors import SessRecError, check_choice
 from sessrec.memory import keep_freed_memory
 from sessrec.metrics import CUTOFFS, TieMode, rank_from_counts, ranking_metrics
+from sessrec.progress import Progress, inside_window
 from sessrec.ranking import MIN_ROWS, best_items, count_positions, target_scores_in_blocks
 from sessrec.vocabulary import Vocabulary
 
+CHECKPOINT_FORMAT = 2
+"""Number of the way in which checkpoints hold what they hold; files without one are of 1."""
 _PRECISIONS = ("32-true", "bf16-mixed", "64-true")
 
 
@@ -32,6 +36,16 @@ class TopItems(NamedTuple):
     """Item indices, int64, shape (S, k)."""
     scores: Tensor
     """Their scores, float, shape (S, k)."""
+
+
+class SavePoints(Protocol):
+    """Chooses the steps after which a fit is saved or stopped."""
+
+    def steps_to_next(self, global_step: int) -> int:
+        """Steps that may be taken in one go."""
+
+    def after_steps(self) -> None:
+        """Save or stop, where it is time to."""
 
 
 class SessionRecommender(LightningModule):
@@ -59,6 +73,10 @@ class SessionRecommender(LightningModule):
         self.vocabulary: Vocabulary | None = None
         self.seed: int | None = None
         self.results: dict[str, float] = {}
+        self.progress = Progress()
+        self.save_points: SavePoints | None = None
+        self._val_progress: Any = None
+        self._loops_before_validation: dict[str, Any] | None = None
         self.val_metrics = ranking_metrics(cutoffs, prefix="val/")
         self.test_metrics = ranking_metrics(cutoffs, prefix="test/")
         self._positions = {"seen": 0, "tied": 0}
@@ -144,10 +162,17 @@ class SessionRecommender(LightningModule):
             self.set_vocabulary(self.trainer.datamodule.vocabulary)  # type: ignore[attr-defined]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the vocabulary, the class and the seed beside the weights."""
+        """Put the vocabulary, the class, the seed and the place in the epoch beside the weights."""
+        checkpoint["format"] = CHECKPOINT_FORMAT
         checkpoint["vocabulary"] = self.known_items.state_dict()
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint["seed"] = self.seed
+        checkpoint["progress"] = self.progress.state_dict()
+        if self.progress.steps:
+            loops = checkpoint["loops"]
+            if self._loops_before_validation is not None:
+                loops = loops | {"fit_loop": self._loops_before_validation}
+            checkpoint["loops"] = inside_window(loops)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take vocabulary and seed from the checkpoint, or check that the data agree with it.
@@ -177,6 +202,7 @@ class SessionRecommender(LightningModule):
                     f"{tuple(own[name].shape)}: give the --model options that it was fitted with"
                 )
         self.seed = checkpoint["seed"]
+        self.progress = Progress.from_state_dict(checkpoint.get("progress", {}))
 
     def setup(self, stage: str) -> None:
         """Make ready for a stage, and refuse data whose items are numbered otherwise than the model's.
@@ -198,17 +224,47 @@ class SessionRecommender(LightningModule):
         if self.seed is None:
             self.seed = torch.initial_seed()
 
-    # -- training by counting ----------------------------------------------------------------------------------------
+    # -- training ----------------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
         """No optimiser: the model counts."""
         return []
 
-    def training_step(self, batch: Window, batch_idx: int) -> None:
-        """Count the window in the first epoch; asking for ten epochs does not count ten times."""
-        if self.current_epoch == 0:
-            self.count(batch)
-        self.count_steps(1)
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Undo that Lightning counts a validation once more where a fit goes on after one."""
+        if self._val_progress is not None:
+            self.trainer.fit_loop.epoch_loop.val_loop.batch_progress = self._val_progress
+            self._val_progress = None
+
+    def training_step(self, window: Window, batch_idx: int) -> None:
+        """Learn from a window, or from what a fit that goes on has left of it."""
+        progress = self.progress
+        progress.begin_window(window.first_step, window.n_steps)
+        while (n_steps := min(progress.steps_left, self._steps_in_one_go())) > 0:
+            start = progress.steps - window.first_step
+            progress.add_steps(n_steps, self.learn(window, start, start + n_steps))
+            self.count_steps(n_steps)
+            if self.save_points is not None:
+                self.save_points.after_steps()
+        self.finish_window(window)
+
+    def _steps_in_one_go(self) -> int:
+        """Steps until the trainer's last one, or the next one that is saved."""
+        n_steps = self.trainer.max_steps - self.global_step if self.trainer.max_steps > 0 else 1 << 62
+        return n_steps if self.save_points is None else min(n_steps, self.save_points.steps_to_next(self.global_step))
+
+    def learn(self, window: Window, start: int, stop: int) -> list[float]:
+        """Learn from steps ``start`` to ``stop`` (exclusive) of a window; here by counting, in the first epoch.
+
+        Returns:
+            Sum of the loss over the lanes for each step, nothing where there is no loss.
+        """
+        if self.current_epoch == 0:  # asking for ten epochs does not count ten times
+            self.count(window.part(start, stop))
+        return []
+
+    def finish_window(self, window: Window) -> None:
+        """Do what is due when all steps of a window are taken."""
 
     def count_steps(self, n_steps: int) -> None:
         """Tell the trainer of steps taken: they are its ``global_step``, and a fit without any is not saved."""
@@ -219,17 +275,48 @@ class SessionRecommender(LightningModule):
 
     def on_train_start(self) -> None:
         """Count from nothing, unless a fit goes on."""
-        if self.current_epoch == 0:
+        self.take_up_epoch()
+        if self.current_epoch == 0 and not self.progress.steps:
             device = self.device
             self.build()
             self.to(device)
 
+    def take_up_epoch(self) -> None:
+        """Have the loader go on where the epoch was left."""
+        if self.progress.steps:
+            epoch_loop = self.trainer.fit_loop.epoch_loop
+            total = epoch_loop.batch_progress.total
+            total.ready = total.started = total.completed  # type: ignore[attr-defined] # the window comes once more
+            self._val_progress = deepcopy(epoch_loop.val_loop.batch_progress)
+            self.trainer.train_dataloader.take_up(self.progress.steps)  # type: ignore[union-attr]
+
+    def on_train_epoch_start(self) -> None:
+        """Begin an epoch; one that a fit goes on with is not begun again."""
+        self.progress = Progress()
+
     def on_train_epoch_end(self) -> None:
         """Make the counts ready where no validation did, and end the fit: all there is has been counted."""
         self.finish_counting()
-        self.trainer.should_stop = True
+        if self.end_epoch():
+            self.trainer.should_stop = True
+
+    def end_epoch(self) -> bool:
+        """Leave the epoch behind where it is complete, and say whether it is: a fit may stop inside."""
+        is_complete = self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and not self.progress.steps_left
+        if is_complete:
+            self.progress = Progress()
+        return is_complete
 
     # -- evaluation --------------------------------------------------------------------------------------------------
+
+    def on_validation_start(self) -> None:
+        """Keep the state of the fit's loops, for a fit that is stopped while it validates."""
+        if self.trainer.state.fn == "fit":
+            self._loops_before_validation = self.trainer.fit_loop.state_dict()
+
+    def on_validation_end(self) -> None:
+        """Forget it: what follows can be gone on with."""
+        self._loops_before_validation = None
 
     def on_validation_epoch_start(self) -> None:
         """Start counting afresh, with the training's counts so far."""

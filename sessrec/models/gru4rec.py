@@ -8,6 +8,7 @@ References:
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -138,79 +139,102 @@ class GRU4Rec(SessionRecommender):
 
     def on_train_start(self) -> None:
         """Let the options of this fit win over those in a resumed checkpoint's optimiser."""
-        self._hidden, self._captured = [], None
+        self.take_up_epoch()
+        self._hidden = [state.to(self.device) for state in self._hidden] if self.progress.steps else []
+        self._captured = None
+        self._last_time = time.perf_counter()
         for group in self._raw_optimizer().param_groups:
             group.update(lr=self.options.learning_rate, momentum=self.options.momentum)
 
     def on_train_epoch_start(self) -> None:
         """Begin every lane afresh."""
+        super().on_train_epoch_start()
         for state in self._hidden:
             state.zero_()  # in place, for a captured window goes on from this memory
-        self._last_time = time.perf_counter()
 
     def on_train_epoch_end(self) -> None:
-        """Nothing to finish."""
+        """Log the mean loss of the epoch, where it is complete."""
+        loss, n_pairs = self.progress.loss, self.progress.n_pairs
+        if self.end_epoch():
+            self.log("train/loss_epoch", loss / n_pairs, logger=False)
+            self._log_figures({"train/loss_epoch": loss / n_pairs})
 
     def on_train_end(self) -> None:
         """Give back the memory of captured windows."""
         self._captured = None
 
-    def training_step(self, window: Window, batch_idx: int) -> None:
-        """Train on a window of session-parallel steps and log its mean loss a pair."""
-        if self.trainer.max_steps > 0:
-            window = window.head(self.trainer.max_steps - self.global_step)
-        loss = self.train_window(window, self._raw_optimizer(), self._window_generator(batch_idx))
-        self.count_steps(len(window.widths))
-        mean_loss = loss.item() / window.n_events  # the window's only synchronisation with the device
-        if not np.isfinite(mean_loss):
-            raise SessRecError(
-                f"the training loss is {mean_loss} at step {self.global_step}: the fit has diverged; try a lower "
-                f"--model.learning_rate than {self.options.learning_rate}"
-            )
+    def learn(self, window: Window, start: int, stop: int) -> list[float]:
+        """Train on steps of a window; the loss of each.
+
+        Raises:
+            SessRecError: If a loss is not finite.
+        """
+        generator = self._window_generator(window.number)
+        losses = self.train_window(window, self._raw_optimizer(), generator, start, stop)
+        sums: list[float] = losses.tolist()  # the only synchronisation with the device
+        for number, loss in enumerate(sums, self.global_step + 1):
+            if not math.isfinite(loss):
+                raise self.diverged(f"the training loss is {loss} at step {number}")
+        return sums
+
+    def finish_window(self, window: Window) -> None:
+        """Log the mean loss of the window's pairs."""
+        n_pairs = int(window.widths[: window.n_steps - self.progress.steps_left].sum())
+        mean_loss = self.progress.end_window(n_pairs)
         now = time.perf_counter()
-        speed, self._last_time = window.n_events / (now - self._last_time), now
+        speed, self._last_time = n_pairs / (now - self._last_time), now
         self.log("train/loss", mean_loss, prog_bar=True, logger=False)
         self.log("train/events_per_second", speed, prog_bar=True, logger=False)
-        self.log("train/loss_epoch", mean_loss, on_step=False, on_epoch=True, logger=False, batch_size=window.n_events)
-        figures = {
-            "train/loss": mean_loss,
-            "train/events_per_second": speed,
-            "train/learning_rate": self._raw_optimizer().param_groups[0]["lr"],
-        }
         interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if interval and self.global_step // interval > (self.global_step - len(window.widths)) // interval:
-            for logger in self.loggers:
-                logger.log_metrics(figures, step=self.global_step)
+        if interval and self.global_step // interval > (self.global_step - window.n_steps) // interval:
+            rate = self._raw_optimizer().param_groups[0]["lr"]
+            self._log_figures({"train/loss": mean_loss, "train/events_per_second": speed, "train/learning_rate": rate})
+
+    def _log_figures(self, figures: dict[str, float]) -> None:
+        for logger in self.loggers:
+            logger.log_metrics(figures, step=self.global_step)
+
+    def diverged(self, what: str) -> SessRecError:
+        """The error of a fit whose numbers are no longer finite."""
+        return SessRecError(
+            f"{what}: the fit has diverged; try a lower --model.learning_rate than {self.options.learning_rate}"
+        )
 
     @torch.no_grad()
-    def train_window(self, window: Window, optimizer: Optimizer, generator: torch.Generator) -> Tensor:
-        """Take one optimiser step for every step of the window, carrying the hidden state.
+    def train_window(
+        self, window: Window, optimizer: Optimizer, generator: torch.Generator, start: int = 0, stop: int | None = None
+    ) -> Tensor:
+        """Take one optimiser step for every step of the window, or for some of them, carrying the hidden state.
 
         Args:
             window: Session-parallel steps.
             optimizer: Any optimiser that takes sparse gradients; on a GPU only `AdagradMomentum` is captured.
-            generator: Source of the negatives and dropout masks, on the model's device.
+            generator: Source of the negatives and dropout masks of the whole window, on the model's device.
+            start: First step to take.
+            stop: Step to stop before; the last one is taken too where None.
 
         Returns:
-            Sum of the loss over all pairs, scalar.
+            Sum of the loss over the lanes, for each step taken, shape (steps,).
         """
         n_steps, n_lanes = window.inputs.shape
         if not self._hidden:
             self._hidden = [self.output_bias.new_zeros(n_lanes, size) for size in self.layers]
-        negatives = self.sampler.sample((n_steps, self.options.n_sample), generator)
-        masks = self._dropout_masks(n_steps, n_lanes, generator)
+        chosen = slice(start, n_steps if stop is None else stop)
+        negatives = self.sampler.sample((n_steps, self.options.n_sample), generator)[chosen]
+        masks = [None if mask is None else mask[chosen] for mask in self._dropout_masks(n_steps, n_lanes, generator)]
+        window = window.part(chosen.start, chosen.stop)
         keeps = (~window.starts).to(self.output_bias.dtype)[:, :, None]
-        total = self.output_bias.new_zeros(())
+        losses = []
         for steps, lanes in window.stretches():
             of_lanes = [
                 None if part is None else part[steps, lanes] for part in (window.inputs, window.targets, keeps, *masks)
             ]
             tensors = [negatives[steps], *of_lanes]
             if self.captures and isinstance(optimizer, AdagradMomentum) and isinstance(lanes, slice):
-                total += self._captured_run(optimizer)(tensors, _settings(optimizer))
+                losses.append(self._captured_run(optimizer)(tensors, _settings(optimizer)))
             else:
-                total += self._train_stretch(optimizer, lanes, tensors)
-        return total
+                losses.append(self._train_stretch(optimizer, lanes, tensors))
+        return torch.cat(losses)
 
     @property
     def captures(self) -> bool:
@@ -224,7 +248,7 @@ class GRU4Rec(SessionRecommender):
         return self._captured[1]
 
     def _train_stretch(self, optimizer: Optimizer, lanes: slice | Tensor, tensors: Sequence[Any]) -> Tensor:
-        """Take the steps of a window that have the same live lanes; the sum of their loss."""
+        """Take steps of a window that have the same live lanes; the sum of each step's loss, shape (steps,)."""
         negatives, inputs, targets, keeps, *masks = tensors
         distinct, exclude = self.device.type == "cpu" and not self.captures, self.options.exclude_target_copies
         if self._layout is None or self._layout.distinct != distinct:
@@ -234,7 +258,7 @@ class GRU4Rec(SessionRecommender):
         if skipped and self.loss_name != "cross-entropy":
             rank_zero_warn("steps of a single lane are skipped: without --model.n_sample they have no negatives")
         hidden = [state[lanes] for state in self._hidden]
-        total = self.output_bias.new_zeros(())
+        losses = []
         # autocast would keep its copies of the weights from step to step
         kind = self.device.type
         take_step = optimizer.update if isinstance(optimizer, AdagradMomentum) else optimizer.step
@@ -244,10 +268,10 @@ class GRU4Rec(SessionRecommender):
                 if skipped:
                     optimizer.zero_grad()
                 take_step()
-                total += loss
+                losses.append(loss)
         for state, new in zip(self._hidden, hidden, strict=True):
             state[lanes] = new
-        return total
+        return torch.stack(losses)
 
     def step_loss(self, step: Step, hidden: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Loss of one session-parallel step, forwards and backwards.
@@ -312,6 +336,23 @@ class GRU4Rec(SessionRecommender):
         """A generator that follows from seed, epoch and window alone, so that a resumed fit draws the same."""
         entropy = np.random.SeedSequence([self.seed or 0, self.current_epoch, window_number])
         return torch.Generator(self.device).manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the lanes' states beside the weights, where a fit may go on from them.
+
+        Raises:
+            SessRecError: If a weight is not finite: the checkpoint before this one is to be kept.
+        """
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["hidden"] = list(self._hidden) if self.progress.steps else []
+        for name, weight in self.named_parameters():
+            if not weight.isfinite().all():
+                raise self.diverged(f"{name} is not finite at step {self.global_step}")
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the lanes' states over."""
+        super().on_load_checkpoint(checkpoint)
+        self._hidden = checkpoint.get("hidden", [])
 
     def _raw_optimizer(self) -> Optimizer:
         optimizer = self.optimizers(use_pl_optimizer=False)

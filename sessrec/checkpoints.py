@@ -1,0 +1,260 @@
+"""A run's checkpoints: which one a command starts from, how they are written, and when."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+
+from sessrec.errors import SessRecError
+from sessrec.models.base import CHECKPOINT_FORMAT, SessionRecommender
+from sessrec.stopping import StoppedError, StopSignals
+from sessrec.writing import replacing
+
+
+def resolve_checkpoint(ckpt_path: str, run_folder: Path) -> Path | None:
+    """The file that ``best``, ``last``, ``auto`` or a path names; None where ``auto`` finds nothing to go on from.
+
+    Raises:
+        SessRecError: If there is no such file.
+    """
+    name = "last" if ckpt_path == "auto" else ckpt_path
+    file = run_folder / "checkpoints" / f"{name}.ckpt" if name in ("best", "last") else Path(name)
+    if file.is_file():
+        return file
+    if ckpt_path == "auto":
+        return None
+    hint = "; a run without validation keeps only last" if ckpt_path == "best" else ""
+    raise SessRecError(f"no checkpoint {file} (--ckpt_path {ckpt_path}{hint})")
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """Read a checkpoint of sessrec; nothing in the file is executed.
+
+    Raises:
+        SessRecError: If the file is damaged, no checkpoint of sessrec, or of a later one.
+    """
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen kinds for a damaged file
+        raise SessRecError(f"cannot read {file}: it is damaged or no checkpoint ({type(error).__name__})") from error
+    if not isinstance(checkpoint, dict) or "vocabulary" not in checkpoint:
+        raise SessRecError(f"{file} is no checkpoint of sessrec")
+    written = checkpoint.get("format", 1)
+    if written > CHECKPOINT_FORMAT:
+        raise SessRecError(
+            f"{file} was written by a later sessrec (format {written}, this one knows {CHECKPOINT_FORMAT}): update it"
+        )
+    return checkpoint
+
+
+def refuse_taken_run(run_folder: Path, checkpoint: Path | None) -> None:
+    """Refuse a fit that would overwrite a run's checkpoints without going on from them.
+
+    Raises:
+        SessRecError: If the run has checkpoints and the fit starts from none of them, or goes on outside its run.
+    """
+    own = checkpoint is not None and checkpoint.resolve().parent == (run_folder / "checkpoints").resolve()
+    config = run_folder / "config.yaml"
+    if checkpoint is not None and not own:
+        raise SessRecError(
+            f"{checkpoint} is not of the run {run_folder}: a fit goes on in its own run, by --config RUN/config.yaml "
+            "--ckpt_path last"
+        )
+    if not own and any((run_folder / "checkpoints").glob("*.ckpt")):
+        raise SessRecError(
+            f"the run {run_folder} exists: give another --trainer.logger.version, or go on with it: --config {config} "
+            "--ckpt_path last"
+        )
+
+
+def is_inside_epoch(checkpoint: dict[str, Any]) -> bool:
+    """Whether a checkpoint was taken inside an epoch.
+
+    Raises:
+        SessRecError: If it was, by a sessrec that did not keep the place.
+    """
+    inside = checkpoint.get("progress", {}).get("steps", 0) > 0
+    if not inside and not checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"]:
+        raise SessRecError("the checkpoint was taken inside an epoch by sessrec 0.1, which did not keep the place")
+    return inside
+
+
+def work_done(checkpoint: dict[str, Any], max_epochs: int | None, max_steps: int) -> str | None:
+    """What a finished fit has done, in words; None where there is something left to do."""
+    epochs = checkpoint["epoch"] + (0 if is_inside_epoch(checkpoint) else 1)
+    if max_epochs is not None and 0 <= max_epochs <= epochs:
+        return f"{epochs} of {max_epochs} epochs"
+    if 0 < max_steps <= checkpoint["global_step"]:
+        return f"{checkpoint['global_step']} of {max_steps} steps"
+    return None
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Writes checkpoints whole or not at all, and reads them without executing anything in them."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write under a temporary name, sync, rename: the file before it survives whatever happens.
+
+        Raises:
+            SessRecError: If the file cannot be written.
+        """
+        try:
+            with replacing(path) as temporary, temporary.open("wb") as stream:
+                torch.save(checkpoint, stream)
+        except (OSError, RuntimeError) as error:  # torch wraps the file system's errors
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, OSError):
+                cause = cause.__cause__ or cause.__context__
+            reason = cause.strerror if isinstance(cause, OSError) else error
+            raise SessRecError(
+                f"cannot write the checkpoint {path}: {reason}; the one before it is whole. Make room, or make the "
+                f"folder writable, and go on with --config {Path(path).parent.parent / 'config.yaml'} --ckpt_path last"
+            ) from error
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint to the CPU; see `read_checkpoint`."""
+        return read_checkpoint(Path(path))
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps ``last.ckpt``, from which a fit goes on as if nothing had happened: at each epoch's end, and inside epochs.
+
+    It also stops the fit at a signal, saved.
+
+    Args:
+        every_n_steps: Save whenever the number of steps taken is a multiple of this; null for no such saving.
+        every_minutes: Save when so many minutes have passed since the last time, at the end of a window of steps; null
+            for no such saving.
+
+    Raises:
+        SessRecError: If an interval is not positive.
+    """
+
+    def __init__(self, every_n_steps: int | None = None, every_minutes: float | None = 5.0) -> None:
+        for name, value in (("every_n_steps", every_n_steps), ("every_minutes", every_minutes)):
+            if value is not None and not value > 0:
+                raise SessRecError(f"--checkpoint.{name} must be above 0, or null for no such saving, got {value}")
+        self.every_n_steps = every_n_steps
+        self.every_minutes = every_minutes
+        self.signals = StopSignals()
+        self._trainer: Trainer | None = None
+        self._last_time = 0.0
+
+    @property
+    def trainer(self) -> Trainer:
+        """The trainer whose fit is saved."""
+        assert self._trainer is not None
+        return self._trainer
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Have the model tell of its steps."""
+        assert isinstance(pl_module, SessionRecommender)
+        if stage == "fit" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._trainer, pl_module.save_points = trainer, self
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen to the signals from here on: before, there is nothing to save."""
+        self._last_time = time.monotonic()
+        self.signals.listen()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        self.signals.leave()
+
+    def steps_to_next(self, global_step: int) -> int:
+        """Steps that may be taken in one go."""
+        return 1 << 62 if self.every_n_steps is None else self.every_n_steps - global_step % self.every_n_steps
+
+    def after_steps(self) -> None:
+        """Save where it is time to, and stop where a signal came.
+
+        Raises:
+            StoppedError: If a signal came.
+        """
+        step = self.trainer.global_step
+        minutes = (time.monotonic() - self._last_time) / 60
+        if (
+            self.signals.received is not None
+            or step == self.trainer.max_steps
+            or (self.every_n_steps is not None and step % self.every_n_steps == 0)
+            or (self.every_minutes is not None and minutes >= self.every_minutes)
+        ):
+            self._save()
+        self._stop_where_asked()
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """Save a fit that another callback stops inside an epoch."""
+        self._save_where_stopped()
+
+    def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        """Stop where a signal came during a validation; it is done again when the fit goes on."""
+        if self._trainer is not None and self.signals.received is not None and not trainer.sanity_checking:
+            self._save()
+            self._stop_where_asked()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save a fit that another callback stops by a validation inside an epoch."""
+        self._save_where_stopped()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save a complete epoch; one that was left inside has been saved where it was left."""
+        if self._trainer is not None and not self._model.progress.steps:
+            self._save()
+            self._stop_where_asked()
+
+    @property
+    def _model(self) -> SessionRecommender:
+        model = self.trainer.lightning_module
+        assert isinstance(model, SessionRecommender)
+        return model
+
+    def _save_where_stopped(self) -> None:
+        if self._trainer is not None and self.trainer.should_stop and self._model.progress.steps:
+            self._save()
+
+    def _save(self) -> None:
+        for logger in self.trainer.loggers:
+            logger.save()  # what was logged before the checkpoint must not be lost after it
+        self.trainer.save_checkpoint(self._file, weights_only=False)
+        self._last_time = time.monotonic()
+
+    @property
+    def _file(self) -> Path:
+        return Path(self.trainer.log_dir or self.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+
+    def _stop_where_asked(self) -> None:
+        if (received := self.signals.received) is None:
+            return
+        config = self._file.parent.parent / "config.yaml"
+        raise StoppedError(
+            f"stopped by {received.name} at step {self.trainer.global_step} and saved; go on with: python -m "
+            f"sessrec.fit --config {config} --ckpt_path last",
+            received,
+        )
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps ``best.ckpt``, the greatest so far of a validation metric.
+
+    Args:
+        monitor: Name of the metric.
+    """
+
+    def __init__(self, monitor: str) -> None:
+        super().__init__(filename="best", monitor=monitor, mode="max", enable_version_counter=False)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from all of the state; Lightning leaves the latest score out."""
+        super().load_state_dict(state_dict)
+        self.current_score = state_dict["current_score"]
+
+
+def checkpoint_callbacks(monitor: str, has_validation: bool, last: LastCheckpoint) -> list[Callback]:
+    """Keep ``last.ckpt``, and ``best.ckpt`` by a validation metric where there is a validation part."""
+    return [BestCheckpoint(monitor), last] if has_validation else [last]

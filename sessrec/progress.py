@@ -1,0 +1,91 @@
+"""How far a fit is inside an epoch: what a checkpoint needs so that the fit can go on from there."""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class Progress:
+    """Steps taken in the epoch under way, and the sums behind the figures that are logged for them.
+
+    Example:
+        >>> progress = Progress()
+        >>> progress.begin_window(first_step=0, n_steps=3)
+        >>> progress.add_steps(2, losses=[4.0, 8.0])
+        >>> progress.steps_left, progress.end_window(n_pairs=6)
+        (1, 2.0)
+    """
+
+    steps: int = 0
+    """Steps taken in this epoch."""
+    window_stop: int = 0
+    """Step of the epoch at which the window under way ends."""
+    window_losses: list[float] = field(default_factory=list)
+    """Sum of the loss over the lanes, for each step taken in the window under way."""
+    loss: float = 0.0
+    """Sum of the loss over all pairs of the windows that have ended."""
+    n_pairs: int = 0
+    """Number of those pairs."""
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> Progress:
+        """Take up what `state_dict` gave."""
+        return cls(**deepcopy(state))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers and a list."""
+        return asdict(self)
+
+    @property
+    def steps_left(self) -> int:
+        """Steps of the window under way that are still to take."""
+        return self.window_stop - self.steps
+
+    def begin_window(self, first_step: int, n_steps: int) -> None:
+        """Take up a window, from its beginning or where it was left."""
+        self.window_stop = first_step + n_steps
+
+    def add_steps(self, n_steps: int, losses: list[float]) -> None:
+        """Count steps that were taken, with the loss of each where there is one."""
+        self.steps += n_steps
+        self.window_losses += losses
+
+    def end_window(self, n_pairs: int) -> float:
+        """Mean loss of the window's pairs."""
+        loss = sum(self.window_losses)  # one after the other, wherever a checkpoint was taken between them
+        self.loss += loss
+        self.n_pairs += n_pairs
+        self.window_losses = []
+        return loss / n_pairs
+
+    def steps_since_bad_loss(self) -> int | None:
+        """How many steps ago the window had its first loss that is not finite, from 1; None where all are."""
+        for number, loss in enumerate(self.window_losses):
+            if not math.isfinite(loss):
+                return len(self.window_losses) - number
+        return None
+
+
+def inside_window(loops: dict[str, Any]) -> dict[str, Any]:
+    """The state of Lightning's loops as it was inside the training step of the window under way.
+
+    Lightning has a state for each place where a checkpoint can be taken: inside the step, after it, after a validation
+    that follows. Going on from inside the step, with none of its steps left, does all that follows as it was done.
+
+    Args:
+        loops: ``checkpoint["loops"]``.
+
+    Returns:
+        A copy in which the window is still to be processed.
+    """
+    loops = deepcopy(loops)
+    batches = loops["fit_loop"]["epoch_loop.batch_progress"]
+    for counts in (batches["total"], batches["current"]):
+        counts["processed"] = counts["completed"] = counts["ready"] - 1
+    batches["is_last_batch"] = False  # which is found out again when the window comes
+    loops["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # a restart counts it again
+    return loops

@@ -1,0 +1,52 @@
+"""Write files such that whoever looks finds the old one or the new one, whole, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def replacing(file: str | Path) -> Iterator[Path]:
+    """Give a temporary name to write to; when all is written it is synced to the disk and takes the file's name.
+
+    After an error the temporary file is removed and the old file stays as it was. A killed process leaves at most its
+    temporary file, which the next one overwrites.
+
+    Args:
+        file: The file to write; its folder is made where it is missing.
+
+    Yields:
+        Where to write, in the same folder.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with replacing(folder / "report.txt") as temporary:
+        ...     _ = temporary.write_text("complete")
+        >>> [file.name for file in folder.iterdir()]
+        ['report.txt']
+    """
+    file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.partial")
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(file)
+        _sync(file.parent)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
