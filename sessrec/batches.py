@@ -59,6 +59,11 @@ class Window(NamedTuple):
             full = self.widths[start] == self.live.shape[1]
             yield slice(start, stop), slice(None) if full else self.live[start].nonzero()[:, 0]
 
+    def lanes(self, lanes: slice) -> Window:
+        """Some lanes of all steps."""
+        inputs, targets, starts, live = (tensor[:, lanes].contiguous() for tensor in self[:4])
+        return Window(inputs, targets, starts, live, live.sum(dim=1).numpy(), self.number, self.first_step)
+
     def part(self, start: int, stop: int) -> Window:
         """Steps ``start`` to ``stop`` (exclusive) of the window."""
         inputs, targets, starts, live = (tensor[start:stop] for tensor in self[:4])
@@ -222,18 +227,29 @@ class SessionParallelLoader:
         steps_per_window: Steps in a window, about.
         shuffle: Whether to take the sessions in a new random order each epoch, in place of time order.
         seed: Seed of the shuffled orders; the order follows from it and the epoch alone.
+        rank: Number of this process, where several take lanes of the same steps.
+        n_ranks: Number of processes, each of which takes ``n_lanes`` lanes.
     """
 
     def __init__(
-        self, sessions: Sessions, n_lanes: int, steps_per_window: int = 64, shuffle: bool = False, seed: int = 0
+        self,
+        sessions: Sessions,
+        n_lanes: int,
+        steps_per_window: int = 64,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        n_ranks: int = 1,
     ) -> None:
         self.sessions = sessions
-        self.n_lanes = n_lanes
+        self.n_lanes = n_lanes * n_ranks
+        self.n_ranks = n_ranks
+        self.own_lanes = slice(rank * n_lanes, (rank + 1) * n_lanes)
         self.shuffle = shuffle
         self.seed = seed
         self.epoch = 0
         self.steps_taken = 0
-        self._grid = LaneGrid(sessions, n_lanes)
+        self._grid = LaneGrid(sessions, self.n_lanes)
         self._n_windows = -(-self._grid.n_steps // steps_per_window)
 
     @property
@@ -267,7 +283,8 @@ class SessionParallelLoader:
         bounds = np.arange(len(self) + 1) * grid.n_steps // len(self)
         first = max(0, int(np.searchsorted(bounds, self.steps_taken)) - 1)
         self.steps_taken = 0  # the epoch after this one begins at its beginning
-        yield from grid.windows(bounds.tolist(), first)
+        for window in grid.windows(bounds.tolist(), first):
+            yield window if self.n_ranks == 1 else window.lanes(self.own_lanes)
 
 
 class EvaluationLoader:
@@ -277,17 +294,23 @@ class EvaluationLoader:
         sessions: The sessions to evaluate or predict.
         batch_size: Sessions in a batch.
         by_length: Whether the shortest sessions come first; else the sessions' own order is kept.
+        rank: Number of this process, where several share the sessions. One that gets none has one batch of none: a
+            trainer would not wait for it otherwise.
+        n_ranks: Number of processes.
     """
 
-    def __init__(self, sessions: Sessions, batch_size: int, by_length: bool = True) -> None:
+    def __init__(
+        self, sessions: Sessions, batch_size: int, by_length: bool = True, rank: int = 0, n_ranks: int = 1
+    ) -> None:
         self.sessions = sessions
         self.batch_size = batch_size
         lengths = np.diff(sessions.offsets)
-        self._order = np.argsort(lengths, kind="stable") if by_length else np.arange(len(sessions))
+        order = np.argsort(lengths, kind="stable") if by_length else np.arange(len(sessions))
+        self._order = order[rank::n_ranks]
 
     def __len__(self) -> int:
         """Number of batches."""
-        return -(-len(self.sessions) // self.batch_size)
+        return max(1, -(-len(self._order) // self.batch_size))
 
     def __getitem__(self, number: int) -> EvaluationBatch:
         """Batch of the given number."""
@@ -296,7 +319,7 @@ class EvaluationLoader:
         chosen = self._order[number * self.batch_size : (number + 1) * self.batch_size]
         first = self.sessions.offsets[chosen]
         lengths = self.sessions.offsets[chosen + 1] - first
-        column = np.arange(lengths.max())[None, :]
+        column = np.arange(lengths.max() if len(lengths) else 2)[None, :]
         is_event = column < lengths[:, None]  # (S, L)
         items = np.zeros(is_event.shape, dtype=np.int64)
         items[is_event] = self.sessions.items[(first[:, None] + column)[is_event]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from sessrec.errors import SessRecError
 from sessrec.models.base import CHECKPOINT_FORMAT, SessionRecommender
+from sessrec.processes import greatest_of_processes, n_processes
 from sessrec.stopping import StoppedError, StopSignals
 from sessrec.writing import replacing
 
@@ -178,15 +180,12 @@ class LastCheckpoint(Checkpoint):
             StoppedError: If a signal came.
         """
         step = self.trainer.global_step
-        minutes = (time.monotonic() - self._last_time) / 60
-        if (
-            self.signals.received is not None
-            or step == self.trainer.max_steps
-            or (self.every_n_steps is not None and step % self.every_n_steps == 0)
-            or (self.every_minutes is not None and minutes >= self.every_minutes)
-        ):
+        by_steps = step == self.trainer.max_steps or (self.every_n_steps is not None and step % self.every_n_steps == 0)
+        by_time = self.every_minutes is not None and time.monotonic() - self._last_time >= 60 * self.every_minutes
+        stop, save = self._agree(by_steps or by_time)
+        if stop or save:
             self._save()
-        self._stop_where_asked()
+        self._stop_where_asked(stop)
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
         """Save a fit that another callback stops inside an epoch."""
@@ -194,9 +193,11 @@ class LastCheckpoint(Checkpoint):
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
         """Stop where a signal came during a validation; it is done again when the fit goes on."""
-        if self._trainer is not None and self.signals.received is not None and not trainer.sanity_checking:
+        received = self.signals.received
+        # several processes have no step in common here, and stop after the validation
+        if self._trainer is not None and received and not trainer.sanity_checking and n_processes() == 1:
             self._save()
-            self._stop_where_asked()
+            self._stop_where_asked(received)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save a fit that another callback stops by a validation inside an epoch."""
@@ -206,7 +207,13 @@ class LastCheckpoint(Checkpoint):
         """Save a complete epoch; one that was left inside has been saved where it was left."""
         if self._trainer is not None and not self._model.progress.steps:
             self._save()
-            self._stop_where_asked()
+            self._stop_where_asked(self._agree()[0])
+
+    def _agree(self, save: bool = False) -> tuple[int, bool]:
+        """The signal that any process received, 0 for none, and whether any wants to save."""
+        own = [int(self.signals.received or 0), int(save)]
+        stop, saves = greatest_of_processes(own, self.trainer.strategy.root_device)
+        return stop, bool(saves)
 
     @property
     def _model(self) -> SessionRecommender:
@@ -228,14 +235,14 @@ class LastCheckpoint(Checkpoint):
     def _file(self) -> Path:
         return Path(self.trainer.log_dir or self.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
 
-    def _stop_where_asked(self) -> None:
-        if (received := self.signals.received) is None:
+    def _stop_where_asked(self, stop: int) -> None:
+        if not stop:
             return
         config = self._file.parent.parent / "config.yaml"
         raise StoppedError(
-            f"stopped by {received.name} at step {self.trainer.global_step} and saved; go on with: python -m "
-            f"sessrec.fit --config {config} --ckpt_path last",
-            received,
+            f"stopped by {signal.Signals(stop).name} at step {self.trainer.global_step} and saved; go on with: "
+            f"python -m sessrec.fit --config {config} --ckpt_path last",
+            stop,
         )
 
 

@@ -34,6 +34,7 @@ from sessrec.data_report import write_data_report
 from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender, refuse_precision
 from sessrec.predictions import PredictionWriter
+from sessrec.processes import LanesStrategy
 from sessrec.run import RunConfig, RunRecord, free_run_name
 from sessrec.stopping import StoppedError
 
@@ -46,6 +47,7 @@ _DESCRIPTIONS = {
     "predict": "Write the best next items of every session of a click log.",
     "prepare": "Read, clean and split a click log, and report what is in it; only the --data options matter.",
 }
+_RUN_NAME = "SESSREC_RUN_NAME"
 _OWN_LOG = """
 
 An own log in three commands: look at it, fit, test. It has columns SessionId, ItemId and Time, or the options
@@ -142,8 +144,10 @@ class SessRecCLI(LightningCLI):
             raise SessRecError(f"{self.command} needs a fitted model: --ckpt_path best, last or a file")
         self.config.ckpt_path = None  # a saved config starts afresh
         if self.command == "fit":
-            refuse_taken_run(self.run_folder, self.checkpoint)
+            if not _is_follower():
+                refuse_taken_run(self.run_folder, self.checkpoint)
             _refuse_trainer_options(self.config.trainer)
+            self.save_config_kwargs["run_folder"] = self.run_folder
         extra: list[Callback] = [RunRecord(self.checkpoint)]
         if not sys.stdout.isatty() and self.config.trainer.enable_progress_bar is not False:
             extra.append(TQDMProgressBar(refresh_rate=0))  # a bar redrawn in a file is thousands of lines
@@ -161,7 +165,12 @@ class SessRecCLI(LightningCLI):
             )
         log_folder = Path(place.save_dir, place.name or "")
         if place.version is None:
-            place.version = free_run_name(log_folder, self.config.model.class_path.rpartition(".")[2].lower())
+            model = self.config.model.class_path.rpartition(".")[2].lower()
+            # the processes of a fit are started with the same words, and have to find the same name
+            place.version = os.environ.get(_RUN_NAME) if _is_follower() else free_run_name(log_folder, model)
+            if place.version is None:
+                raise SessRecError("processes started by torchrun or a scheduler need --trainer.logger.version")
+            os.environ[_RUN_NAME] = place.version
         return log_folder / (place.version if isinstance(place.version, str) else f"version_{place.version}")
 
     def instantiate_classes(self) -> None:
@@ -182,6 +191,10 @@ class SessRecCLI(LightningCLI):
             self.trainer_defaults["callbacks"] += checkpoint_callbacks(
                 self.config_init.monitor, has_validation, self.config_init.checkpoint
             )
+        if (strategy := self.config_init.trainer.strategy) == "ddp":
+            kwargs["strategy"] = LanesStrategy()
+        elif strategy != "auto":
+            raise SessRecError(f"--trainer.strategy {strategy} is not supported: auto for one device, ddp for several")
         return super().instantiate_trainer(**kwargs)
 
     def run(self) -> None:
@@ -190,9 +203,8 @@ class SessRecCLI(LightningCLI):
             write_data_report(self.datamodule.prepare(), self.config.report_dir)
             return
         model, data, ckpt_path = self.model, self.datamodule, self.checkpoint
-        if self.trainer.world_size > 1:
-            raise SessRecError(f"{self.trainer.world_size} processes are not supported yet: give --trainer.devices 1")
         refuse_precision(self.trainer.precision)
+        model.refuse_processes(self.command, self.trainer)
         content = None if ckpt_path is None else read_checkpoint(ckpt_path)
         if content is not None and self.command != "fit":
             model.on_load_checkpoint(content)
@@ -202,7 +214,9 @@ class SessRecCLI(LightningCLI):
             return
         data.setup(self.command)
         if self.command == "fit":
-            forget_steps_from(self.run_folder, 0 if content is None else self._take_up(content))
+            first_step = 0 if content is None else self._take_up(content)
+            if not _is_follower():
+                forget_steps_from(self.run_folder, first_step)
             self.trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True)
         elif self.command == "validate":
             self.trainer.validate(model, data, ckpt_path=ckpt_path, verbose=False, weights_only=True)
@@ -217,7 +231,7 @@ class SessRecCLI(LightningCLI):
         assert data.vocabulary is not None
         model.set_vocabulary(data.vocabulary)
         model.on_load_checkpoint(content)
-        data.refuse_other_training(content["SessionDataModule"], inside)
+        data.refuse_other_training(content["SessionDataModule"], inside, self.trainer.world_size)
         if content["seed"] != self.config.seed_everything:
             print(f"the fit goes on with its own seed {content['seed']}, not {self.config.seed_everything}")
         return int(content["global_step"]) + (0 if inside else 1)
@@ -241,7 +255,8 @@ def run_command(command: str, args: list[str] | None = None) -> SessRecCLI:
         print(f"sessrec.{command}: stopped; there was nothing to save yet", file=sys.stderr)
         raise SystemExit(130) from None
     except StoppedError as stop:
-        print(f"sessrec.{command}: {stop}", file=sys.stderr)
+        if not _is_follower():
+            print(f"sessrec.{command}: {stop}", file=sys.stderr)
         raise SystemExit(stop.exit_code) from None
     except Exception as error:
         fault = _users_fault(error)
@@ -267,6 +282,11 @@ def _refuse_trainer_options(options: Any) -> None:
     for name, usual in (("gradient_clip_val", None), ("accumulate_grad_batches", 1)):
         if options[name] not in (usual, None):
             raise SessRecError(f"--trainer.{name} is not supported: every mini-batch is one update by its own gradient")
+
+
+def _is_follower() -> bool:
+    """Whether this process is one that the first process of a fit has started, or is to work with it."""
+    return int(os.environ.get("LOCAL_RANK", 0)) > 0 or int(os.environ.get("RANK", 0)) > 0
 
 
 def _option(args: list[str], name: str) -> str | None:
@@ -306,6 +326,7 @@ def _quieten() -> None:
         "Couldn't infer the batch indices",  # the predictions carry their sessions
         "The number of training batches .* is smaller than the logging interval",  # the models log by steps
         ".*TreeSpec",
+        "It is recommended to use `self.log",  # the metrics are summed over the processes before they are logged
     ):
         warnings.filterwarnings("ignore", text)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(

@@ -12,6 +12,7 @@ from sessrec.cache import find_prepared, open_or_prepare
 from sessrec.cleaning import clean_events
 from sessrec.errors import SessRecError, check_choice
 from sessrec.preparation import Preparation, PreparedLog, map_part
+from sessrec.processes import n_processes, process_rank
 from sessrec.reading import GapEvents
 from sessrec.report import DataReport
 from sessrec.sessions import Sessions
@@ -62,7 +63,8 @@ class SessionDataModule(LightningDataModule):
         expected: Published counts, such as {train_positions: 554.0k, test_sessions: 15324}: the report says whether the
             prepared log has them.
         cache_dir: Folder in which prepared logs are kept, to be opened at once the next time; null keeps none.
-        batch_size: Number of lanes of the session-parallel mini-batch in training.
+        batch_size: Number of lanes of the session-parallel mini-batch in training; of each process where there are
+            several.
         eval_batch_size: Sessions in an evaluation batch; changes speed and memory, never the results.
         steps_per_window: Training steps in one batch of the trainer.
         shuffle: Whether training takes the sessions in a new random order each epoch, in place of time order.
@@ -206,7 +208,13 @@ class SessionDataModule(LightningDataModule):
         """Session-parallel windows over the train part."""
         h = self.options
         return SessionParallelLoader(
-            self.sessions["train"], h.batch_size, h.steps_per_window, h.shuffle, seed=self.seed % 2**32
+            self.sessions["train"],
+            h.batch_size,
+            h.steps_per_window,
+            h.shuffle,
+            seed=self.seed % 2**32,
+            rank=process_rank(),
+            n_ranks=n_processes(),
         )
 
     def val_dataloader(self) -> EvaluationLoader | list[Any]:
@@ -224,23 +232,25 @@ class SessionDataModule(LightningDataModule):
     def _evaluation_loader(self, part: str, by_length: bool = True) -> EvaluationLoader:
         if part not in self.sessions:
             raise SessRecError(f"there is no {part} part: give --data.{part}_ratio or --data.{part}_duration")
-        return EvaluationLoader(self.sessions[part], self.options.eval_batch_size, by_length)
+        h = self.options
+        return EvaluationLoader(self.sessions[part], h.eval_batch_size, by_length, process_rank(), n_processes())
 
     def state_dict(self) -> dict[str, Any]:
         """What the order of training follows from: the sessions, and the seed of their shuffled orders."""
-        schedule = {name: self.options[name] for name in _SCHEDULE}
+        schedule = self._schedule(n_processes())
         return {"seed": self.seed, "sessions": self.sessions["train"].digest, "schedule": schedule}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the session orders of the first fit."""
         self.seed = state_dict["seed"]
 
-    def refuse_other_training(self, state_dict: dict[str, Any], inside_epoch: bool) -> None:
+    def refuse_other_training(self, state_dict: dict[str, Any], inside_epoch: bool, processes: int = 1) -> None:
         """Refuse sessions and options with which a fit cannot go on as it began.
 
         Args:
             state_dict: What `state_dict` gave in the first fit.
             inside_epoch: Whether the fit goes on inside an epoch, in its very steps.
+            processes: Number of processes that it goes on with.
 
         Raises:
             SessRecError: If the training sessions are others, or the steps would be.
@@ -250,15 +260,20 @@ class SessionDataModule(LightningDataModule):
                 "the checkpoint was fitted to other training sessions: go on with the click log and the --data options "
                 "of the first fit"
             )
-        for name, value in state_dict["schedule"].items() if inside_epoch else ():
-            if self.options[name] != value:
+        schedule = self._schedule(processes)
+        for option, value in state_dict["schedule"].items() if inside_epoch else ():
+            if schedule[option] != value:
                 raise SessRecError(
-                    f"the checkpoint was taken inside an epoch with --data.{name} {value}, and the rest of it cannot "
-                    f"be done with {self.options[name]}: change it at the end of an epoch"
+                    f"the checkpoint was taken inside an epoch with {option} {value}, and the rest of it cannot be "
+                    f"done with {schedule[option]}: change it at the end of an epoch"
                 )
 
+    def _schedule(self, processes: int) -> dict[str, Any]:
+        """What the steps of an epoch follow from, beside the sessions."""
+        names = ("batch_size", "steps_per_window", "shuffle")
+        return {f"--data.{name}": self.options[name] for name in names} | {"--trainer.devices": processes}
 
-_SCHEDULE = ("batch_size", "steps_per_window", "shuffle")
+
 _LEAST = {
     "min_session_length": 2,
     "min_item_support": 0,

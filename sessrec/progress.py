@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -15,8 +14,8 @@ class Progress:
     Example:
         >>> progress = Progress()
         >>> progress.begin_window(first_step=0, n_steps=3)
-        >>> progress.add_steps(2, losses=[4.0, 8.0])
-        >>> progress.steps_left, progress.end_window(n_pairs=6)
+        >>> progress.add_steps([4.0, 8.0], n_pairs=6)
+        >>> progress.steps_left, progress.end_window()
         (1, 2.0)
     """
 
@@ -26,6 +25,8 @@ class Progress:
     """Step of the epoch at which the window under way ends."""
     window_losses: list[float] = field(default_factory=list)
     """Sum of the loss over the lanes, for each step taken in the window under way."""
+    window_pairs: int = 0
+    """Pairs that these steps have learnt from."""
     loss: float = 0.0
     """Sum of the loss over all pairs of the windows that have ended."""
     n_pairs: int = 0
@@ -49,25 +50,20 @@ class Progress:
         """Take up a window, from its beginning or where it was left."""
         self.window_stop = first_step + n_steps
 
-    def add_steps(self, n_steps: int, losses: list[float]) -> None:
-        """Count steps that were taken, with the loss of each where there is one."""
-        self.steps += n_steps
+    def add_steps(self, losses: list[float], n_pairs: int) -> None:
+        """Count steps that were taken, with the loss of each and the pairs of all."""
+        self.steps += len(losses)
         self.window_losses += losses
+        self.window_pairs += n_pairs
 
-    def end_window(self, n_pairs: int) -> float:
-        """Mean loss of the window's pairs."""
+    def end_window(self) -> float:
+        """Mean loss of the window's pairs, which now belong to the epoch's."""
         loss = sum(self.window_losses)  # one after the other, wherever a checkpoint was taken between them
+        mean = loss / self.window_pairs
         self.loss += loss
-        self.n_pairs += n_pairs
-        self.window_losses = []
-        return loss / n_pairs
-
-    def steps_since_bad_loss(self) -> int | None:
-        """How many steps ago the window had its first loss that is not finite, from 1; None where all are."""
-        for number, loss in enumerate(self.window_losses):
-            if not math.isfinite(loss):
-                return len(self.window_losses) - number
-        return None
+        self.n_pairs += self.window_pairs
+        self.window_losses, self.window_pairs = [], 0
+        return mean
 
 
 def inside_window(loops: dict[str, Any]) -> dict[str, Any]:

@@ -46,6 +46,8 @@ def count_positions(
     Returns:
         Items above and items tied, int64, shape (P,).
     """
+    if not len(targets):
+        return torch.zeros_like(targets), torch.zeros_like(targets)
     counts = [
         _count_block(score, score_targets, query, target, n_items)
         for query, target in zip(queries.split(_POSITIONS), targets.split(_POSITIONS), strict=True)

@@ -26,15 +26,23 @@ def free_run_name(log_folder: Path, model: str) -> str:
 
 
 class RunConfig(SaveConfigCallback):
-    """Keeps the config in the run's folder, written whole or not at all."""
+    """Keeps the config in the run's folder, written whole or not at all.
 
-    def __init__(self, parser: LightningArgumentParser, config: Namespace, **kwargs: Any) -> None:
-        super().__init__(parser, config, **(kwargs | {"save_to_log_dir": False}))
+    Args:
+        parser: Parser of the command line.
+        config: What it parsed.
+        run_folder: Folder of the run.
+        options: Options of Lightning's callback.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, run_folder: Path, **options: Any) -> None:
+        super().__init__(parser, config, **(options | {"save_to_log_dir": False}))
+        self.run_folder = run_folder
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the config."""
-        if trainer.log_dir:
-            with replacing(Path(trainer.log_dir) / self.config_filename) as temporary:
+        if trainer.loggers:  # fast_dev_run takes them away, and leaves no run
+            with replacing(self.run_folder / self.config_filename) as temporary:
                 temporary.write_text(self.parser.dump(self.config, skip_none=False), encoding="utf-8")
 
 
@@ -56,8 +64,9 @@ class RunRecord(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the data report in the run's folder."""
-        if trainer.log_dir and trainer.is_global_zero:
-            write_json(Path(trainer.log_dir) / "data_report.json", _report(trainer).as_dict())
+        folder = trainer.log_dir  # which all processes have to ask for
+        if folder and trainer.is_global_zero:
+            write_json(Path(folder) / "data_report.json", _report(trainer).as_dict())
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the hyper-parameters with the final metrics, and print the results."""
@@ -78,7 +87,8 @@ class RunRecord(Callback):
         """Print the results of the test and keep them in the run's folder."""
         assert isinstance(pl_module, SessionRecommender)
         self._print(trainer, pl_module, "test")
-        if trainer.log_dir and trainer.is_global_zero:
+        folder = trainer.log_dir
+        if folder and trainer.is_global_zero:
             kept = {
                 "checkpoint": str(self.checkpoint),
                 "tie_mode": pl_module.tie_mode,
@@ -86,7 +96,7 @@ class RunRecord(Callback):
                 "data": _report(trainer).sections["test"],
                 "metrics": pl_module.results,
             }
-            write_json(Path(trainer.log_dir) / "test_metrics.json", kept)
+            write_json(Path(folder) / "test_metrics.json", kept)
 
     def _print(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
         assert isinstance(model, SessionRecommender)

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -59,3 +60,15 @@ def random_rows(n_sessions: int = 60, n_items: int = 12, seed: int = 0) -> list[
             rows.append((f"u{session}", f"x{item}", time + 10 * position))
             item = (item + 1) % n_items if generator.random() < 0.8 else int(generator.integers(n_items))
     return rows
+
+
+def one_error(capsys: pytest.CaptureFixture[str], command: Callable[..., Any], args: list[str]) -> str:
+    """The only line on stderr of a command that fails."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        command(args)
+    assert caught.value.code not in (0, None)
+    lines = capsys.readouterr().err.splitlines()
+    assert not any("Traceback" in line for line in lines)
+    assert "error: " in lines[-1]  # the last thing said, in one line
+    return lines[-1]

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 FLOORS = {
-    "errors": 0, "writing": 0, "curves": 0.1, "progress": 0, "stopping": 0.1,
+    "errors": 0, "writing": 0, "curves": 0.1, "progress": 0, "processes": 0, "stopping": 0.1,
     "report": 1, "files": 1, "chunks": 1, "ids": 1.1, "times": 1.1, "quotes": 1.1, "layout": 1.1, "parquet": 1.2,
     "delimited": 1.2, "log_format": 1.2, "tables": 1.3,
     "ordering": 1, "events": 1.4, "id_checks": 1.4, "reading": 1.5, "cleaning": 1.5, "split": 1.5, "statistics": 1.6,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -18,6 +18,7 @@ from sessrec.batches import EvaluationBatch, Window
 from sessrec.errors import SessRecError, check_choice
 from sessrec.memory import keep_freed_memory
 from sessrec.metrics import CUTOFFS, TieMode, rank_from_counts, ranking_metrics
+from sessrec.processes import LanesStrategy, sum_over_processes
 from sessrec.progress import Progress, inside_window
 from sessrec.ranking import MIN_ROWS, best_items, count_positions, target_scores_in_blocks
 from sessrec.vocabulary import Vocabulary
@@ -81,6 +82,8 @@ class SessionRecommender(LightningModule):
         self.test_metrics = ranking_metrics(cutoffs, prefix="test/")
         self._positions = {"seen": 0, "tied": 0}
 
+    trains_in_parallel = False
+    """Whether several processes can train the model together."""
     grown_buffers: tuple[str, ...] = ()
     """Buffers whose size follows from what was counted; a model makes room for them when it loads a checkpoint."""
 
@@ -208,9 +211,11 @@ class SessionRecommender(LightningModule):
         """Make ready for a stage, and refuse data whose items are numbered otherwise than the model's.
 
         Raises:
-            SessRecError: If model and data have different vocabularies, or the trainer's precision is not supported.
+            SessRecError: If model and data have different vocabularies, or the trainer's precision or number of
+                processes is not supported.
         """
         refuse_precision(self.trainer.precision)
+        self.refuse_processes(stage, self.trainer)
         keep_freed_memory()
         vocabulary = getattr(self.trainer.datamodule, "vocabulary", None)  # type: ignore[attr-defined]
         if self.vocabulary is not None and vocabulary is not None and vocabulary.item_ids != self.vocabulary.item_ids:
@@ -218,6 +223,20 @@ class SessionRecommender(LightningModule):
                 f"the data were prepared for {len(vocabulary)} items and the model knows {self.n_items} (or others): "
                 "give the model a SessionDataModule of its own"
             )
+
+    def refuse_processes(self, stage: str, trainer: Trainer) -> None:
+        """Refuse several processes where one is enough, or where they would not work together.
+
+        Raises:
+            SessRecError: If there are several.
+        """
+        if trainer.world_size == 1:
+            return
+        if not isinstance(trainer.strategy, LanesStrategy):
+            raise SessRecError("several processes need --trainer.strategy ddp")
+        if stage == "predict" or (stage == "fit" and not self.trains_in_parallel):
+            what = "predict" if stage == "predict" else f"{type(self).__name__} learns by counting, and"
+            raise SessRecError(f"{what} works in one process: give --trainer.devices 1")
 
     def on_fit_start(self) -> None:
         """Fix the seed that everything random in a fit follows from."""
@@ -242,7 +261,7 @@ class SessionRecommender(LightningModule):
         progress.begin_window(window.first_step, window.n_steps)
         while (n_steps := min(progress.steps_left, self._steps_in_one_go())) > 0:
             start = progress.steps - window.first_step
-            progress.add_steps(n_steps, self.learn(window, start, start + n_steps))
+            progress.add_steps(*self.learn(window, start, start + n_steps))
             self.count_steps(n_steps)
             if self.save_points is not None:
                 self.save_points.after_steps()
@@ -253,18 +272,20 @@ class SessionRecommender(LightningModule):
         n_steps = self.trainer.max_steps - self.global_step if self.trainer.max_steps > 0 else 1 << 62
         return n_steps if self.save_points is None else min(n_steps, self.save_points.steps_to_next(self.global_step))
 
-    def learn(self, window: Window, start: int, stop: int) -> list[float]:
+    def learn(self, window: Window, start: int, stop: int) -> tuple[list[float], int]:
         """Learn from steps ``start`` to ``stop`` (exclusive) of a window; here by counting, in the first epoch.
 
         Returns:
-            Sum of the loss over the lanes for each step, nothing where there is no loss.
+            Sum of the loss over the lanes for each step, 0 where there is no loss, and the number of pairs of all.
         """
+        part = window.part(start, stop)
         if self.current_epoch == 0:  # asking for ten epochs does not count ten times
-            self.count(window.part(start, stop))
-        return []
+            self.count(part)
+        return [0.0] * part.n_steps, part.n_events
 
     def finish_window(self, window: Window) -> None:
-        """Do what is due when all steps of a window are taken."""
+        """Do what is due when the steps of a window are taken."""
+        self.progress.end_window()
 
     def count_steps(self, n_steps: int) -> None:
         """Tell the trainer of steps taken: they are its ``global_step``, and a fit without any is not saved."""
@@ -381,7 +402,8 @@ class SessionRecommender(LightningModule):
         self.log_dict(self.results, logger=not fitting)
         for logger in self.loggers if fitting else []:  # Lightning would log a validation by the number of windows
             logger.log_metrics(self.results, step=self.global_step)
-        seen, tied = self._positions["seen"], self._positions["tied"]
+        positions = torch.tensor([self._positions["seen"], self._positions["tied"]], device=self.device)
+        seen, tied = sum_over_processes(positions).tolist()
         if tied > 0.01 * seen:
             rank_zero_warn(
                 f"at {tied} of {seen} positions ({tied / seen:.1%}) other items score exactly as the target does; "

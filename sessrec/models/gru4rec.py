@@ -29,6 +29,7 @@ from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.base import SessionRecommender
 from sessrec.negatives import LogQ, LogQMode, NegativeSampler
 from sessrec.optim import AdagradMomentum, take_rows
+from sessrec.processes import exchange_gradients, join_lanes, n_processes, process_rank, sum_over_processes
 from sessrec.steps import Step, StepLayout
 
 _PLAIN_LOSSES = {
@@ -106,6 +107,8 @@ class GRU4Rec(SessionRecommender):
         self._captured: tuple[Optimizer, CapturedRun] | None = None
         self._last_time = 0.0
 
+    trains_in_parallel = True
+
     def build(self) -> None:
         """Create the embeddings, the layers and the negative sampler."""
         h = self.options
@@ -140,11 +143,15 @@ class GRU4Rec(SessionRecommender):
     def on_train_start(self) -> None:
         """Let the options of this fit win over those in a resumed checkpoint's optimiser."""
         self.take_up_epoch()
-        self._hidden = [state.to(self.device) for state in self._hidden] if self.progress.steps else []
+        self._hidden = [self._own_lanes(state) for state in self._hidden] if self.progress.steps else []
         self._captured = None
         self._last_time = time.perf_counter()
         for group in self._raw_optimizer().param_groups:
             group.update(lr=self.options.learning_rate, momentum=self.options.momentum)
+
+    def _own_lanes(self, state: Tensor) -> Tensor:
+        """This process's part of a checkpoint's states, which are those of all lanes."""
+        return state.chunk(n_processes())[process_rank()].to(self.device, copy=True)
 
     def on_train_epoch_start(self) -> None:
         """Begin every lane afresh."""
@@ -163,24 +170,26 @@ class GRU4Rec(SessionRecommender):
         """Give back the memory of captured windows."""
         self._captured = None
 
-    def learn(self, window: Window, start: int, stop: int) -> list[float]:
-        """Train on steps of a window; the loss of each.
+    def learn(self, window: Window, start: int, stop: int) -> tuple[list[float], int]:
+        """Train on steps of a window; the loss of each, and the number of pairs.
 
         Raises:
             SessRecError: If a loss is not finite.
         """
         generator = self._window_generator(window.number)
         losses = self.train_window(window, self._raw_optimizer(), generator, start, stop)
-        sums: list[float] = losses.tolist()  # the only synchronisation with the device
+        n_pairs = losses.new_tensor([window.widths[start:stop].sum()])
+        # the only synchronisation with the device
+        *sums, pairs = sum_over_processes(torch.cat([losses, n_pairs]).double()).tolist()
         for number, loss in enumerate(sums, self.global_step + 1):
             if not math.isfinite(loss):
                 raise self.diverged(f"the training loss is {loss} at step {number}")
-        return sums
+        return sums, int(pairs)
 
     def finish_window(self, window: Window) -> None:
         """Log the mean loss of the window's pairs."""
-        n_pairs = int(window.widths[: window.n_steps - self.progress.steps_left].sum())
-        mean_loss = self.progress.end_window(n_pairs)
+        n_pairs = self.progress.window_pairs
+        mean_loss = self.progress.end_window()
         now = time.perf_counter()
         speed, self._last_time = n_pairs / (now - self._last_time), now
         self.log("train/loss", mean_loss, prog_bar=True, logger=False)
@@ -239,7 +248,8 @@ class GRU4Rec(SessionRecommender):
     @property
     def captures(self) -> bool:
         """Whether windows of full lanes run as CUDA graphs; an epoch's last ones, whose lanes run out, do not."""
-        return self.device.type == "cuda" and not torch.is_anomaly_enabled()  # anomalies are asked of the device
+        # anomalies are asked of the device, and so is the number of rows that other processes send
+        return self.device.type == "cuda" and not torch.is_anomaly_enabled() and n_processes() == 1
 
     def _captured_run(self, optimizer: Optimizer) -> CapturedRun:
         """Graphs of this optimiser's steps; parameters and hidden states must stay where they are meanwhile."""
@@ -249,6 +259,8 @@ class GRU4Rec(SessionRecommender):
 
     def _train_stretch(self, optimizer: Optimizer, lanes: slice | Tensor, tensors: Sequence[Any]) -> Tensor:
         """Take steps of a window that have the same live lanes; the sum of each step's loss, shape (steps,)."""
+        if not tensors[1].numel():
+            return self._follow(optimizer, len(tensors[1]))
         negatives, inputs, targets, keeps, *masks = tensors
         distinct, exclude = self.device.type == "cpu" and not self.captures, self.options.exclude_target_copies
         if self._layout is None or self._layout.distinct != distinct:
@@ -267,11 +279,23 @@ class GRU4Rec(SessionRecommender):
                 loss, hidden = self.step_loss(step, hidden)
                 if skipped:
                     optimizer.zero_grad()
-                take_step()
+                if n_processes() == 1 or self._exchange_gradients(takes_part=not skipped):
+                    take_step()
                 losses.append(loss)
         for state, new in zip(self._hidden, hidden, strict=True):
             state[lanes] = new
         return torch.stack(losses)
+
+    def _follow(self, optimizer: Optimizer, n_steps: int) -> Tensor:
+        """Take the steps of the other processes where this one has no live lanes left."""
+        for _ in range(n_steps):
+            if self._exchange_gradients(takes_part=False):
+                optimizer.step()
+        return self.output_bias.new_zeros(n_steps)
+
+    def _exchange_gradients(self, takes_part: bool) -> bool:
+        tables = [self.output_embedding, self.output_bias, *([] if self.shared_inputs else [self.input_embedding])]
+        return exchange_gradients(tables, list(self.cells.parameters()), takes_part)
 
     def step_loss(self, step: Step, hidden: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Loss of one session-parallel step, forwards and backwards.
@@ -295,7 +319,7 @@ class GRU4Rec(SessionRecommender):
         with self._full_precision():
             logits = torch.addmm(bias, hidden[-1], output_rows.T)  # (V, C)
             loss, d_logits = self._loss(logits, step.candidates)
-        d_logits.mul_(1 / self._hidden[0].shape[0])
+        d_logits.mul_(1 / (self._hidden[0].shape[0] * n_processes()))
         d_inputs = self.cells.backward(memories, product(d_logits, output_rows), step.masks)
         d_rows = rows  # whose values are no longer needed: fresh memory would cost more than the work
         product(d_logits.T, hidden[-1], out=d_rows[:n_candidates])
@@ -334,7 +358,8 @@ class GRU4Rec(SessionRecommender):
 
     def _window_generator(self, window_number: int) -> torch.Generator:
         """A generator that follows from seed, epoch and window alone, so that a resumed fit draws the same."""
-        entropy = np.random.SeedSequence([self.seed or 0, self.current_epoch, window_number])
+        rank = [process_rank()] if n_processes() > 1 else []
+        entropy = np.random.SeedSequence([self.seed or 0, self.current_epoch, window_number, *rank])
         return torch.Generator(self.device).manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -344,7 +369,7 @@ class GRU4Rec(SessionRecommender):
             SessRecError: If a weight is not finite: the checkpoint before this one is to be kept.
         """
         super().on_save_checkpoint(checkpoint)
-        checkpoint["hidden"] = list(self._hidden) if self.progress.steps else []
+        checkpoint["hidden"] = [join_lanes(state) for state in self._hidden] if self.progress.steps else []
         for name, weight in self.named_parameters():
             if not weight.isfinite().all():
                 raise self.diverged(f"{name} is not finite at step {self.global_step}")
