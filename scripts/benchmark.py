@@ -7,6 +7,7 @@ train   Steps a second of GRU4Rec in the trainer's loop (progress bar, logging),
 eval    Positions a second of a full ranking with all metrics, in turn with its limit: the product that scores all
         items, and one comparison of every score.
 memory  Peak memory of evaluation and training with a million items, and the time of a fit of a single step.
+save    Size and time of a checkpoint, written and synced to the disk, for the default config and a million items.
 scale   How much longer a step takes with a million items than with 10,000.
 data    The preparation of a log of 20 million events against pyarrow.csv.read_csv alone on the same file: ratio of the
         times, peak memory, growth of the time for an event from a log of a tenth of that, time to open the prepared log
@@ -19,11 +20,13 @@ import argparse
 import json
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import benchmark_data
 import benchmark_evaluation
+import benchmark_saving
 import benchmark_training
 import torch
 
@@ -32,7 +35,7 @@ _SMALL = ["ce_32_100_2048", "bpr-max_80_224_2048"]  # a million items of 512 uni
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["train", "eval", "memory", "scale", "data"], help="what to measure")
+    parser.add_argument("what", choices=["train", "eval", "memory", "save", "scale", "data"], help="what to measure")
     parser.add_argument(
         "--configs", nargs="+", choices=list(benchmark_training.CONFIGS), help="train, scale: some of the sizes"
     )
@@ -63,29 +66,30 @@ def main(args: list[str] | None = None) -> None:
         )
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
-    figures: Any
-    if options.what == "train":
-        figures = benchmark_training.train(
-            options.configs or list(benchmark_training.CONFIGS),
-            options.windows,
-            options.repeats,
-            options.accelerator,
-            options.reference,
-        )
-    elif options.what == "eval":
-        figures = benchmark_evaluation.evaluate(options.repeats, options.accelerator)
-    elif options.what == "scale":
-        figures = benchmark_training.scale(options.configs or _SMALL, options.windows, options.accelerator)
-    elif options.what == "memory":
-        figures = benchmark_evaluation.memory(options.repeats)
-    else:
-        figures = benchmark_data.measure(options.events, options.repeats)
+    figures = _measure(options)
     if options.json:
         print(json.dumps({"configs": figures} if isinstance(figures, list) else figures))
     elif isinstance(figures, list):
         print(_table(figures))
     else:
         print("\n".join(f"{name.replace('_', ' '):<34}{value:>14,.6g}" for name, value in figures.items()))
+
+
+def _measure(options: argparse.Namespace) -> Any:
+    """Rows of figures, or figures by name."""
+    train, evaluation = benchmark_training, benchmark_evaluation
+    n_windows, repeats, accelerator = options.windows, options.repeats, options.accelerator
+    measures: dict[str, Callable[[], Any]] = {
+        "train": lambda: train.train(
+            options.configs or list(train.CONFIGS), n_windows, repeats, accelerator, options.reference
+        ),
+        "eval": lambda: evaluation.evaluate(repeats, accelerator),
+        "memory": lambda: evaluation.memory(repeats),
+        "save": lambda: benchmark_saving.save(repeats),
+        "scale": lambda: train.scale(options.configs or _SMALL, n_windows, accelerator),
+        "data": lambda: benchmark_data.measure(options.events, repeats),
+    }
+    return measures[options.what]()
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

@@ -171,7 +171,10 @@ class SessRecCLI(LightningCLI):
             if place.version is None:
                 raise SessRecError("processes started by torchrun or a scheduler need --trainer.logger.version")
             os.environ[_RUN_NAME] = place.version
-        return log_folder / (place.version if isinstance(place.version, str) else f"version_{place.version}")
+        name = place.version if isinstance(place.version, str) else f"version_{place.version}"
+        if Path(name).name != name or ".." in log_folder.parts:  # what is written must not leave the folder of runs
+            raise SessRecError(f"--trainer.logger.version {name} is no plain name for a run in {log_folder}")
+        return log_folder / name
 
     def instantiate_classes(self) -> None:
         """Build model, data and trainer; prepare needs the data only."""
@@ -286,7 +289,7 @@ def _refuse_trainer_options(options: Any) -> None:
 
 def _is_follower() -> bool:
     """Whether this process is one that the first process of a fit has started, or is to work with it."""
-    return int(os.environ.get("LOCAL_RANK", 0)) > 0 or int(os.environ.get("RANK", 0)) > 0
+    return any(int(os.environ.get(name, 0)) > 0 for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
 
 
 def _option(args: list[str], name: str) -> str | None:

@@ -83,6 +83,12 @@ def test_eval_and_scale(benchmark: ModuleType, capsys: pytest.CaptureFixture[str
     assert set(rows[0]) == {"name", "us_50_items", "us_500_items", "growth", "growth_of_limit"}
 
 
+def test_save(benchmark: ModuleType) -> None:
+    default, many = benchmark.benchmark_saving.save(2, catalogues=(3_000,))
+    assert many["mb"] > 2 * 3_000 * 100 * 4 / 1e6  # weights and accumulator, and what goes with them
+    assert default["percent_of_a_minute"] == pytest.approx(default["ms"] / 600)
+
+
 def test_sessions_are_as_popular_as_said(benchmark: ModuleType) -> None:
     counts = np.bincount(benchmark.benchmark_training.zipf_sessions(100, 200_000).items, minlength=100)
     expected = 1 / np.arange(1, 101)
