@@ -135,7 +135,7 @@ def peak_memory(what: str) -> dict[str, float]:
         with torch.inference_mode():
             for number in range(len(loader)):
                 model.count_positions(loader[number])
-                model.top_items(model.encode(loader[number].items)[:, -1], 20)
+                model.top_items(loader[number].items, loader[number].lengths, 20)
     else:
         optimizer = model.configure_optimizers()
         for window in SessionParallelLoader(loader.sessions, 32):

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender, TopItems
+from sessrec.ranking import EXCLUDED
 from sessrec.writing import replacing
 
 
@@ -69,7 +70,8 @@ class PredictionWriter(BasePredictionWriter):
             session_ids, prediction.items.tolist(), prediction.scores.tolist(), strict=True
         ):
             for rank, (item, score) in enumerate(zip(items, scores, strict=True), 1):
-                rows.writerow((session_id, rank, item_ids[item], f"{score:.9g}"))
+                if score > EXCLUDED:
+                    rows.writerow((session_id, rank, item_ids[item], f"{score:.9g}"))
         self._n_sessions += len(prediction.sessions)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

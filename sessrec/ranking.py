@@ -16,10 +16,16 @@ _SESSIONS = 128  # sessions given their best items at once, from larger blocks o
 _ITEMS_A_PLACE = 128  # torch sorts the scores of fewer items for a place in the list as a whole
 _BLOCK = {"cpu": 1024, "cuda": 32768}  # items scored at once: smaller blocks fit the cache, but there are more of them
 
+_SCORES = 1 << 22  # scores at once where the catalogue is scored as a whole
+EXCLUDED = -1e30
+"""Score of an item that is no candidate: below all others, and still a number."""
+
 Score = Callable[[Tensor, slice], Tensor]
 """Scores of consecutive items for each query: queries (P, anything) and items to scores (P, n)."""
 ScoreTargets = Callable[[Tensor, Tensor], Tensor]
 """Score of one item for each query: queries (P, anything) and items (P,) to scores (P, 1)."""
+Excluded = Callable[[slice], tuple[Tensor, Tensor]]
+"""Items that are no candidates for some consecutive queries: (number of the query among these, item), int64, (E,)."""
 
 
 def item_blocks(n_items: int, device: torch.device, at_least: int = 0) -> list[slice]:
@@ -30,7 +36,13 @@ def item_blocks(n_items: int, device: torch.device, at_least: int = 0) -> list[s
 
 
 def count_positions(
-    score: Score, score_targets: ScoreTargets, queries: Tensor, targets: Tensor, n_items: int
+    score: Score,
+    score_targets: ScoreTargets,
+    queries: Tensor,
+    targets: Tensor,
+    n_items: int,
+    excluded: Excluded | None = None,
+    in_blocks: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Count the items above each position's target, and the other items tied with it.
 
@@ -42,40 +54,67 @@ def count_positions(
         queries: One query a position, shape (P, anything).
         targets: Item index of each target, int64, shape (P,).
         n_items: Number of items N.
+        excluded: Items that are no candidates: they stand below all others, tied.
+        in_blocks: Whether to score the catalogue in blocks; a model whose work it is to find the scores at all scores
+            it as a whole, for fewer positions at once.
 
     Returns:
         Items above and items tied, int64, shape (P,).
     """
     if not len(targets):
         return torch.zeros_like(targets), torch.zeros_like(targets)
-    counts = [
-        _count_block(score, score_targets, query, target, n_items)
-        for query, target in zip(queries.split(_POSITIONS), targets.split(_POSITIONS), strict=True)
-    ]
+    blocks = item_blocks(n_items, targets.device) if in_blocks else [slice(0, n_items)]
+    chunk = _POSITIONS if in_blocks else positions_at_once(n_items)
+    counts = []
+    for start in range(0, len(targets), chunk):
+        part = slice(start, min(start + chunk, len(targets)))
+        pairs = None if excluded is None else excluded(part)
+        counts.append(_count_block(score, score_targets, queries[part], targets[part], blocks, pairs))
     above, tied = zip(*counts, strict=True)
     return torch.cat(above), torch.cat(tied)
 
 
+def positions_at_once(n_items: int) -> int:
+    """How many positions are scored at once where the catalogue is scored as a whole: some tens of MB of scores."""
+    return max(1, min(_POSITIONS // 2, _SCORES // n_items))
+
+
 def _count_block(
-    score: Score, score_targets: ScoreTargets, queries: Tensor, targets: Tensor, n_items: int
+    score: Score,
+    score_targets: ScoreTargets,
+    queries: Tensor,
+    targets: Tensor,
+    blocks: list[slice],
+    excluded: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
     n_positions = len(targets)
-    missing = max(0, MIN_ROWS - n_positions)
+    missing = max(0, MIN_ROWS - n_positions) if len(blocks) > 1 else 0
     if missing:  # repeat the last position up to the number of rows from which rounding is the same
         queries = torch.cat([queries, queries[-1:].expand(missing, -1)])
         targets = torch.cat([targets, targets[-1:].expand(missing)])
-    blocks = item_blocks(n_items, targets.device)
-    scores: Iterable[Tensor] = (score(queries, items) for items in blocks)
+    scores: Iterable[Tensor] = (_without(score(queries, items), items, excluded) for items in blocks)
     if len(blocks) == 1:  # the targets' scores are among those at hand
         scores = list(scores)
         target_score = scores[0].gather(1, targets[:, None])
     else:
         target_score = score_targets(queries, targets)
+        if excluded is not None:
+            row, item = excluded
+            target_score[row[targets[row] == item]] = EXCLUDED
     above, tied, own_score = count_above_and_tied(scores, target_score, targets)
     if not torch.equal(own_score, target_score):  # the shorter way to them rounds otherwise on this device
-        scores = (score(queries, items) for items in blocks)
+        scores = (_without(score(queries, items), items, excluded) for items in blocks)
         above, tied, _ = count_above_and_tied(scores, own_score, targets)
     return above[:n_positions], tied[:n_positions]
+
+
+def _without(scores: Tensor, items: slice, excluded: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Scores of some items, those of excluded ones put below all others."""
+    if excluded is not None:
+        row, item = excluded
+        inside = (item >= items.start) & (item < items.stop)
+        scores[row[inside], item[inside] - items.start] = EXCLUDED
+    return scores
 
 
 def target_scores_in_blocks(score: Score, queries: Tensor, targets: Tensor, n_items: int) -> Tensor:
@@ -88,7 +127,9 @@ def target_scores_in_blocks(score: Score, queries: Tensor, targets: Tensor, n_it
     return torch.stack(picked).sum(dim=0)
 
 
-def best_items(score: Score, queries: Tensor, n_items: int, k: int) -> tuple[Tensor, Tensor]:
+def best_items(
+    score: Score, queries: Tensor, n_items: int, k: int, excluded: Excluded | None = None, in_blocks: bool = True
+) -> tuple[Tensor, Tensor]:
     """The k best items for each query, fewer where the catalogue is smaller.
 
     Args:
@@ -96,19 +137,31 @@ def best_items(score: Score, queries: Tensor, n_items: int, k: int) -> tuple[Ten
         queries: Queries, shape (P, anything).
         n_items: Number of items N.
         k: Length of the list.
+        excluded: Items that are no candidates: where the list is longer than what is left, they come last, with the
+            score `EXCLUDED`.
+        in_blocks: See `count_positions`.
 
     Returns:
         Item indices (int64) and scores, both of shape (P, min(k, N)), best first; equal scores by item index.
     """
-    found = [_best_of_block(score, query, n_items, k) for query in queries.tensor_split(-(-len(queries) // _SESSIONS))]
+    device = queries.device
+    blocks = item_blocks(n_items, device, at_least=k * _ITEMS_A_PLACE) if in_blocks else [slice(0, n_items)]
+    # chunks of about equal size: matrix products of a few rows round otherwise
+    n_chunks = -(-len(queries) // (_SESSIONS if in_blocks else positions_at_once(n_items)))
+    bounds = [len(queries) * number // n_chunks for number in range(n_chunks + 1)]
+    found = []
+    for part in (slice(start, stop) for start, stop in itertools.pairwise(bounds)):
+        found.append(_best_of_block(score, queries[part], blocks, k, None if excluded is None else excluded(part)))
     best, scores = zip(*found, strict=True)
     return torch.cat(best), torch.cat(scores)
 
 
-def _best_of_block(score: Score, queries: Tensor, n_items: int, k: int) -> tuple[Tensor, Tensor]:
+def _best_of_block(
+    score: Score, queries: Tensor, blocks: list[slice], k: int, excluded: tuple[Tensor, Tensor] | None
+) -> tuple[Tensor, Tensor]:
     best, best_scores = None, None
-    for items in item_blocks(n_items, queries.device, at_least=k * _ITEMS_A_PLACE):
-        scores, found = _stable_topk(score(queries, items), k)
+    for items in blocks:
+        scores, found = _stable_topk(_without(score(queries, items), items, excluded), k)
         found = found + items.start
         if best is not None and best_scores is not None:
             scores, found = torch.cat([best_scores, scores], dim=1), torch.cat([best, found], dim=1)

@@ -93,6 +93,8 @@ class RunRecord(Callback):
                 "checkpoint": str(self.checkpoint),
                 "tie_mode": pl_module.tie_mode,
                 "items_ranked": pl_module.n_items,
+                "exclude_last": pl_module.exclude_last,
+                "exclude_seen": pl_module.exclude_seen,
                 "data": _report(trainer).sections["test"],
                 "metrics": pl_module.results,
             }

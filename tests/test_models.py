@@ -127,13 +127,13 @@ def test_items_scored_in_blocks_give_the_same_ranks(fitted: tuple, monkeypatch: 
     batch = next(iter(data.test_dataloader()))
     queries = model._encode(batch.items)[:, -1]
     with torch.no_grad():
-        whole = (model.count_positions(batch), model.top_items(queries, 7))
+        whole = (model.count_positions(batch), model.top_items(batch.items, batch.lengths, 7))
         monkeypatch.setattr("sessrec.ranking.MIN_ROWS", 8)
         monkeypatch.setattr("sessrec.ranking._BLOCK", {"cpu": 3})
         monkeypatch.setattr("sessrec.ranking._ITEMS_A_PLACE", 0)
         monkeypatch.setattr("sessrec.ranking._SESSIONS", 5)
         assert len(item_blocks(model.n_items, queries.device)) > 3
-        blocks = (model.count_positions(batch), model.top_items(queries, 7))
+        blocks = (model.count_positions(batch), model.top_items(batch.items, batch.lengths, 7))
     for ours, expected in zip((*blocks[0], *blocks[1]), (*whole[0], *whole[1]), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-6)  # counts and items: equal
 

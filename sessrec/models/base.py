@@ -20,7 +20,7 @@ from sessrec.memory import keep_freed_memory
 from sessrec.metrics import CUTOFFS, TieMode, rank_from_counts, ranking_metrics
 from sessrec.processes import LanesStrategy, sum_over_processes
 from sessrec.progress import Progress, inside_window
-from sessrec.ranking import MIN_ROWS, best_items, count_positions, target_scores_in_blocks
+from sessrec.ranking import EXCLUDED, MIN_ROWS, Excluded, best_items, count_positions, target_scores_in_blocks
 from sessrec.vocabulary import Vocabulary
 
 CHECKPOINT_FORMAT = 2
@@ -61,15 +61,26 @@ class SessionRecommender(LightningModule):
         tie_mode: Rank of a target whose score other items share: ``conservative`` (below them all), ``standard`` (above
             them all) or ``median``.
         k: Items that `predict` gives a session.
+        exclude_last: Whether the session's last item is no candidate for the next one.
+        exclude_seen: Whether no item of the session so far is a candidate.
     """
 
-    def __init__(self, cutoffs: Sequence[int] = CUTOFFS, tie_mode: TieMode = "conservative", k: int = 20) -> None:
+    def __init__(
+        self,
+        cutoffs: Sequence[int] = CUTOFFS,
+        tie_mode: TieMode = "conservative",
+        k: int = 20,
+        exclude_last: bool = False,
+        exclude_seen: bool = False,
+    ) -> None:
         super().__init__()
         if k < 1:
             raise SessRecError(f"--model.k must be at least 1, got {k}")
         check_choice("tie_mode", tie_mode, TieMode)
         self.tie_mode = tie_mode
         self.k = k
+        self.exclude_last = exclude_last
+        self.exclude_seen = exclude_seen
         self.automatic_optimization = False  # a batch is a window of many steps
         self.vocabulary: Vocabulary | None = None
         self.seed: int | None = None
@@ -129,12 +140,8 @@ class SessionRecommender(LightningModule):
         """
         return target_scores_in_blocks(self.score, queries, targets, self.n_items)
 
-    def count(self, window: Window) -> None:
-        """Learn from a window by counting, for a model without an optimiser; every window comes once."""
-        raise TypeError(f"{type(self).__name__} has neither a count method nor a training_step of its own")
-
-    def finish_counting(self) -> None:
-        """Turn the counts into what `score` needs, after the last window."""
+    scores_in_blocks = True
+    """Whether `score` can score a few items cheaply; else it is asked for all at once, for fewer queries."""
 
     # -- vocabulary and checkpoint -----------------------------------------------------------------------------------
 
@@ -245,10 +252,6 @@ class SessionRecommender(LightningModule):
 
     # -- training ----------------------------------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> Any:
-        """No optimiser: the model counts."""
-        return []
-
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Undo that Lightning counts a validation once more where a fit goes on after one."""
         if self._val_progress is not None:
@@ -273,15 +276,12 @@ class SessionRecommender(LightningModule):
         return n_steps if self.save_points is None else min(n_steps, self.save_points.steps_to_next(self.global_step))
 
     def learn(self, window: Window, start: int, stop: int) -> tuple[list[float], int]:
-        """Learn from steps ``start`` to ``stop`` (exclusive) of a window; here by counting, in the first epoch.
+        """Learn from steps ``start`` to ``stop`` (exclusive) of a window.
 
         Returns:
             Sum of the loss over the lanes for each step, 0 where there is no loss, and the number of pairs of all.
         """
-        part = window.part(start, stop)
-        if self.current_epoch == 0:  # asking for ten epochs does not count ten times
-            self.count(part)
-        return [0.0] * part.n_steps, part.n_events
+        raise TypeError(f"{type(self).__name__} has no learn method")
 
     def finish_window(self, window: Window) -> None:
         """Do what is due when the steps of a window are taken."""
@@ -293,14 +293,6 @@ class SessionRecommender(LightningModule):
         for tracker in (progress.total, progress.current):
             tracker.ready += n_steps
             tracker.completed += n_steps
-
-    def on_train_start(self) -> None:
-        """Count from nothing, unless a fit goes on."""
-        self.take_up_epoch()
-        if self.current_epoch == 0 and not self.progress.steps:
-            device = self.device
-            self.build()
-            self.to(device)
 
     def take_up_epoch(self) -> None:
         """Have the loader go on where the epoch was left."""
@@ -314,12 +306,6 @@ class SessionRecommender(LightningModule):
     def on_train_epoch_start(self) -> None:
         """Begin an epoch; one that a fit goes on with is not begun again."""
         self.progress = Progress()
-
-    def on_train_epoch_end(self) -> None:
-        """Make the counts ready where no validation did, and end the fit: all there is has been counted."""
-        self.finish_counting()
-        if self.end_epoch():
-            self.trainer.should_stop = True
 
     def end_epoch(self) -> bool:
         """Leave the epoch behind where it is complete, and say whether it is: a fit may stop inside."""
@@ -340,13 +326,11 @@ class SessionRecommender(LightningModule):
         self._loops_before_validation = None
 
     def on_validation_epoch_start(self) -> None:
-        """Start counting afresh, with the training's counts so far."""
-        if self.trainer.state.fn == "fit":
-            self.finish_counting()
+        """Start counting ranks afresh."""
         self._start_counting(self.val_metrics)
 
     def on_test_epoch_start(self) -> None:
-        """Start counting afresh."""
+        """Start counting ranks afresh."""
         self._start_counting(self.test_metrics)
 
     def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
@@ -374,12 +358,32 @@ class SessionRecommender(LightningModule):
         Returns:
             Items above and items tied, int64, shape (P,); positions session by session.
         """
-        column = torch.arange(batch.items.shape[1] - 1, device=batch.items.device)
-        has_target = column < batch.lengths[:, None] - 1  # (S, L - 1)
-        targets = batch.items[:, 1:][has_target]  # (P,)
-        queries = self._encode(batch.items[:, :-1])[has_target]  # (P, anything); the last item is a target only
+        items = batch.items[:, :-1]  # the last item is a target only
+        row, place = (torch.arange(items.shape[1], device=items.device) < batch.lengths[:, None] - 1).nonzero().T
+        queries, targets = self._encode(items)[row, place], batch.items[row, place + 1]  # (P, anything), (P,)
         with self._full_precision():
-            return count_positions(self.score, self.score_targets, queries, targets, self.n_items)
+            return count_positions(
+                self.score,
+                self.score_targets,
+                queries,
+                targets,
+                self.n_items,
+                self._excluded(items, row, place),
+                self.scores_in_blocks,
+            )
+
+    def _excluded(self, items: Tensor, row: Tensor, place: Tensor) -> Excluded | None:
+        """The items that are no candidates at some places of sessions, by the rules of this model."""
+        if not (self.exclude_last or self.exclude_seen):
+            return None
+
+        def pairs(part: slice) -> tuple[Tensor, Tensor]:
+            session, last = items[row[part]], place[part, None]  # (P, L), (P, 1)
+            column = torch.arange(items.shape[1], device=items.device)
+            position, column = (column <= last if self.exclude_seen else column == last).nonzero().T
+            return position, session[position, column]
+
+        return pairs
 
     def _encode(self, items: Tensor) -> Tensor:
         """`encode`, such that a session's queries do not depend on the sessions beside it."""
@@ -415,22 +419,25 @@ class SessionRecommender(LightningModule):
 
     def predict_step(self, batch: EvaluationBatch, batch_idx: int) -> TopItems:
         """The best next items after the last event of each session."""
-        last = batch.lengths - 1
-        queries = self._encode(batch.items)[torch.arange(len(last), device=last.device), last]
-        return TopItems(batch.sessions, *self.top_items(queries, self.k))
+        return TopItems(batch.sessions, *self.top_items(batch.items, batch.lengths, self.k))
 
-    def top_items(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The k best items for each query, fewer where the catalogue is smaller.
+    def top_items(self, items: Tensor, lengths: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k best next items of each session, fewer where the catalogue is smaller.
 
         Args:
-            queries: Queries, shape (P, anything).
+            items: Item indices, padded at the end, int64, shape (S, L).
+            lengths: Number of events of each session, int64, shape (S,).
             k: Length of the list.
 
         Returns:
-            Item indices (int64) and scores, both of shape (P, min(k, N)), best first; equal scores by item index.
+            Item indices (int64) and scores, both of shape (S, min(k, N)), best first; equal scores by item index. Items
+            that are no candidates come last, with the score `EXCLUDED`.
         """
+        row, last = torch.arange(len(lengths), device=lengths.device), lengths - 1
+        queries = self._encode(items)[row, last]
         with self._full_precision():
-            return best_items(self.score, queries, self.n_items, k)
+            excluded = self._excluded(items, row, last)
+            return best_items(self.score, queries, self.n_items, k, excluded, self.scores_in_blocks)
 
     def _full_precision(self) -> AbstractContextManager[None]:
         """Scores and losses are never taken in 16 bits: whole groups of items would tie."""
@@ -466,12 +473,14 @@ class SessionRecommender(LightningModule):
         was_training = self.training
         self.eval()
         if len(items):
-            best, scores = self.top_items(self._encode(items[None])[:, -1], k)
+            best, scores = self.top_items(items[None], torch.tensor([len(items)], device=self.device), k)
         else:
             best, scores = self.popular_items(k)
         self.train(was_training)
         return [
-            (vocabulary.item_ids[item], score) for item, score in zip(best[0].tolist(), scores[0].tolist(), strict=True)
+            (vocabulary.item_ids[item], score)
+            for item, score in zip(best[0].tolist(), scores[0].tolist(), strict=True)
+            if score > EXCLUDED
         ]
 
     def popular_items(self, k: int) -> tuple[Tensor, Tensor]:

@@ -68,6 +68,8 @@ class GRU4Rec(SessionRecommender):
         tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
             all) or median.
         k: Items that predict gives a session.
+        exclude_last: Whether the session's last item is no candidate for the next one.
+        exclude_seen: Whether no item of the session so far is a candidate.
 
     Raises:
         SessRecError: If the options contradict each other.
@@ -93,8 +95,10 @@ class GRU4Rec(SessionRecommender):
         cutoffs: Sequence[int] = CUTOFFS,
         tie_mode: TieMode = "conservative",
         k: int = 20,
+        exclude_last: bool = False,
+        exclude_seen: bool = False,
     ) -> None:
-        super().__init__(cutoffs, tie_mode, k)
+        super().__init__(cutoffs, tie_mode, k, exclude_last, exclude_seen)
         self.save_hyperparameters()
         self.options: Any = self.hparams
         self.layers = [100] if layers is None else list(layers)

@@ -11,13 +11,13 @@ from torch import Tensor
 from sessrec.batches import Window
 from sessrec.errors import SessRecError
 from sessrec.metrics import CUTOFFS, TieMode
-from sessrec.models.base import SessionRecommender
+from sessrec.models.counting import CountingRecommender
 
 _TIE_BREAK = 1e-9  # weight of popularity at alpha 0: far below any difference between two transition scores
 _MAX_PENDING = 4_000_000  # transitions kept before they are summed up
 
 
-class Markov(SessionRecommender):
+class Markov(CountingRecommender):
     """Ranks items by how often they followed the session's last item.
 
     With a the last item, item b scores (1 - alpha) count(a, b) / max_b count(a, b) + alpha count(b) / max_b count(b);
@@ -31,6 +31,8 @@ class Markov(SessionRecommender):
         tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
             all) or median.
         k: Items that predict gives a session.
+        exclude_last: Whether the session's last item is no candidate for the next one.
+        exclude_seen: Whether no item of the session so far is a candidate.
 
     Raises:
         SessRecError: If ``alpha`` is not in [0, 1].
@@ -53,8 +55,10 @@ class Markov(SessionRecommender):
         cutoffs: Sequence[int] = CUTOFFS,
         tie_mode: TieMode = "conservative",
         k: int = 20,
+        exclude_last: bool = False,
+        exclude_seen: bool = False,
     ) -> None:
-        super().__init__(cutoffs, tie_mode, k)
+        super().__init__(cutoffs, tie_mode, k, exclude_last, exclude_seen)
         if not 0 <= alpha <= 1:
             raise SessRecError(f"--model.alpha must be in [0, 1], got {alpha}")
         self.save_hyperparameters()

@@ -11,11 +11,11 @@ from torch import Tensor
 from sessrec.batches import Window
 from sessrec.errors import SessRecError
 from sessrec.metrics import CUTOFFS, TieMode
-from sessrec.models.base import SessionRecommender
+from sessrec.models.counting import CountingRecommender
 from sessrec.synthetic import SyntheticProcess
 
 
-class Oracle(SessionRecommender):
+class Oracle(CountingRecommender):
     """Ranks items by their exact probability under the process that generated the synthetic sessions.
 
     It learns nothing: it knows the process and filters the hidden intent of a session exactly, so no model can pass it
@@ -28,6 +28,8 @@ class Oracle(SessionRecommender):
         tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
             all) or median.
         k: Items that predict gives a session.
+        exclude_last: Whether the session's last item is no candidate for the next one.
+        exclude_seen: Whether no item of the session so far is a candidate.
     """
 
     process_index: Tensor
@@ -39,8 +41,10 @@ class Oracle(SessionRecommender):
         cutoffs: Sequence[int] = CUTOFFS,
         tie_mode: TieMode = "conservative",
         k: int = 20,
+        exclude_last: bool = False,
+        exclude_seen: bool = False,
     ) -> None:
-        super().__init__(cutoffs, tie_mode, k)
+        super().__init__(cutoffs, tie_mode, k, exclude_last, exclude_seen)
         self.save_hyperparameters()
         self.process = SyntheticProcess(n_items=process_items, seed=process_seed)
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from sessrec.batches import Window
 from sessrec.metrics import CUTOFFS, TieMode
-from sessrec.models.base import SessionRecommender
+from sessrec.models.counting import CountingRecommender
 
 
-class Popularity(SessionRecommender):
+class Popularity(CountingRecommender):
     """Ranks items by how often they occur in training.
 
     It learns by counting, in the first epoch; further epochs change nothing.
@@ -22,12 +22,21 @@ class Popularity(SessionRecommender):
         tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
             all) or median.
         k: Items that predict gives a session.
+        exclude_last: Whether the session's last item is no candidate for the next one.
+        exclude_seen: Whether no item of the session so far is a candidate.
     """
 
     counts: Tensor
 
-    def __init__(self, cutoffs: Sequence[int] = CUTOFFS, tie_mode: TieMode = "conservative", k: int = 20) -> None:
-        super().__init__(cutoffs, tie_mode, k)
+    def __init__(
+        self,
+        cutoffs: Sequence[int] = CUTOFFS,
+        tie_mode: TieMode = "conservative",
+        k: int = 20,
+        exclude_last: bool = False,
+        exclude_seen: bool = False,
+    ) -> None:
+        super().__init__(cutoffs, tie_mode, k, exclude_last, exclude_seen)
         self.save_hyperparameters()
 
     def build(self) -> None:

@@ -1,0 +1,250 @@
+"""Find the training sessions that resemble a session so far: the core of the neighbourhood methods.
+
+All of it works on many positions at once, by products of sparse matrices and sorts of rows; nothing loops over
+sessions, positions or items.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from sessrec.sessions import Sessions
+
+_NONE = np.iinfo(np.int64).max
+
+
+class Prefixes(NamedTuple):
+    """The distinct items of some sessions so far, each at the last place where it stands."""
+
+    row: np.ndarray
+    """Which of the sessions, ascending, int64, shape (E,)."""
+    item: np.ndarray
+    """Item index, int64, shape (E,)."""
+    place: np.ndarray
+    """Place of the item in the session so far, from 1, int64, shape (E,)."""
+    lengths: np.ndarray
+    """Events of each session so far, int64, shape (P,)."""
+
+    @property
+    def n_distinct(self) -> np.ndarray:
+        """Distinct items of each session so far, int64, shape (P,)."""
+        return np.bincount(self.row, minlength=len(self.lengths))
+
+    def newest(self, n_items: int) -> Prefixes:
+        """The newest distinct items of each session so far, at most so many."""
+        from_end = np.lexsort((-self.place, self.row))  # newest first in each row
+        first = np.searchsorted(self.row[from_end], np.arange(len(self.lengths)))
+        rank = np.arange(len(from_end)) - first[self.row[from_end]]
+        kept = np.sort(from_end[rank < n_items])
+        return self._replace(row=self.row[kept], item=self.item[kept], place=self.place[kept])
+
+
+def next_places(items: np.ndarray) -> np.ndarray:
+    """For each event, the column of the same item's next event in its session; the number of columns where none is.
+
+    Args:
+        items: Item indices, shape (S, L).
+
+    Example:
+        >>> next_places(np.array([[4, 7, 4, 4]]))
+        array([[2, 4, 3, 4]])
+    """
+    n_columns = items.shape[1]
+    order = np.argsort(items, axis=1, kind="stable")
+    ordered = np.take_along_axis(items, order, axis=1)
+    following = np.full_like(order, n_columns)
+    following[:, :-1] = np.where(ordered[:, 1:] == ordered[:, :-1], order[:, 1:], n_columns)
+    places = np.empty_like(order)
+    np.put_along_axis(places, order, following, axis=1)
+    return places
+
+
+def prefixes_of(items: np.ndarray, following: np.ndarray, row: np.ndarray, column: np.ndarray) -> Prefixes:
+    """Sessions so far at some positions.
+
+    Args:
+        items: Item indices, shape (S, L).
+        following: `next_places` of them.
+        row: Session of each position, int64, shape (P,).
+        column: Place of each position's own event, from 0, int64, shape (P,).
+    """
+    width = int(column.max(initial=-1)) + 1
+    is_last = (np.arange(width) <= column[:, None]) & (following[row, :width] > column[:, None])
+    position, place = is_last.nonzero()
+    return Prefixes(position, items[row[position], place], place + 1, column + 1)
+
+
+class SessionIndex(NamedTuple):
+    """Training sessions, the most recent first, by their items and their items by sessions; all compact."""
+
+    session_offsets: np.ndarray
+    """First entry of each session, and the number of entries, int32, shape (n + 1,)."""
+    session_items: np.ndarray
+    """Distinct items of each session, in the order in which they stand there for the last time, int32."""
+    session_places: np.ndarray
+    """Place of that last time in the session, from 1, int32."""
+    item_offsets: np.ndarray
+    """First entry of each item, and the number of entries, int32, shape (N + 1,)."""
+    item_sessions: np.ndarray
+    """Sessions that hold each item, the most recent first, int32."""
+    ages: np.ndarray
+    """Time from each session's last event to the last event of all, in units of the log (seconds), float64, (n,)."""
+
+    @classmethod
+    def of_sessions(cls, sessions: Sessions, n_items: int) -> SessionIndex:
+        """Index training sessions.
+
+        Args:
+            sessions: The sessions; their last events order them, later ones first where these are equal.
+            n_items: Number of items N.
+        """
+        lengths = np.diff(sessions.offsets)
+        last = sessions.offsets[1:] - 1
+        times = np.arange(len(sessions.items)) if sessions.times is None else sessions.times
+        ends = np.asarray(times[last], dtype=np.float64)
+        order = np.lexsort((-np.arange(len(ends)), -ends))  # the most recent first
+        recency = np.empty_like(order)
+        recency[order] = np.arange(len(order))
+        session = np.repeat(recency, lengths)
+        place = np.arange(len(session)) - np.repeat(sessions.offsets[:-1], lengths) + 1
+        items = np.asarray(sessions.items, dtype=np.int64)
+        entry = np.lexsort((place, items, session))
+        is_last = np.ones(len(entry), dtype=bool)
+        is_last[:-1] = (session[entry][1:] != session[entry][:-1]) | (items[entry][1:] != items[entry][:-1])
+        entry = entry[is_last]
+        entry = entry[np.lexsort((place[entry], session[entry]))]
+        by_item = np.lexsort((session[entry], items[entry]))
+        return cls(
+            _offsets(session[entry], len(lengths)),
+            items[entry].astype(np.int32),
+            place[entry].astype(np.int32),
+            _offsets(items[entry], n_items),
+            session[entry][by_item].astype(np.int32),
+            ends.max(initial=-np.inf) - ends[order],
+        )
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Distinct items of each session, int32, shape (n,)."""
+        return np.diff(self.session_offsets)
+
+    def sessions_of_items(self, at_most: int) -> csr_array:
+        """Matrix of items by sessions, 1 where the session holds the item and is among its most recent ones."""
+        degrees = np.diff(self.item_offsets)
+        rank = np.arange(len(self.item_sessions)) - np.repeat(self.item_offsets[:-1], degrees)
+        columns = self.item_sessions[rank < at_most]
+        offsets = np.concatenate([[0], np.minimum(degrees, at_most).cumsum()]).astype(np.int32)
+        shape = (len(degrees), len(self.ages))
+        return csr_array((np.ones(len(columns)), columns, offsets), shape=shape)
+
+
+def _offsets(group: np.ndarray, n_groups: int) -> np.ndarray:
+    return np.concatenate([[0], np.bincount(group, minlength=n_groups).cumsum()]).astype(np.int32)
+
+
+class Neighbours(NamedTuple):
+    """Training sessions near some sessions so far, the nearest first."""
+
+    row: np.ndarray
+    """Which of the sessions so far, ascending, int64, shape (M,)."""
+    session: np.ndarray
+    """Training session, by recency, int64, shape (M,)."""
+    similarity: np.ndarray
+    """Similarity, float64, shape (M,)."""
+
+
+def shared_weights(
+    prefixes: Prefixes, weights: np.ndarray, sessions_of_items: csr_array, sample_size: int
+) -> Neighbours:
+    """Sum of the weights of the items that each session so far shares with recent training sessions.
+
+    Args:
+        prefixes: Sessions so far.
+        weights: Weight of each of their items, not negative, float, shape (E,).
+        sessions_of_items: See `SessionIndex.sessions_of_items`, of at least ``sample_size`` sessions an item.
+        sample_size: How many of the sessions that share an item are looked at, the most recent ones.
+
+    Returns:
+        The sums, in 32 bits: what is equal but for rounding is equal.
+    """
+    n_rows = len(prefixes.lengths)
+    offsets = np.concatenate([[0], prefixes.n_distinct.cumsum()])
+    # weights of 0 count as sharing: the imaginary part keeps their entries
+    values = weights + 1j if (weights == 0).any() else weights
+    shape = (n_rows, sessions_of_items.shape[0])
+    sums = csr_array((values, prefixes.item, offsets), shape=shape) @ sessions_of_items
+    bits = sums.data.real.astype(np.float32).view(np.uint32).astype(np.int64)
+    keys = _in_rows(sums.indices.astype(np.int64) << 32 | bits, sums.indptr)
+    if keys.shape[1] > sample_size:
+        keys.sort(axis=1)  # by recency
+        keys = keys[:, :sample_size]
+    row, column = (keys != _NONE).nonzero()
+    keys = keys[row, column]
+    return Neighbours(row, keys >> 32, (keys & 0xFFFFFFFF).astype(np.uint32).view(np.float32).astype(np.float64))
+
+
+def nearest(candidates: Neighbours, n_rows: int, k: int) -> Neighbours:
+    """The k most similar of each session's candidates; of equal ones the more recent.
+
+    Args:
+        candidates: Candidates, of similarities above or equal 0.
+        n_rows: Number P of sessions so far.
+        k: How many to keep.
+    """
+    similar = candidates.similarity.astype(np.float32)  # what is equal but for rounding is equal
+    bits = similar.view(np.uint32).astype(np.int64)
+    offsets = np.searchsorted(candidates.row, np.arange(n_rows + 1))
+    # the greatest similarity first, then the smallest number: the most recent
+    keys = _in_rows((0x7FFFFFFF - bits) << 32 | candidates.session, offsets)
+    keys.sort(axis=1)
+    keys = keys[:, :k]
+    row, column = (keys != _NONE).nonzero()
+    keys = keys[row, column]
+    bits = (0x7FFFFFFF - (keys >> 32)).astype(np.uint32)
+    return Neighbours(row, keys & 0xFFFFFFFF, bits.view(np.float32).astype(np.float64))
+
+
+def _in_rows(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Values of consecutive rows in a matrix, filled up at the end."""
+    counts = np.diff(offsets)
+    matrix = np.full((len(counts), int(counts.max(initial=0))), _NONE)
+    matrix[np.arange(matrix.shape[1]) < counts[:, None]] = values
+    return matrix
+
+
+class SharedItems(NamedTuple):
+    """The items of each neighbour, beside the place where the session so far has them."""
+
+    neighbour: np.ndarray
+    """Which neighbour, ascending, int64, shape (F,)."""
+    item: np.ndarray
+    """Item index, int64, shape (F,)."""
+    own_place: np.ndarray
+    """Last place of the item in the session so far, from 1; 0 where it does not have it, int32, shape (F,)."""
+    place: np.ndarray
+    """Last place of the item in the neighbour, from 1, int32, shape (F,)."""
+    starts: np.ndarray
+    """First entry of each neighbour, int64, shape (M,)."""
+
+
+def items_of_neighbours(prefixes: Prefixes, neighbours: Neighbours, index: SessionIndex, n_items: int) -> SharedItems:
+    """Look up the items of neighbours.
+
+    Args:
+        prefixes: Sessions so far.
+        neighbours: Their neighbours.
+        index: The training sessions.
+        n_items: Number of items N.
+    """
+    counts = index.lengths[neighbours.session].astype(np.int64)
+    starts = counts.cumsum() - counts
+    neighbour = np.repeat(np.arange(len(counts)), counts)
+    entry = np.arange(len(neighbour)) + np.repeat(index.session_offsets[neighbours.session] - starts, counts)
+    item = index.session_items[entry].astype(np.int64)
+    places = np.zeros((len(prefixes.lengths), n_items), dtype=np.int32)
+    places[prefixes.row, prefixes.item] = prefixes.place
+    own_place = places.ravel()[np.repeat(neighbours.row * n_items, counts) + item]
+    return SharedItems(neighbour, item, own_place, index.session_places[entry], starts)
