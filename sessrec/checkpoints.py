@@ -18,6 +18,8 @@ from sessrec.processes import greatest_of_processes, n_processes
 from sessrec.stopping import StoppedError, StopSignals
 from sessrec.writing import replacing
 
+_PARTS = {"class_path", "epoch", "global_step", "hyper_parameters", "loops", "seed", "state_dict"}
+
 
 def resolve_checkpoint(ckpt_path: str, run_folder: Path) -> Path | None:
     """The file that ``best``, ``last``, ``auto`` or a path names; None where ``auto`` finds nothing to go on from.
@@ -47,8 +49,10 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
         raise SessRecError(f"cannot read {file}: it is damaged or no checkpoint ({type(error).__name__})") from error
     if not isinstance(checkpoint, dict) or "vocabulary" not in checkpoint:
         raise SessRecError(f"{file} is no checkpoint of sessrec")
+    if missing := _PARTS - checkpoint.keys():
+        raise SessRecError(f"{file} is no whole checkpoint of sessrec: it has no {min(missing)}")
     written = checkpoint.get("format", 1)
-    if written > CHECKPOINT_FORMAT:
+    if not isinstance(written, int) or written > CHECKPOINT_FORMAT:
         raise SessRecError(
             f"{file} was written by a later sessrec (format {written}, this one knows {CHECKPOINT_FORMAT}): update it"
         )
@@ -114,9 +118,11 @@ class CheckpointFiles(TorchCheckpointIO):
             while cause is not None and not isinstance(cause, OSError):
                 cause = cause.__cause__ or cause.__context__
             reason = cause.strerror if isinstance(cause, OSError) else error
+            config, last = Path(path).parent.parent / "config.yaml", Path(path).with_name("last.ckpt")
+            then = f"go on with --config {config} --ckpt_path last" if last.exists() else "start again"
+            kept = "; the one before it is whole" if Path(path).exists() else ""
             raise SessRecError(
-                f"cannot write the checkpoint {path}: {reason}; the one before it is whole. Make room, or make the "
-                f"folder writable, and go on with --config {Path(path).parent.parent / 'config.yaml'} --ckpt_path last"
+                f"cannot write the checkpoint {path}: {reason}{kept}. Make room, or the folder writable, and {then}"
             ) from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
@@ -165,7 +171,11 @@ class LastCheckpoint(Checkpoint):
         self._last_time = time.monotonic()
         self.signals.listen()
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the signals back, before Lightning gives back those that were there before it."""
+        self.signals.leave()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Give the signals back."""
         self.signals.leave()
 

@@ -153,7 +153,7 @@ class SessRecCLI(LightningCLI):
             extra.append(TQDMProgressBar(refresh_rate=0))  # a bar redrawn in a file is thousands of lines
         if self.command == "predict":
             extra.append(PredictionWriter(self.config.output))
-        self.trainer_defaults |= {"callbacks": extra, "plugins": [CheckpointFiles()]}
+        self.trainer_defaults["callbacks"] = extra
 
     def _name_run(self) -> Path:
         """Folder of the run, by the logger's options; a run without a name gets a number."""
@@ -198,7 +198,7 @@ class SessRecCLI(LightningCLI):
             kwargs["strategy"] = LanesStrategy()
         elif strategy != "auto":
             raise SessRecError(f"--trainer.strategy {strategy} is not supported: auto for one device, ddp for several")
-        return super().instantiate_trainer(**kwargs)
+        return super().instantiate_trainer(plugins=[CheckpointFiles()], **kwargs)
 
     def run(self) -> None:
         """Run the command; whatever can be refused is refused before the trainer starts and writes."""
@@ -231,6 +231,8 @@ class SessRecCLI(LightningCLI):
     def _take_up(self, content: dict[str, Any]) -> int:
         """Refuse a checkpoint that this fit cannot go on from; the first step that will be logged."""
         model, data, inside = self.model, self.datamodule, is_inside_epoch(content)
+        if "SessionDataModule" not in content:
+            raise SessRecError(f"{self.checkpoint} was not fitted to a click log by sessrec: it keeps no schedule")
         assert data.vocabulary is not None
         model.set_vocabulary(data.vocabulary)
         model.on_load_checkpoint(content)
@@ -329,6 +331,7 @@ def _quieten() -> None:
         "Couldn't infer the batch indices",  # the predictions carry their sessions
         "The number of training batches .* is smaller than the logging interval",  # the models log by steps
         ".*TreeSpec",
+        "You're resuming from a checkpoint that ended before the epoch ended",  # the model has the loader go on
         "It is recommended to use `self.log",  # the metrics are summed over the processes before they are logged
     ):
         warnings.filterwarnings("ignore", text)

@@ -25,6 +25,8 @@ class Prefixes(NamedTuple):
     """Item index, int64, shape (E,)."""
     place: np.ndarray
     """Place of the item in the session so far, from 1, int64, shape (E,)."""
+    counts: np.ndarray
+    """How often the item stands there, int64, shape (E,)."""
     lengths: np.ndarray
     """Events of each session so far, int64, shape (P,)."""
 
@@ -39,42 +41,49 @@ class Prefixes(NamedTuple):
         first = np.searchsorted(self.row[from_end], np.arange(len(self.lengths)))
         rank = np.arange(len(from_end)) - first[self.row[from_end]]
         kept = np.sort(from_end[rank < n_items])
-        return self._replace(row=self.row[kept], item=self.item[kept], place=self.place[kept])
+        return Prefixes(self.row[kept], self.item[kept], self.place[kept], self.counts[kept], self.lengths)
 
 
-def next_places(items: np.ndarray) -> np.ndarray:
-    """For each event, the column of the same item's next event in its session; the number of columns where none is.
+class PaddedSessions:
+    """Sessions, of which any position's session so far can be asked for.
 
     Args:
-        items: Item indices, shape (S, L).
+        items: Item indices, padded at the end, int64, shape (S, L).
 
     Example:
-        >>> next_places(np.array([[4, 7, 4, 4]]))
-        array([[2, 4, 3, 4]])
+        >>> sessions = PaddedSessions(np.array([[4, 7, 4, 9]]))
+        >>> so_far = sessions.up_to(np.array([0, 0]), np.array([1, 2]))
+        >>> so_far.row.tolist(), so_far.item.tolist(), so_far.place.tolist(), so_far.counts.tolist()
+        ([0, 0, 1, 1], [4, 7, 7, 4], [1, 2, 2, 3], [1, 1, 1, 2])
     """
-    n_columns = items.shape[1]
-    order = np.argsort(items, axis=1, kind="stable")
-    ordered = np.take_along_axis(items, order, axis=1)
-    following = np.full_like(order, n_columns)
-    following[:, :-1] = np.where(ordered[:, 1:] == ordered[:, :-1], order[:, 1:], n_columns)
-    places = np.empty_like(order)
-    np.put_along_axis(places, order, following, axis=1)
-    return places
 
+    def __init__(self, items: np.ndarray) -> None:
+        self.items = items
+        n_columns = items.shape[1]
+        order = np.argsort(items, axis=1, kind="stable")
+        ordered = np.take_along_axis(items, order, axis=1)
+        is_again = np.zeros(items.shape, dtype=bool)
+        is_again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+        following = np.full_like(order, n_columns)
+        following[:, :-1] = np.where(is_again[:, 1:], order[:, 1:], n_columns)
+        column = np.arange(n_columns)
+        times = column - np.maximum.accumulate(np.where(is_again, 0, column), axis=1) + 1
+        self._following, self._times = np.empty_like(order), np.empty_like(order)
+        np.put_along_axis(self._following, order, following, axis=1)
+        np.put_along_axis(self._times, order, times, axis=1)
 
-def prefixes_of(items: np.ndarray, following: np.ndarray, row: np.ndarray, column: np.ndarray) -> Prefixes:
-    """Sessions so far at some positions.
+    def up_to(self, row: np.ndarray, column: np.ndarray) -> Prefixes:
+        """Sessions up to some positions.
 
-    Args:
-        items: Item indices, shape (S, L).
-        following: `next_places` of them.
-        row: Session of each position, int64, shape (P,).
-        column: Place of each position's own event, from 0, int64, shape (P,).
-    """
-    width = int(column.max(initial=-1)) + 1
-    is_last = (np.arange(width) <= column[:, None]) & (following[row, :width] > column[:, None])
-    position, place = is_last.nonzero()
-    return Prefixes(position, items[row[position], place], place + 1, column + 1)
+        Args:
+            row: Session of each position, int64, shape (P,).
+            column: Place of each position's own event, from 0, int64, shape (P,).
+        """
+        width = int(column.max(initial=-1)) + 1
+        is_last = (np.arange(width) <= column[:, None]) & (self._following[row, :width] > column[:, None])
+        position, place = is_last.nonzero()
+        session = row[position]
+        return Prefixes(position, self.items[session, place], place + 1, self._times[session, place], column + 1)
 
 
 class SessionIndex(NamedTuple):
@@ -228,6 +237,10 @@ class SharedItems(NamedTuple):
     """Last place of the item in the neighbour, from 1, int32, shape (F,)."""
     starts: np.ndarray
     """First entry of each neighbour, int64, shape (M,)."""
+
+    def greatest(self, values: np.ndarray) -> np.ndarray:
+        """The greatest value of each neighbour's items, shape (M,), from one of each item, shape (F,)."""
+        return np.maximum.reduceat(values, self.starts) if len(self.starts) else values[:0]
 
 
 def items_of_neighbours(prefixes: Prefixes, neighbours: Neighbours, index: SessionIndex, n_items: int) -> SharedItems:

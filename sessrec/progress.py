@@ -15,7 +15,7 @@ class Progress:
         >>> progress = Progress()
         >>> progress.begin_window(first_step=0, n_steps=3)
         >>> progress.add_steps([4.0, 8.0], n_pairs=6)
-        >>> progress.steps_left, progress.end_window()
+        >>> progress.steps_left, progress.window_mean
         (1, 2.0)
     """
 
@@ -28,7 +28,7 @@ class Progress:
     window_pairs: int = 0
     """Pairs that these steps have learnt from."""
     loss: float = 0.0
-    """Sum of the loss over all pairs of the windows that have ended."""
+    """Sum of the loss over all pairs of the windows before."""
     n_pairs: int = 0
     """Number of those pairs."""
 
@@ -47,8 +47,14 @@ class Progress:
         return self.window_stop - self.steps
 
     def begin_window(self, first_step: int, n_steps: int) -> None:
-        """Take up a window, from its beginning or where it was left."""
-        self.window_stop = first_step + n_steps
+        """Take up a window, from its beginning or where it was left.
+
+        A window counts as under way until the next one begins: what follows its last step may be gone on with too.
+        """
+        if self.window_stop == first_step + n_steps:
+            return
+        self.loss, self.n_pairs = self.loss + sum(self.window_losses), self.n_pairs + self.window_pairs
+        self.window_stop, self.window_losses, self.window_pairs = first_step + n_steps, [], 0
 
     def add_steps(self, losses: list[float], n_pairs: int) -> None:
         """Count steps that were taken, with the loss of each and the pairs of all."""
@@ -56,14 +62,15 @@ class Progress:
         self.window_losses += losses
         self.window_pairs += n_pairs
 
-    def end_window(self) -> float:
-        """Mean loss of the window's pairs, which now belong to the epoch's."""
-        loss = sum(self.window_losses)  # one after the other, wherever a checkpoint was taken between them
-        mean = loss / self.window_pairs
-        self.loss += loss
-        self.n_pairs += self.window_pairs
-        self.window_losses, self.window_pairs = [], 0
-        return mean
+    @property
+    def window_mean(self) -> float:
+        """Mean loss of the pairs of the window under way."""
+        return sum(self.window_losses) / self.window_pairs
+
+    @property
+    def epoch_mean(self) -> float:
+        """Mean loss of the epoch's pairs so far."""
+        return (self.loss + sum(self.window_losses)) / (self.n_pairs + self.window_pairs)
 
 
 def inside_window(loops: dict[str, Any]) -> dict[str, Any]:

@@ -178,6 +178,7 @@ class SessionRecommender(LightningModule):
         checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
         checkpoint["seed"] = self.seed
         checkpoint["progress"] = self.progress.state_dict()
+        checkpoint["results"] = self.results
         if self.progress.steps:
             loops = checkpoint["loops"]
             if self._loops_before_validation is not None:
@@ -205,14 +206,20 @@ class SessionRecommender(LightningModule):
                 "(or to others): resume with the click log and the --data options of the first fit"
             )
         own = self.state_dict()
+        if strangers := own.keys() ^ checkpoint["state_dict"].keys():
+            raise SessRecError(
+                f"the checkpoint and the model do not both have {min(strangers)}: give the --model options that it was "
+                "fitted with"
+            )
         for name, weight in checkpoint["state_dict"].items():
-            if not name.startswith(self.grown_buffers) and name in own and own[name].shape != weight.shape:
+            if not name.startswith(self.grown_buffers) and own[name].shape != weight.shape:
                 raise SessRecError(
                     f"the checkpoint's {name} is of shape {tuple(weight.shape)} and the model's of "
                     f"{tuple(own[name].shape)}: give the --model options that it was fitted with"
                 )
         self.seed = checkpoint["seed"]
         self.progress = Progress.from_state_dict(checkpoint.get("progress", {}))
+        self.results = checkpoint.get("results", {})
 
     def setup(self, stage: str) -> None:
         """Make ready for a stage, and refuse data whose items are numbered otherwise than the model's.
@@ -285,7 +292,6 @@ class SessionRecommender(LightningModule):
 
     def finish_window(self, window: Window) -> None:
         """Do what is due when the steps of a window are taken."""
-        self.progress.end_window()
 
     def count_steps(self, n_steps: int) -> None:
         """Tell the trainer of steps taken: they are its ``global_step``, and a fit without any is not saved."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from sessrec.batches import Window
 from sessrec.models.base import SessionRecommender
+from sessrec.sessions import Sessions
 
 
 class CountingRecommender(SessionRecommender):
@@ -17,6 +20,15 @@ class CountingRecommender(SessionRecommender):
 
     def count(self, window: Window) -> None:
         """Learn from a window of training steps; every one comes once."""
+
+    def learn_sessions(self, sessions: Sessions) -> None:
+        """Learn from the training sessions as a whole, before the first window."""
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make room for what was counted."""
+        super().on_load_checkpoint(checkpoint)
+        for name in self.grown_buffers:
+            self.register_buffer(name, torch.zeros_like(checkpoint["state_dict"][name]))
 
     def finish_counting(self) -> None:
         """Turn the counts into what `score` needs, after the last window."""
@@ -38,6 +50,7 @@ class CountingRecommender(SessionRecommender):
         if self.current_epoch == 0 and not self.progress.steps:
             device = self.device
             self.build()
+            self.learn_sessions(self.trainer.train_dataloader.sessions)  # type: ignore[union-attr]
             self.to(device)
 
     def on_validation_epoch_start(self) -> None:

@@ -165,10 +165,10 @@ class GRU4Rec(SessionRecommender):
 
     def on_train_epoch_end(self) -> None:
         """Log the mean loss of the epoch, where it is complete."""
-        loss, n_pairs = self.progress.loss, self.progress.n_pairs
+        loss = self.progress.epoch_mean
         if self.end_epoch():
-            self.log("train/loss_epoch", loss / n_pairs, logger=False)
-            self._log_figures({"train/loss_epoch": loss / n_pairs})
+            self.log("train/loss_epoch", loss, logger=False)
+            self._log_figures({"train/loss_epoch": loss})
 
     def on_train_end(self) -> None:
         """Give back the memory of captured windows."""
@@ -192,8 +192,7 @@ class GRU4Rec(SessionRecommender):
 
     def finish_window(self, window: Window) -> None:
         """Log the mean loss of the window's pairs."""
-        n_pairs = self.progress.window_pairs
-        mean_loss = self.progress.end_window()
+        n_pairs, mean_loss = self.progress.window_pairs, self.progress.window_mean
         now = time.perf_counter()
         speed, self._last_time = n_pairs / (now - self._last_time), now
         self.log("train/loss", mean_loss, prog_bar=True, logger=False)

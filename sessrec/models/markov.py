@@ -74,11 +74,18 @@ class Markov(CountingRecommender):
         self.register_buffer("shares", torch.zeros(0, dtype=torch.float64))
         self._sums = (torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put the sums beside the buffers, where a fit may go on counting."""
+        super().on_save_checkpoint(checkpoint)
+        if self.progress.steps:
+            self._sum_up()
+            checkpoint["sums"] = self._sums
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make room for the checkpoint's transitions."""
+        """Take the sums over."""
         super().on_load_checkpoint(checkpoint)
-        for name in self.grown_buffers:
-            self.register_buffer(name, torch.zeros_like(checkpoint["state_dict"][name]))
+        if "sums" in checkpoint:
+            self._sums, self._pending, self._has_news = checkpoint["sums"], [], True
 
     def count(self, window: Window) -> None:
         """Count the window's transitions; they never cross the border between two sessions."""

@@ -1,0 +1,73 @@
+"""ItemKNN: items that stand in the same sessions as the last item.
+
+References:
+    Hidasi et al., "Session-based Recommendations with Recurrent Neural Networks", ICLR 2016, section 4.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.sparse import coo_array, csr_array
+
+from sessrec.errors import SessRecError
+from sessrec.metrics import CUTOFFS, TieMode
+from sessrec.models.item_rules import ItemRulesRecommender, events_of_sessions
+from sessrec.sessions import Sessions
+
+
+class ItemKNN(ItemRulesRecommender):
+    """Ranks items by their similarity to the last item: sessions with both, over what their supports lead to expect.
+
+    With c sessions that hold both items and s, t that hold each, the similarity is c / ((s + r)^a (t + r)^(1 - a)), and
+    that of an item with itself 0.
+
+    Args:
+        n_rules: Similar items kept for each item; of equal ones the more popular, then the first in the vocabulary
+            (GRU4Rec's baselines: 100).
+        regularisation: r, which keeps rare items from being similar by chance (GRU4Rec's baselines: 20).
+        balance: a: 0.5 is the cosine, 1 divides by the last item's support alone (GRU4Rec's baselines: 0.5).
+        cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
+        tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
+            all) or median.
+        k: Items that predict gives a session.
+        exclude_last: Whether the session's last item is no candidate for the next one.
+        exclude_seen: Whether no item of the session so far is a candidate.
+    """
+
+    def __init__(
+        self,
+        n_rules: int = 100,
+        regularisation: float = 20.0,
+        balance: float = 0.5,
+        cutoffs: Sequence[int] = CUTOFFS,
+        tie_mode: TieMode = "conservative",
+        k: int = 20,
+        exclude_last: bool = False,
+        exclude_seen: bool = False,
+    ) -> None:
+        super().__init__(
+            n_rules,
+            cutoffs=cutoffs,
+            tie_mode=tie_mode,
+            k=k,
+            exclude_last=exclude_last,
+            exclude_seen=exclude_seen,
+        )
+        self.save_hyperparameters()
+        if regularisation < 0:
+            raise SessRecError(f"--model.regularisation must be at least 0, got {regularisation}")
+        if not 0 <= balance <= 1:
+            raise SessRecError(f"--model.balance must be in [0, 1], got {balance}")
+        self.regularisation, self.balance = regularisation, balance
+
+    def rules(self, sessions: Sessions) -> csr_array:
+        """Similarities, float64, shape (N, N)."""
+        events = events_of_sessions(sessions, self.n_items)
+        events.data[:] = 1
+        both = csr_array(events.T @ events).tocoo()
+        support = np.bincount(events.indices, minlength=self.n_items) + self.regularisation
+        row, column = both.coords
+        similar = both.data / (support[row] ** self.balance * support[column] ** (1 - self.balance))
+        return csr_array(coo_array((similar, (row, column)), shape=both.shape))

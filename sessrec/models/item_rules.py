@@ -1,0 +1,100 @@
+"""What models share that rank by rules from the last item to others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from sessrec.errors import SessRecError
+from sessrec.models.counting import CountingRecommender
+from sessrec.sessions import Sessions
+
+_TIE_BREAK = 1e-9  # weight of popularity: far below any difference between two rules
+
+
+class ItemRulesRecommender(CountingRecommender):
+    """Scores items by the last item's rules, the best of which are kept; offers `rules`.
+
+    Popularity breaks ties: items that no rule leads to follow in its order.
+
+    Args:
+        n_rules: Rules kept for each item.
+        protocol: Options of `SessionRecommender`.
+    """
+
+    popularity: Tensor
+    """Training events of each item, over the greatest, float64, shape (N,)."""
+    offsets: Tensor
+    """First rule of each item, and the number of rules, int32, shape (N + 1,)."""
+    successors: Tensor
+    """Where each rule leads, by item, int32, shape (rules,)."""
+    weights: Tensor
+    """Score of each rule, float64, shape (rules,)."""
+
+    grown_buffers = ("successors", "weights")
+
+    def __init__(self, n_rules: int, **protocol: Any) -> None:
+        super().__init__(**protocol)
+        if n_rules < 1:
+            raise SessRecError(f"--model.n_rules must be at least 1, got {n_rules}")
+        self.n_rules = n_rules
+
+    def rules(self, sessions: Sessions) -> csr_array:
+        """Score of the rule from each item (rows) to each other (columns), sparse, float64, shape (N, N).
+
+        What stands in the diagonal does not matter: an item has no rule to itself.
+        """
+        raise TypeError(f"{type(self).__name__} has no rules method")
+
+    def build(self) -> None:
+        """Create an empty table of rules."""
+        counts = torch.from_numpy(self.known_items.counts)
+        self.register_buffer("popularity", counts / counts.max().clamp(min=1).double())
+        self.register_buffer("offsets", torch.zeros(self.n_items + 1, dtype=torch.int32))
+        self.register_buffer("successors", torch.zeros(0, dtype=torch.int32))
+        self.register_buffer("weights", torch.zeros(0, dtype=torch.float64))
+
+    def learn_sessions(self, sessions: Sessions) -> None:
+        """Keep each item's best rules; of equal ones the more popular, then the first in the vocabulary."""
+        table = self.rules(sessions).tocoo()
+        row, column = table.coords
+        others = row != column
+        row, column, weights = row[others], column[others], table.data[others]
+        order = np.lexsort((column, -self.known_items.counts[column], -weights, row))
+        row, column, weights = row[order], column[order], weights[order]
+        rank = np.arange(len(row)) - np.searchsorted(row, row)
+        kept = rank < self.n_rules
+        counts = np.bincount(row[kept], minlength=self.n_items)
+        self.offsets = torch.from_numpy(np.concatenate([[0], counts.cumsum()]).astype(np.int32))
+        self.successors = torch.from_numpy(column[kept].astype(np.int32))
+        self.weights = torch.from_numpy(weights[kept])
+
+    def encode(self, items: Tensor) -> Tensor:
+        """The position's own item, int64, shape (S, L, 1)."""
+        return items[:, :, None]
+
+    def score(self, queries: Tensor, items: slice) -> Tensor:
+        """Score of each item, float64, shape (P, n)."""
+        last = queries[:, 0]
+        start, n_rules = self.offsets[last].long(), (self.offsets[last + 1] - self.offsets[last]).long()
+        row = torch.repeat_interleave(n_rules)  # (rules of all positions,)
+        rule = start[row] + torch.arange(len(row), device=last.device) - (n_rules.cumsum(0) - n_rules)[row]
+        successor = self.successors[rule].long()
+        inside = (successor >= items.start) & (successor < items.stop)
+        scores = (_TIE_BREAK * self.popularity[items]).repeat(len(last), 1)
+        scores[row[inside], successor[inside] - items.start] += self.weights[rule[inside]]
+        return scores
+
+
+def events_of_sessions(sessions: Sessions, n_items: int) -> csr_array:
+    """How often each item stands in each session, float64, shape (S, N)."""
+    items = np.asarray(sessions.items, dtype=np.int64)
+    shape = (len(sessions), n_items)
+    offsets = np.array(sessions.offsets)  # a copy: summing up works in place
+    events = csr_array((np.ones(len(items)), items, offsets), shape=shape)
+    events.sum_duplicates()
+    return events

@@ -1,0 +1,90 @@
+"""What the neighbourhood methods share: they find training sessions like the session so far, and add up their items."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+
+from sessrec.errors import SessRecError
+from sessrec.models.prefix import PrefixRecommender
+from sessrec.neighbours import Neighbours, Prefixes, SessionIndex, shared_weights
+from sessrec.sessions import Sessions
+
+
+class NeighbourhoodRecommender(PrefixRecommender):
+    """Scores items by the training sessions near the session so far; offers `score_prefixes`.
+
+    It learns an index of the training sessions, in buffers that its checkpoint holds. Sessions are recent by their last
+    events; where these are equal, by their order.
+
+    Args:
+        n_neighbours: Training sessions that give scores.
+        sample_size: Training sessions with an item in common that are looked at, the most recent ones.
+        protocol: Options of `SessionRecommender`.
+    """
+
+    grown_buffers = SessionIndex._fields
+
+    def __init__(self, n_neighbours: int, sample_size: int, **protocol: Any) -> None:
+        super().__init__(**protocol)
+        for name, value in (("n_neighbours", n_neighbours), ("sample_size", sample_size)):
+            if value < 1:
+                raise SessRecError(f"--model.{name} must be at least 1, got {value}")
+        self.n_neighbours = n_neighbours
+        self.sample_size = sample_size
+        self._learnt: _Learnt | None = None
+
+    def build(self) -> None:
+        """Create an empty index."""
+        self._keep(SessionIndex.of_sessions(Sessions(np.zeros(0, np.int32), np.zeros(1, np.int64)), self.n_items))
+
+    def learn_sessions(self, sessions: Sessions) -> None:
+        """Index the training sessions."""
+        self._keep(SessionIndex.of_sessions(sessions, self.n_items))
+
+    def _keep(self, index: SessionIndex) -> None:
+        for name, array in index._asdict().items():
+            self.register_buffer(name, torch.from_numpy(array))
+        self._learnt = None
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Make room for the checkpoint's index."""
+        super().on_load_checkpoint(checkpoint)
+        self._learnt = None
+
+    @property
+    def learnt(self) -> _Learnt:
+        """The index, as arrays."""
+        if self._learnt is None:
+            index = SessionIndex(*(getattr(self, name).cpu().numpy() for name in SessionIndex._fields))
+            self._learnt = _Learnt(index, self.sample_size)
+        return self._learnt
+
+    def candidates(self, prefixes: Prefixes, weights: np.ndarray) -> Neighbours:
+        """Recent training sessions that share items, with the sum of these items' weights."""
+        return shared_weights(prefixes, weights, self.learnt.sessions_of_items, self.sample_size)
+
+    def sum_over_neighbours(self, neighbours: Neighbours, weights: np.ndarray, n_rows: int) -> np.ndarray:
+        """Sum of the weights of the neighbours that hold each item, float64, shape (P, N)."""
+        offsets = np.searchsorted(neighbours.row, np.arange(n_rows + 1))
+        shape = (n_rows, self.learnt.items_of_sessions.shape[0])
+        return (
+            csr_array((weights, neighbours.session, offsets), shape=shape) @ self.learnt.items_of_sessions
+        ).toarray()
+
+
+class _Learnt:
+    """An index, and what is worked out from it once."""
+
+    def __init__(self, index: SessionIndex, sample_size: int) -> None:
+        self.index = index
+        n_sessions, degrees = len(index.ages), np.diff(index.item_offsets)
+        self.sessions_of_items = index.sessions_of_items(sample_size)
+        self.items_of_sessions = csr_array(
+            (np.ones(len(index.session_items)), index.session_items, index.session_offsets),
+            shape=(n_sessions, len(degrees)),
+        )
+        self.idf = np.log(np.maximum(1, n_sessions) / np.maximum(1, degrees))

@@ -1,0 +1,73 @@
+"""Random: the floor below every model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sessrec.metrics import CUTOFFS, TieMode
+from sessrec.models.counting import CountingRecommender
+
+
+class Random(CountingRecommender):
+    """Ranks items by numbers that follow from the seed, the session so far and the item, and from nothing else.
+
+    So every position has a ranking of its own, and the same one whenever it is asked for.
+
+    Args:
+        random_seed: Seed of the scores.
+        cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
+        tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
+            all) or median.
+        k: Items that predict gives a session.
+        exclude_last: Whether the session's last item is no candidate for the next one.
+        exclude_seen: Whether no item of the session so far is a candidate.
+    """
+
+    def __init__(
+        self,
+        random_seed: int = 0,
+        cutoffs: Sequence[int] = CUTOFFS,
+        tie_mode: TieMode = "conservative",
+        k: int = 20,
+        exclude_last: bool = False,
+        exclude_seen: bool = False,
+    ) -> None:
+        super().__init__(
+            cutoffs=cutoffs,
+            tie_mode=tie_mode,
+            k=k,
+            exclude_last=exclude_last,
+            exclude_seen=exclude_seen,
+        )
+        self.save_hyperparameters()
+        self.random_seed = random_seed
+
+    def encode(self, items: Tensor) -> Tensor:
+        """A hash of the session up to each position, int64, shape (S, L, 1)."""
+        state = torch.full((len(items),), self.random_seed, dtype=torch.int64, device=items.device)
+        hashes = []
+        for item in items.T:
+            state = _mixed(state * 31 + item + 1)
+            hashes.append(state)
+        return torch.stack(hashes, dim=1)[:, :, None]
+
+    def score(self, queries: Tensor, items: slice) -> Tensor:
+        """Numbers from 0 up to 1, float64, shape (P, n)."""
+        item = torch.arange(items.start, items.stop, device=queries.device)
+        bits = _mixed(queries ^ _mixed(item + 1))
+        return (bits & ((1 << 53) - 1)).double() / (1 << 53)
+
+
+def _mixed(state: Tensor) -> Tensor:
+    """Mix the bits of whole numbers: the finaliser of SplitMix64, on signed numbers that wrap around."""
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+        state = (state ^ _shifted(state, shift)) * factor
+    return state ^ _shifted(state, 31)
+
+
+def _shifted(state: Tensor, n_bits: int) -> Tensor:
+    """Shift to the right, filled with zeros as for unsigned numbers."""
+    return (state >> n_bits) & ((1 << (64 - n_bits)) - 1)

@@ -1,0 +1,72 @@
+"""SR: sequential rules, from an item to those that come some steps later.
+
+References:
+    Ludewig and Jannach, "Evaluation of Session-based Recommendation Algorithms", User Modeling and User-Adapted
+    Interaction 28, 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.sparse import coo_array, csr_array
+
+from sessrec.errors import SessRecError
+from sessrec.metrics import CUTOFFS, TieMode
+from sessrec.models.item_rules import ItemRulesRecommender
+from sessrec.sessions import Sessions
+
+
+class SR(ItemRulesRecommender):
+    """Ranks items by how soon and how often they came after the last item in training.
+
+    An item that stands d steps after another one in a session, at most ``n_steps``, adds 1/d to the rule from that one
+    to it; an item makes no rule with itself.
+
+    Args:
+        n_rules: Successors kept for each item, the best; of equal ones the more popular, then the first in the
+            vocabulary (session-rec: 20).
+        n_steps: Greatest distance that counts (session-rec: 10).
+        cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
+        tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
+            all) or median.
+        k: Items that predict gives a session.
+        exclude_last: Whether the session's last item is no candidate for the next one.
+        exclude_seen: Whether no item of the session so far is a candidate.
+    """
+
+    def __init__(
+        self,
+        n_rules: int = 20,
+        n_steps: int = 10,
+        cutoffs: Sequence[int] = CUTOFFS,
+        tie_mode: TieMode = "conservative",
+        k: int = 20,
+        exclude_last: bool = False,
+        exclude_seen: bool = False,
+    ) -> None:
+        super().__init__(
+            n_rules,
+            cutoffs=cutoffs,
+            tie_mode=tie_mode,
+            k=k,
+            exclude_last=exclude_last,
+            exclude_seen=exclude_seen,
+        )
+        self.save_hyperparameters()
+        if n_steps < 1:
+            raise SessRecError(f"--model.n_steps must be at least 1, got {n_steps}")
+        self.n_steps = n_steps
+
+    def rules(self, sessions: Sessions) -> csr_array:
+        """Summed weights from item to item, float64, shape (N, N)."""
+        session = np.repeat(np.arange(len(sessions)), np.diff(sessions.offsets))
+        items = np.asarray(sessions.items, dtype=np.int64)
+        total = csr_array((self.n_items, self.n_items), dtype=np.float64)
+        for distance in range(1, self.n_steps + 1):
+            together = session[distance:] == session[:-distance]
+            pair = items[:-distance][together], items[distance:][together]
+            weights = np.full(len(pair[0]), 1 / distance)
+            total = total + csr_array(coo_array((weights, pair), shape=total.shape))
+        return total

@@ -1,0 +1,103 @@
+"""VSTAN: STAN with a weight for how new the newest shared item is, and idf.
+
+References:
+    Ludewig, Mauro, Latifi and Jannach, "Empirical Analysis of Session-Based Recommendation Algorithms", User Modeling
+    and User-Adapted Interaction 31, 2021.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sessrec.errors import SessRecError
+from sessrec.metrics import CUTOFFS, TieMode
+from sessrec.models.neighbourhood import NeighbourhoodRecommender
+from sessrec.neighbours import Neighbours, Prefixes, items_of_neighbours, nearest
+
+
+class VSTAN(NeighbourhoodRecommender):
+    """Ranks items as STAN does, and prefers neighbours that share what the session looked at last, and rare items.
+
+    To STAN's score of an item by a neighbour, VSTAN adds the factor exp((p - L) / l4), p of L being the last place, in
+    the session so far, of the item that is newest in the neighbour among those shared, and the factor 1 + w
+    log(sessions / sessions with the item).
+
+    Args:
+        n_neighbours: Training sessions that give scores (session-rec: 500).
+        sample_size: Training sessions with an item in common that are looked at, the most recent ones (session-rec:
+            2500).
+        place_decay: Events over which the weight of an item of the session so far falls to 1/e, l1 in the paper.
+        recency_decay: Days over which the weight of a training session falls to 1/e, l2 in the paper (session-rec: 5 or
+            more, by the data).
+        distance_decay: Events over which a neighbour's items lose 1/e, away from the newest one shared, l3 in the
+            paper.
+        shared_decay: Events over which the weight of the newest shared item falls to 1/e, l4 (session-rec: 1.02).
+        idf_weight: Weight w of the idf (session-rec: 5).
+        cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
+        tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
+            all) or median.
+        k: Items that predict gives a session.
+        exclude_last: Whether the session's last item is no candidate for the next one.
+        exclude_seen: Whether no item of the session so far is a candidate.
+    """
+
+    def __init__(
+        self,
+        n_neighbours: int = 500,
+        sample_size: int = 2500,
+        place_decay: float = 1.02,
+        recency_decay: float = 5.0,
+        distance_decay: float = 2.05,
+        shared_decay: float = 1.02,
+        idf_weight: float = 5.0,
+        cutoffs: Sequence[int] = CUTOFFS,
+        tie_mode: TieMode = "conservative",
+        k: int = 20,
+        exclude_last: bool = False,
+        exclude_seen: bool = False,
+    ) -> None:
+        super().__init__(
+            n_neighbours,
+            sample_size,
+            cutoffs=cutoffs,
+            tie_mode=tie_mode,
+            k=k,
+            exclude_last=exclude_last,
+            exclude_seen=exclude_seen,
+        )
+        self.save_hyperparameters()
+        for name, value in (
+            ("place_decay", place_decay),
+            ("recency_decay", recency_decay),
+            ("distance_decay", distance_decay),
+            ("shared_decay", shared_decay),
+        ):
+            if not value > 0:
+                raise SessRecError(f"--model.{name} must be above 0, got {value}")
+        self.place_decay, self.recency_decay, self.distance_decay = place_decay, recency_decay, distance_decay
+        self.shared_decay, self.idf_weight = shared_decay, idf_weight
+
+    def score_prefixes(self, prefixes: Prefixes) -> np.ndarray:
+        """Weighted sum over the neighbours, float64, shape (P, N)."""
+        n_rows, index = len(prefixes.lengths), self.learnt.index
+        weights = np.exp((prefixes.place - prefixes.lengths[prefixes.row]) / self.place_decay)
+        norms = np.sqrt(np.bincount(prefixes.row, weights**2, minlength=n_rows))
+        row, session, shared = self.candidates(prefixes, weights)
+        newest = np.full(n_rows, np.inf)
+        np.minimum.at(newest, row, index.ages[session])
+        recency = np.exp(-(index.ages[session] - newest[row]) / (self.recency_decay * 86400))
+        similar = shared / (norms[row] * np.sqrt(index.lengths[session])) * recency
+        found = nearest(Neighbours(row, session, similar), n_rows, self.n_neighbours)
+        entries = items_of_neighbours(prefixes, found, index, self.n_items)
+        shared_place = entries.greatest(np.where(entries.own_place > 0, entries.place, 0))[entries.neighbour]
+        scores = found.similarity[entries.neighbour] * np.exp(
+            -np.abs(entries.place - shared_place) / self.distance_decay
+        )
+        newest_place = entries.greatest(np.where(entries.place == shared_place, entries.own_place, 0))
+        steps = prefixes.lengths[found.row] - newest_place
+        scores *= np.exp(-steps / self.shared_decay)[entries.neighbour]
+        cell = found.row[entries.neighbour] * self.n_items + entries.item
+        summed = np.bincount(cell, scores, minlength=n_rows * self.n_items).reshape(n_rows, self.n_items)
+        return summed * (1 + self.idf_weight * self.learnt.idf)

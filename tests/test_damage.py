@@ -1,0 +1,531 @@
+"""Killed processes, full disks, damaged and foreign files: nothing is lost and nothing in a file is executed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from resuming import (
+    COMMON,
+    GRU,
+    INSIDE,
+    RESUME,
+    RUN,
+    assert_equal_runs,
+    child_code,
+    finish,
+    fit_code,
+    hashes,
+    in_new_folder,
+    run_differences,
+    said,
+    start,
+    stop_at_step,
+)
+from tensorboard.summary.writer.record_writer import RecordWriter
+from test_cli import one_error
+
+from sessrec import fit, predict, prepare, test
+from sessrec.cache import _digest, _file_digest, open_prepared
+from sessrec.models.base import SessionRecommender
+
+OFTEN = ["--checkpoint.every_n_steps", "3"]
+AUTO = [*COMMON, *GRU, *INSIDE, *OFTEN, "--ckpt_path", "auto"]
+LAST = RUN / "checkpoints" / "last.ckpt"
+TEST = ["--config", str(RUN / "config.yaml"), "--ckpt_path", str(LAST)]
+N_KILLS = 20
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Goes to a folder with a log and nothing else; the run that will be in it."""
+    monkeypatch.chdir(tmp_path)  # so that pytest goes back
+    return in_new_folder(tmp_path / "folder")
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nothing happened to."""
+    here = Path.cwd()
+    run = in_new_folder(tmp_path_factory.mktemp("straight") / "folder")
+    assert fit_code(AUTO) == 0
+    os.chdir(here)
+    return run
+
+
+@pytest.fixture
+def stopped(run: Path) -> Path:
+    """A run that was stopped inside its first epoch."""
+    with stop_at_step(40):
+        assert fit_code(AUTO) == 128 + signal.SIGTERM
+    return run
+
+
+# Killed anywhere
+
+
+def state_of(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of each file of a run; files may come and go meanwhile."""
+    found = {}
+    for file in [*folder.glob("*"), *folder.glob("checkpoints/*")]:
+        try:
+            state = file.stat()
+        except FileNotFoundError:
+            continue
+        found[str(file)] = (state.st_size, state.st_mtime_ns)
+    return found
+
+
+def test_killed_at_twenty_moments_and_started_again(run: Path, tmp_path: Path) -> None:
+    """No process has a chance to say or save anything; each goes on from what is on the disk."""
+    command = [*AUTO, "--trainer.max_epochs", "30"]
+    folder, delays = run.parents[1], np.random.default_rng(0).uniform(0, 0.5, N_KILLS)
+    n_kills = n_resumes = n_while_writing = 0
+    steps = []
+    while n_kills < N_KILLS:
+        before = state_of(run)
+        process = start(folder, command)
+        begin = time.monotonic()
+        while state_of(run) == before and process.is_alive():  # no sign of life yet
+            assert time.monotonic() - begin < 30
+            time.sleep(0.002)
+        process.join(delays[n_kills])
+        assert process.is_alive(), f"the run ended after {n_kills} kills: {(folder / 'stderr').read_text()[-500:]}"
+        process.kill()
+        assert finish(process) == -signal.SIGKILL
+        n_kills += 1
+        n_resumes += bool(steps)
+        n_while_writing += any(file.name.endswith(".partial") for file in run.rglob(".*"))
+        if LAST.exists():
+            steps.append(torch.load(LAST, weights_only=True)["global_step"])
+    assert steps == sorted(steps)
+    command += ["--checkpoint.every_n_steps", "null"]  # the rest is quicker so, and the same
+    assert child_code(folder, command) == 0
+    other = in_new_folder(tmp_path / "one-go")
+    assert child_code(other.parents[1], command) == 0
+    found = run_differences(run, other)
+    print(f"{n_kills} kills, {n_resumes + 1} resumes, {n_while_writing} while a file was written, at steps {steps}")
+    print(f"{len(found)} differences")
+    assert len(set(steps)) > N_KILLS // 2  # the kills are spread over the run
+    assert not found, "\n".join(found[:20])
+
+
+def kill_self() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Countdown:
+    """True at the n-th time that it is asked, counted from 1."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def is_over(self) -> bool:
+        self.left -= 1
+        return self.left == 0
+
+
+def die_before_the_sync(number: int) -> None:
+    """In a child: die when the n-th last.ckpt is written but not yet synced."""
+    sync, countdown = os.fsync, Countdown(number)
+
+    def fsync(descriptor: int) -> None:
+        if "last.ckpt" in os.readlink(f"/proc/self/fd/{descriptor}") and countdown.is_over():
+            kill_self()
+        sync(descriptor)
+
+    os.fsync = fsync  # type: ignore[assignment]
+
+
+def die_before_the_rename(number: int) -> None:
+    """In a child: die when the n-th last.ckpt is synced but has not its name yet."""
+    replace, countdown = Path.replace, Countdown(number)
+
+    def replacing(self: Path, target: Any) -> Path:
+        if Path(target).name == "last.ckpt" and countdown.is_over():
+            kill_self()
+        return replace(self, target)
+
+    Path.replace = replacing  # type: ignore[method-assign, assignment]
+
+
+def die_after_the_rename(number: int) -> None:
+    """In a child: die when the n-th last.ckpt has its name and the fit does not know it yet."""
+    replace, countdown = Path.replace, Countdown(number)
+
+    def replacing(self: Path, target: Any) -> Path:
+        renamed = replace(self, target)
+        if Path(target).name == "last.ckpt" and countdown.is_over():
+            kill_self()
+        return renamed
+
+    Path.replace = replacing  # type: ignore[method-assign, assignment]
+
+
+def die_half_way(number: int) -> None:
+    """In a child: die when half of the n-th last.ckpt is written."""
+    save, countdown = torch.save, Countdown(number)
+
+    def half(content: Any, stream: Any, *args: Any, **kwargs: Any) -> None:
+        buffer = io.BytesIO()
+        save(content, buffer)
+        if "last.ckpt" in str(stream.name) and countdown.is_over():
+            stream.write(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+            stream.flush()
+            kill_self()
+        stream.write(buffer.getvalue())
+
+    torch.save = half
+
+
+def die_in_a_validation(number: int) -> None:
+    """In a child: die when the n-th batch of all validations has been ranked."""
+    step, countdown = SessionRecommender.validation_step, Countdown(number)
+
+    def validation_step(self: SessionRecommender, *args: Any) -> None:
+        step(self, *args)
+        if countdown.is_over():
+            kill_self()
+
+    SessionRecommender.validation_step = validation_step  # type: ignore[method-assign]
+
+
+def die_in_the_curves(number: int) -> None:
+    """In a child: die when the n-th record has been copied to an event file that is cut."""
+    write, countdown = RecordWriter.write, Countdown(number)
+
+    def record(self: RecordWriter, data: bytes) -> None:
+        write(self, data)
+        if countdown.is_over():
+            kill_self()
+
+    RecordWriter.write = record  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("die", "number"),
+    [
+        (die_before_the_sync, 5),
+        (die_before_the_rename, 5),
+        (die_before_the_rename, 30),  # in the second epoch
+        (die_after_the_rename, 9),
+        (die_half_way, 1),  # there is no checkpoint before it
+        (die_half_way, 8),
+        (die_in_a_validation, 4),
+    ],
+)
+def test_killed_while_writing(run: Path, straight: Path, die: Callable[[int], None], number: int) -> None:
+    folder = run.parents[1]
+    assert child_code(folder, AUTO, die, number) == -signal.SIGKILL
+    assert LAST.exists() == (number > 1)
+    if LAST.exists():
+        assert torch.load(LAST, weights_only=True)["global_step"] > 0
+    assert child_code(folder, AUTO) == 0
+    assert_equal_runs(run, straight)
+
+
+def test_killed_while_the_curves_are_cut(stopped: Path, straight: Path) -> None:
+    """A fit that goes on rewrites its event files before it trains."""
+    folder, before = stopped.parents[1], hashes(stopped)
+    assert child_code(folder, AUTO, die_in_the_curves, 3) == -signal.SIGKILL
+    left = {name: digest for name, digest in hashes(stopped).items() if not name.endswith(".partial")}
+    assert left == before
+    assert child_code(folder, AUTO) == 0
+    assert_equal_runs(stopped, straight)
+
+
+def test_a_record_cut_by_a_kill_is_dropped(stopped: Path, straight: Path) -> None:
+    (file,) = stopped.glob("*tfevents*")
+    file.write_bytes(file.read_bytes()[:-5])
+    assert fit_code(AUTO) == 0
+    ours, theirs = (folder for folder in (stopped, straight))
+    found = [line for line in run_differences(ours, theirs) if not line.startswith("curves/")]
+    assert not found
+
+
+# Nothing can be written
+
+
+def limit_file_size(n_bytes: int) -> None:
+    """In a child: as on a full disk, no file can grow beyond a size."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "curves"])
+def test_a_full_disk_loses_nothing(stopped: Path, straight: Path, what: str) -> None:
+    folder, before = stopped.parents[1], LAST.read_bytes()
+    n_bytes = len(before) // 2 if what == "checkpoint" else 64
+    assert child_code(folder, AUTO, limit_file_size, n_bytes) == 1
+    lines = said(folder)
+    assert len(lines) == 1
+    assert "error: " in lines[0]
+    assert "File too large" in lines[0]
+    if what == "checkpoint":
+        assert "cannot write the checkpoint" in lines[0]
+        assert "the one before it is whole" in lines[0]
+        assert "--config lightning_logs/r/config.yaml --ckpt_path last" in lines[0]
+    assert LAST.read_bytes() == before
+    assert not [file for file in stopped.rglob("*") if "partial" in file.name]
+    assert fit_code(AUTO) == 0
+    assert_equal_runs(stopped, straight)
+
+
+def test_no_room_for_a_checkpoint_named_by_the_system(
+    stopped: Path, straight: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = Path.open
+
+    def full(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        if mode == "wb" and "last.ckpt" in self.name:
+            raise OSError(28, "No space left on device", str(self))
+        return original(self, mode, *args, **kwargs)
+
+    before = LAST.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        assert "No space left on device; the one before it is whole" in one_error(capsys, fit.main, RESUME)
+    assert LAST.read_bytes() == before
+    assert fit_code(RESUME) == 0
+    assert_equal_runs(stopped, straight)
+
+
+def test_a_file_in_place_of_the_checkpoints_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run.mkdir(parents=True)
+    (run / "checkpoints").write_text("in the way")
+    message = one_error(capsys, fit.main, AUTO)
+    assert "checkpoints" in message
+    assert (run / "checkpoints").read_text() == "in the way"
+
+
+# Damaged and foreign checkpoints
+
+
+def refused(capsys: pytest.CaptureFixture[str], run: Path, content: bytes, command: list[str] = RESUME) -> str:
+    """What a fit says to a last.ckpt of another content; nothing else changes."""
+    LAST.write_bytes(content)
+    before = hashes(run)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        fit.main(command)
+    assert caught.value.code == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sessrec.")]
+    assert len(lines) == 1
+    assert hashes(run) == before
+    return lines[0]
+
+
+def test_truncated_checkpoints(stopped: Path, straight: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = LAST.read_bytes()
+    for length in np.random.default_rng(0).integers(0, len(whole), 10).tolist():
+        for command in (RESUME, AUTO):  # auto does not begin anew over a run that could be mended
+            message = refused(capsys, stopped, whole[:length], command)
+            assert f"cannot read {LAST}: it is damaged or no checkpoint" in message
+    LAST.write_bytes(whole)
+    assert fit_code(RESUME) == 0
+    assert_equal_runs(stopped, straight)
+
+
+def as_bytes(content: Any) -> bytes:
+    stream = io.BytesIO()
+    torch.save(content, stream)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (as_bytes({"state_dict": {}, "epoch": 3}), "is no checkpoint of sessrec"),
+        (as_bytes([1, 2]), "is no checkpoint of sessrec"),
+        (as_bytes({"vocabulary": 3}), "error: "),
+        (as_bytes(torch.ones(3)), "is no checkpoint of sessrec"),
+        (b"SessionId,ItemId,Time\n1,a,0\n", "it is damaged or no checkpoint"),
+        (b"", "it is damaged or no checkpoint"),
+        (b"PK\x03\x04" + bytes(200), "it is damaged or no checkpoint"),
+    ],
+    ids=["dict", "list", "something of that name", "tensor", "text", "empty", "no zip"],
+)
+def test_foreign_checkpoints(stopped: Path, capsys: pytest.CaptureFixture[str], content: bytes, message: str) -> None:
+    assert message in refused(capsys, stopped, content)
+
+
+def test_a_folder_is_no_checkpoint(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    LAST.unlink()
+    LAST.mkdir()
+    assert "no checkpoint" in one_error(capsys, fit.main, RESUME)
+    assert "exists" in one_error(capsys, fit.main, AUTO)
+
+
+def test_a_checkpoint_of_a_later_format(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = torch.load(LAST, weights_only=True)
+    content["format"] = 99
+    message = refused(capsys, stopped, as_bytes(content))
+    assert "was written by a later sessrec (format 99, this one knows 2): update it" in message
+
+
+def test_a_checkpoint_of_another_model(stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = in_new_folder(tmp_path / "other")
+    assert fit_code([*COMMON, "--model", "Popularity"]) == 0
+    content = (other / "checkpoints" / "last.ckpt").read_bytes()
+    os.chdir(stopped.parents[1])
+    message = refused(capsys, stopped, content)
+    assert "the checkpoint holds sessrec.models.popularity.Popularity, not sessrec.models.gru4rec.GRU4Rec" in message
+
+
+def test_a_checkpoint_of_other_data_of_the_same_size(
+    stopped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = in_new_folder(tmp_path / "other")
+    text = Path("log.tsv").read_text()
+    Path("log.tsv").write_text(text.replace("x1\t", "y1\t"))  # one item has another name
+    with stop_at_step(40):
+        assert fit_code(AUTO) == 143
+    content = (other / "checkpoints" / "last.ckpt").read_bytes()
+    os.chdir(stopped.parents[1])
+    assert "was fitted to 12 (or to others)" in refused(capsys, stopped, content)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda content: content.pop("progress"),
+        lambda content: content.pop("loops"),
+        lambda content: content.pop("state_dict"),
+        lambda content: content.pop("SessionDataModule"),
+        lambda content: content["state_dict"].pop("output_bias"),
+        lambda content: content.update(format="two"),
+        lambda content: content.update(progress={"unknown": 3}),
+    ],
+    ids=["progress", "loops", "state_dict", "data", "weight", "format", "other progress"],
+)
+def test_a_checkpoint_that_lacks_something(
+    stopped: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[dict[str, Any]], Any]
+) -> None:
+    """Such a file is no work of sessrec; a line says so, and nothing in the run changes."""
+    content = torch.load(LAST, weights_only=True)
+    spoil(content)
+    assert "error: " in refused(capsys, stopped, as_bytes(content))
+
+
+def test_a_finished_run_and_a_taken_name(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fit_code(AUTO) == 0
+    before = hashes(run)
+    for command in (RESUME, AUTO):
+        capsys.readouterr()
+        assert fit_code(command) == 0
+        assert f"nothing to do: the checkpoint {LAST} has 2 of 2 epochs" in capsys.readouterr().out
+    message = one_error(capsys, fit.main, [*COMMON, *GRU])
+    assert f"the run {RUN} exists: give another --trainer.logger.version, or go on with it" in message
+    assert hashes(run) == before
+
+
+# Nothing in a file is executed
+
+
+class Malicious:
+    """Creates a file when it is unpickled by whoever executes what a pickle asks for."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return Path.touch, (Path("executed"),)
+
+
+def test_the_malicious_pickle_works(run: Path) -> None:
+    """Otherwise the tests below could not fail."""
+    pickle.loads(pickle.dumps(Malicious()))
+    assert Path("executed").exists()
+    Path("executed").unlink()
+    torch.load(io.BytesIO(as_bytes({"vocabulary": Malicious()})), weights_only=False)
+    assert Path("executed").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [as_bytes({"vocabulary": Malicious()}), pickle.dumps(Malicious())], ids=["as torch saves", "plain"]
+)
+def test_a_malicious_checkpoint_is_refused(stopped: Path, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+    refused(capsys, stopped, content)
+    refused(capsys, stopped, content, AUTO)
+    for command, args in (
+        (test.main, TEST),
+        (predict.main, ["--ckpt_path", str(LAST), "--data.path", "log.tsv"]),
+    ):
+        assert "it is damaged or no checkpoint" in one_error(capsys, command, args)
+    assert not Path("executed").exists()
+
+
+@pytest.mark.parametrize("digests", ["left as they were", "forged"])
+@pytest.mark.parametrize("name", ["train_items.npy", "item_counts.npy"])
+def test_a_malicious_prepared_log_is_made_anew(run: Path, digests: str, name: str) -> None:
+    command = ["--data.path", "log.tsv", "--data.cache_dir", "cache", "--report_dir", "report"]
+    prepare.main(command)
+    (folder,) = Path("cache").iterdir()
+    items = open_prepared(folder).sessions["train"].items.copy()
+    trap = np.empty(len(items), dtype=object)
+    trap[:] = Malicious()
+    np.save(folder / name, trap, allow_pickle=True)
+    np.load(folder / name, allow_pickle=True)
+    assert Path("executed").exists()  # the trap works
+    Path("executed").unlink()
+    if digests == "forged":
+        (index_file,) = folder.glob("*.json")
+        index = json.loads(index_file.read_text())
+        index["digests"][name] = _file_digest(folder / name)
+        del index["digest"]
+        index["digest"] = _digest(index)
+        index_file.write_text(json.dumps(index))
+    prepare.main(command)
+    assert not Path("executed").exists()
+    report = json.loads(next(Path("report").glob("*.json")).read_text())
+    assert "the prepared log was damaged" in report["read"]["prepared_anew"]
+    np.testing.assert_array_equal(open_prepared(folder).sessions["train"].items, items)
+
+
+@pytest.mark.parametrize("key", ["seed_everything", "data", "model"])
+def test_a_config_executes_nothing(run: Path, capsys: pytest.CaptureFixture[str], key: str) -> None:
+    Path("trap.yaml").write_text(f"{key}: !!python/object/apply:os.system ['touch executed']\n")
+    for command in (fit.main, prepare.main):
+        with pytest.raises(SystemExit) as caught:
+            command(["--config", "trap.yaml", "--data.path", "log.tsv"])
+        assert caught.value.code == 2
+        assert "Traceback" not in capsys.readouterr().err
+    assert not Path("executed").exists()
+    assert not Path("lightning_logs").exists()
+
+
+# Determinism
+
+
+def test_other_processes_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's hashes differ between processes; files must not."""
+    monkeypatch.chdir(tmp_path)
+    code = "import sys; from sessrec import fit, test; fit.main(sys.argv[2:]); test.main(sys.argv[1].split())"
+    kept = []
+    for hash_seed in ("1", "2"):
+        run = in_new_folder(tmp_path / hash_seed)
+        subprocess.run(
+            [sys.executable, "-c", code, f"--config {RUN}/config.yaml --ckpt_path best", *AUTO],
+            env=os.environ | {"PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"},
+            check=True,
+            capture_output=True,
+        )
+        kept.append(hashes(run))
+    names = ["checkpoints/last.ckpt", "checkpoints/best.ckpt", "test_metrics.json", "config.yaml"]
+    assert {name: kept[0][name] for name in names} == {name: kept[1][name] for name in names}
+    run = in_new_folder(tmp_path / "other-seed")
+    assert fit_code([*AUTO, "--seed_everything", "43"]) == 0
+    weights = [
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]["output_embedding"]
+        for folder in (run, tmp_path / "1" / RUN)
+    ]
+    assert not torch.equal(*weights)

@@ -1,0 +1,462 @@
+"""A fit that was stopped anywhere and goes on ends as one that was not, to the bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from resuming import (
+    COMMON,
+    GRU,
+    INSIDE,
+    RESUME,
+    RUN,
+    assert_equal_runs,
+    curves,
+    differences,
+    finish,
+    fit_code,
+    fit_with_stops,
+    hashes,
+    in_new_folder,
+    records,
+    said,
+    seeded_steps,
+    should_stop_when,
+    start,
+    stop_at_step,
+    stop_in_validation,
+)
+from test_cli import one_error
+
+from sessrec import fit, test
+from sessrec.checkpoints import LastCheckpoint
+from sessrec.models import GRU4Rec
+
+CONFIGS: dict[str, list[str]] = {
+    "samples, dropout, momentum, shuffled": [*GRU, *INSIDE],
+    "validation by windows": [
+        *GRU,
+        *("--trainer.check_val_every_n_epoch", "null", "--trainer.val_check_interval", "3"),
+    ],
+    "bpr-max without samples": [*GRU, *INSIDE, "--model.loss", "bpr-max", "--model.n_sample", "0"],
+    "separate embedding": [*GRU, "--model.constrained_embedding", "false", "--model.embedding", "7"],
+    "one-hot, in time order": [*GRU, "--model.constrained_embedding", "false", "--data.shuffle", "false"],
+    "no validation part": [*GRU, "--data.val_ratio", "0"],
+    "Markov": ["--model", "Markov", "--model.alpha", "0.3", "--trainer.max_epochs", "2", *INSIDE],
+    "Popularity": ["--model", "Popularity", "--trainer.max_epochs", "2", *INSIDE],
+}
+MAIN = COMMON + CONFIGS["samples, dropout, momentum, shuffled"]
+
+
+def last_checkpoint(run: Path) -> dict[str, Any]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+def epoch_ends(run: Path) -> list[int]:
+    """Steps at which the epochs of a fit of GRU4Rec ended."""
+    return [step for tag, step, _ in records(run) if tag == "train/loss_epoch"]
+
+
+@pytest.fixture(scope="module")
+def references(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The run of each config that was never stopped, fitted once."""
+    runs: dict[str, Path] = {}
+
+    def reference(name: str) -> Path:
+        if name not in runs:
+            here = Path.cwd()
+            run = in_new_folder(tmp_path_factory.mktemp("reference") / "folder")
+            assert fit_code(COMMON + CONFIGS[name]) == 0
+            os.chdir(here)
+            runs[name] = run
+        return runs[name]
+
+    return reference
+
+
+@pytest.fixture
+def straight(references: Callable[[str], Path]) -> Path:
+    """The run of the first config that was never stopped."""
+    return references("samples, dropout, momentum, shuffled")
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Goes to a folder with a log and nothing else; the run that will be in it."""
+    monkeypatch.chdir(tmp_path)  # so that pytest goes back
+    return in_new_folder(tmp_path / "folder")
+
+
+# Exactness
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_fit_that_was_stopped_anywhere_equals_one_that_was_not(
+    references: Callable[[str], Path], run: Path, config: str
+) -> None:
+    reference = references(config)
+    n_steps = last_checkpoint(reference)["global_step"]
+    steps = sorted({1, *seeded_steps(len(config), n_steps, n_stops=2)})
+    assert fit_with_stops(COMMON + CONFIGS[config], [stop_at_step(step) for step in steps]) == len(steps)
+    assert_equal_runs(run, reference)
+
+
+def test_many_stops_in_sequence_saved_at_the_very_step(straight: Path, run: Path) -> None:
+    """With every_n_steps 1 every step can be the one after which the fit stops."""
+    steps = seeded_steps(3, last_checkpoint(straight)["global_step"], n_stops=7)
+    stopped = []
+    for step in steps:
+        with stop_at_step(step):
+            assert fit_code([*MAIN, "--checkpoint.every_n_steps", "1"] if not stopped else RESUME) == 143
+        stopped.append(last_checkpoint(run)["global_step"])
+    assert stopped == steps
+    assert fit_code(RESUME) == 0
+    assert_equal_runs(run, straight)
+
+
+def test_stops_at_the_last_steps_of_epochs(straight: Path, run: Path) -> None:
+    first, second = epoch_ends(straight)
+    steps = [first - 1, first, first + 1, second]
+    for number, step in enumerate(steps):
+        with stop_at_step(step):
+            assert fit_code([*MAIN, "--checkpoint.every_n_steps", "1"] if number == 0 else RESUME) == 143
+        assert last_checkpoint(run)["global_step"] == step
+    assert fit_code(RESUME) == 0
+    assert_equal_runs(run, straight)
+
+
+@pytest.mark.parametrize("config", ["samples, dropout, momentum, shuffled", "validation by windows", "Markov"])
+def test_stops_during_validations(references: Callable[[str], Path], run: Path, config: str) -> None:
+    """The validation is done again from its beginning: none is counted twice or left out."""
+    stops = [stop_in_validation(batch) for batch in (1, 4, 2)]
+    fit_with_stops(COMMON + CONFIGS[config], stops)
+    assert_equal_runs(run, references(config))
+
+
+def test_a_stop_during_the_validation_at_an_epochs_end(references: Callable[[str], Path], run: Path) -> None:
+    fit_with_stops(COMMON + CONFIGS["separate embedding"], [stop_in_validation(1), stop_in_validation(0)])
+    assert_equal_runs(run, references("separate embedding"))
+
+
+@pytest.mark.parametrize("every_n_steps", ["1", "5", "null"])
+def test_saving_changes_nothing(straight: Path, run: Path, every_n_steps: str) -> None:
+    assert fit_code([*MAIN, "--checkpoint.every_n_steps", every_n_steps, "--checkpoint.every_minutes", "null"]) == 0
+    assert_equal_runs(run, straight)
+
+
+def test_saving_by_minutes_changes_nothing_and_can_be_gone_on_with(straight: Path, run: Path) -> None:
+    """An interval of nearly nothing saves after every window."""
+    saved: list[int] = []
+    original = LastCheckpoint._save
+
+    def save(self: LastCheckpoint) -> None:
+        original(self)
+        saved.append(self.trainer.global_step)
+        if len(saved) == 5:
+            raise SystemExit(9)  # as if the process had ended right after it
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LastCheckpoint, "_save", save)
+        assert fit_code([*MAIN, "--checkpoint.every_minutes", "1e-9"]) == 9
+    assert saved == [6, 13, 19, 26, 33]  # windows of 6 or 7 steps
+    assert fit_code(RESUME) == 0
+    assert_equal_runs(run, straight)
+
+
+@pytest.mark.parametrize("max_steps", ["50", "73", "74"])  # inside a window, at an epoch's end, at its start
+def test_more_steps_after_max_steps(straight: Path, run: Path, max_steps: str) -> None:
+    assert epoch_ends(straight)[0] == 73
+    assert fit_code([*MAIN, "--trainer.max_steps", max_steps]) == 0
+    assert last_checkpoint(run)["global_step"] == int(max_steps)
+    assert fit_code([*RESUME, "--trainer.max_steps", "-1"]) == 0
+    assert_equal_runs(run, straight)
+
+
+@pytest.mark.parametrize(
+    ("hook", "step"),
+    [("on_train_batch_end", 1), ("on_train_batch_end", 40), ("on_validation_end", 1), ("on_validation_end", 40)],
+)
+def test_going_on_after_another_callback_stopped_the_fit(straight: Path, run: Path, hook: str, step: int) -> None:
+    """EarlyStopping, and Timer for --trainer.max_time, do no more than this."""
+    with should_stop_when(hook, lambda trainer: trainer.global_step >= step):
+        assert fit_code(MAIN) == 0
+    assert step <= last_checkpoint(run)["global_step"] < last_checkpoint(straight)["global_step"]
+    assert fit_code(RESUME) == 0
+    assert_equal_runs(run, straight)
+
+
+def test_going_on_after_another_callback_stopped_the_fit_at_an_epochs_end(straight: Path, run: Path) -> None:
+    """Lightning validates once more where it is asked to stop, which only the curves of the validation show."""
+    with should_stop_when("on_train_batch_end", lambda trainer: trainer.global_step == 73):
+        assert fit_code(MAIN) == 0
+    assert last_checkpoint(run)["epoch"] == 0
+    assert last_checkpoint(run)["progress"]["steps"] == 0
+    assert fit_code(RESUME) == 0
+    ours, theirs = last_checkpoint(run), last_checkpoint(straight)
+    for name in ("state_dict", "optimizer_states", "epoch", "global_step", "progress", "hidden"):
+        assert not differences(ours[name], theirs[name], name)
+    for name in ("train/loss", "train/loss_epoch"):
+        assert curves(run)[name] == curves(straight)[name]
+
+
+def test_going_on_after_early_stopping(straight: Path, run: Path) -> None:
+    stopping = "[{class_path: EarlyStopping, init_args: {monitor: val/mrr@20, mode: max, patience: 1}}]"
+    assert fit_code([*MAIN, "--trainer.callbacks", stopping]) == 0
+    assert last_checkpoint(run)["global_step"] < last_checkpoint(straight)["global_step"]
+    assert fit_code([*RESUME, "--trainer.callbacks", "[]"]) == 0
+    assert_equal_runs(run, straight)
+
+
+def test_tested_metrics_are_equal(straight: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit_with_stops(MAIN, [stop_at_step(20), stop_in_validation(3), stop_at_step(120)])
+    results = []
+    shutil.copytree(straight.parents[1], "straight")  # a test adds to the files of a run
+    for folder in (run.parents[1], Path("straight").resolve()):
+        monkeypatch.chdir(folder)
+        for name in ("best", "last"):
+            test.main(["--config", str(RUN / "config.yaml"), "--ckpt_path", name])
+            results.append((RUN / "test_metrics.json").read_bytes())
+    assert results[:2] == results[2:]
+    assert 0 < json.loads(results[0])["metrics"]["test/mrr@20"] < 1
+
+
+def test_every_pair_is_seen_once(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the optimiser saw over all parts of a fit is what it sees in one go, in the same order."""
+    seen: list[tuple[int, int, int, int, int]] = []
+    original = GRU4Rec.train_window
+
+    def train_window(self: GRU4Rec, window: Any, optimizer: Any, generator: Any, start: int, stop: int) -> Any:
+        for step in range(start, stop):
+            for lane in window.live[step].nonzero()[:, 0].tolist():
+                pair = (int(window.inputs[step, lane]), int(window.targets[step, lane]))
+                seen.append((self.current_epoch, window.first_step + step, lane, *pair))
+        return original(self, window, optimizer, generator, start, stop)
+
+    monkeypatch.setattr(GRU4Rec, "train_window", train_window)
+    stops = [stop_at_step(step) for step in (2, 30, 73, 74, 100)]
+    fit_with_stops([*MAIN, "--checkpoint.every_n_steps", "1"], [*stops, stop_in_validation(1)])
+    of_parts = seen.copy()
+    seen.clear()
+    in_new_folder(tmp_path / "one-go")
+    assert fit_code(MAIN) == 0
+    assert of_parts == seen
+    assert len(set(seen)) == len(seen)
+    pairs = [Counter((row[3], row[4]) for row in seen if row[0] == number) for number in range(2)]
+    assert pairs[0] == pairs[1]
+    n_pairs = json.loads((RUN / "data_report.json").read_text())["train"]["positions"]
+    assert sum(pairs[0].values()) == n_pairs
+
+
+def test_curves_have_each_step_once_in_whichever_file(straight: Path, run: Path) -> None:
+    """The checkpoint is older than what was logged last: steps that are taken anew are not logged twice."""
+    assert fit_code([*MAIN, "--checkpoint.every_n_steps", "50", "--trainer.max_steps", "60"]) == 0
+    before = (run / "checkpoints" / "last.ckpt").read_bytes()
+    assert fit_code([*RESUME, "--trainer.max_steps", "80", "--trainer.log_every_n_steps", "1"]) == 0
+    (run / "checkpoints" / "last.ckpt").write_bytes(before)  # as if nothing had been saved since
+    assert fit_code([*RESUME, "--trainer.max_steps", "-1", "--trainer.log_every_n_steps", "7"]) == 0
+    assert len(list(run.glob("*tfevents*"))) == 3
+    found = records(run)
+    assert len({(tag, step) for tag, step, _ in found}) == len(found)
+    assert curves(run) == curves(straight)
+    assert len(curves(run)["train/loss"]) > 20
+
+
+# Signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_and_stops_with_its_exit_code(run: Path, straight: Path, number: signal.Signals) -> None:
+    folder = run.parents[1]
+    process = start(folder, [*MAIN, "--checkpoint.every_n_steps", "1"], slow_windows, 0.02)
+    wait_for(run / "checkpoints" / "last.ckpt")
+    os.kill(process.pid or 0, number)
+    assert finish(process) == 128 + number
+    lines = said(folder)
+    stopped_at = last_checkpoint(run)["global_step"]
+    assert 0 < stopped_at < last_checkpoint(straight)["global_step"]
+    assert lines[-1] == (
+        f"sessrec.fit: stopped by {number.name} at step {stopped_at} and saved; go on with: python -m sessrec.fit "
+        "--config lightning_logs/r/config.yaml --ckpt_path last"
+    )
+    assert not any("Traceback" in line for line in lines)
+    assert fit_code(RESUME) == 0
+    assert_equal_runs(run, straight)
+
+
+def test_a_signal_to_the_command_itself(run: Path, straight: Path) -> None:
+    """As a user runs it; what stderr says is the command that goes on."""
+    options = [*MAIN, "--checkpoint.every_n_steps", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sessrec.fit", *options], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    )
+    wait_for(run / "checkpoints" / "last.ckpt")
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143, stderr
+    words = stderr.splitlines()[-1].partition("go on with: python -m sessrec.fit ")[2].split()
+    assert words == RESUME
+    assert fit_code(words) == 0
+    assert_equal_runs(run, straight)
+
+
+def test_a_second_signal_stops_at_once(run: Path) -> None:
+    """The first is heeded after the window, which takes a minute here."""
+    folder = run.parents[1]
+    process = start(folder, MAIN, slow_windows, 60)
+    wait_for(folder / "started")
+    begin = time.monotonic()
+    for _ in range(2):
+        os.kill(process.pid or 0, signal.SIGTERM)
+        time.sleep(0.2)
+    assert finish(process, timeout=10) == -signal.SIGTERM
+    assert time.monotonic() - begin < 10
+    assert "SIGTERM: the fit is saved and stops; once more stops it at once" in (folder / "stderr").read_text()
+
+
+def test_a_signal_before_training_says_that_nothing_was_saved(run: Path) -> None:
+    folder = run.parents[1]
+    process = start(folder, MAIN, slow_preparation)
+    wait_for(folder / "started")
+    os.kill(process.pid or 0, signal.SIGINT)
+    assert finish(process, timeout=10) == 130
+    assert said(folder)[-1] == "sessrec.fit: stopped; there was nothing to save yet"
+    assert not RUN.exists()
+
+
+def test_the_signals_are_given_back(run: Path) -> None:
+    """Whoever calls a fit from Python can be ended by SIGTERM afterwards, however the fit ended."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
+    try:
+        with stop_at_step(40):
+            assert fit_code(MAIN) == 143
+        assert [signal.getsignal(number) for number in numbers] == before
+        assert fit_code(RESUME) == 0
+        assert [signal.getsignal(number) for number in numbers] == before
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def slow_windows(seconds: float) -> None:
+    """In a child: every window takes longer."""
+    original = GRU4Rec.train_window
+
+    def train_window(self: GRU4Rec, *args: Any) -> Any:
+        Path("started").touch()
+        time.sleep(seconds)
+        return original(self, *args)
+
+    GRU4Rec.train_window = train_window  # type: ignore[method-assign]
+
+
+def slow_preparation() -> None:
+    """In a child: the log takes a minute to read."""
+    from sessrec.preparation import Preparation
+
+    def run(self: Preparation, *args: Any) -> None:
+        Path("started").touch()
+        time.sleep(60)
+
+    Preparation.run = run  # type: ignore[method-assign, assignment]
+
+
+def wait_for(file: Path) -> None:
+    end = time.monotonic() + 30
+    while not file.exists():
+        assert time.monotonic() < end, f"no {file}"
+        time.sleep(0.005)
+
+
+# How a fit goes on
+
+
+def test_auto_begins_goes_on_and_ends(straight: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*MAIN, "--ckpt_path", "auto"]
+    with stop_at_step(60):
+        assert fit_code(command) == 143
+    assert fit_code(command) == 0
+    assert_equal_runs(run, straight)
+    before = hashes(run)
+    capsys.readouterr()
+    assert fit_code(command) == 0
+    assert "nothing to do: the checkpoint lightning_logs/r/checkpoints/last.ckpt has 2 of 2 epochs" in (
+        capsys.readouterr().out
+    )
+    assert hashes(run) == before
+
+
+def test_the_schedule_changes_between_epochs_only(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = {"batch_size": "6", "steps_per_window": "9", "shuffle": "false"}
+    with stop_at_step(40):
+        assert fit_code(MAIN) == 143
+    before = hashes(run)
+    for option, value in changes.items():
+        message = one_error(capsys, fit.main, [*RESUME, f"--data.{option}", value])
+        assert f"inside an epoch with --data.{option} " in message
+        assert f"cannot be done with {yaml.safe_load(value)}: change it at the end of an epoch" in message
+        assert hashes(run) == before
+    assert fit_code([*RESUME, "--trainer.max_epochs", "1"]) == 0
+    all_changes = [word for option, value in changes.items() for word in (f"--data.{option}", value)]
+    assert fit_code([*RESUME, "--trainer.max_epochs", "2", *all_changes]) == 0
+    checkpoint = last_checkpoint(run)
+    assert (checkpoint["epoch"], checkpoint["progress"]["steps"]) == (1, 0)
+    for option, value in changes.items():
+        assert checkpoint["datamodule_hyper_parameters"][option] == yaml.safe_load(value)
+
+
+@pytest.mark.parametrize("where", [nullcontext(), stop_at_step(40)], ids=["at the end of an epoch", "inside"])
+def test_other_training_sessions_are_refused(
+    run: Path, capsys: pytest.CaptureFixture[str], where: AbstractContextManager[None]
+) -> None:
+    """They have the same items, as often, in the same number of sessions and events."""
+    with where:
+        fit_code([*MAIN, "--trainer.max_epochs", "1"])
+    lines = Path("log.tsv").read_text().splitlines()
+    rows = [line.split("\t") for line in lines[1:]]
+    swap = next(n for n in range(300, 400) if rows[n][0] == rows[n + 1][0] and rows[n][1] != rows[n + 1][1])
+    rows[swap][1], rows[swap + 1][1] = rows[swap + 1][1], rows[swap][1]  # in the middle of the train part
+    Path("other.tsv").write_text("\n".join([lines[0], *map("\t".join, rows)]) + "\n")
+    before = hashes(run)
+    message = one_error(capsys, fit.main, [*RESUME, "--data.path", "other.tsv", "--trainer.max_epochs", "3"])
+    assert "fitted to other training sessions" in message
+    assert hashes(run) == before
+
+
+def test_a_new_learning_rate_wins_inside_an_epoch(straight: Path, run: Path) -> None:
+    with stop_at_step(40):
+        assert fit_code([*MAIN, "--checkpoint.every_n_steps", "1"]) == 143
+    assert fit_code([*RESUME, "--model.learning_rate", "0.5"]) == 0
+    checkpoint = last_checkpoint(run)
+    assert checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == 0.5
+    assert checkpoint["hyper_parameters"]["learning_rate"] == 0.5
+    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["learning_rate"] == 0.5
+    assert differences(checkpoint["state_dict"], last_checkpoint(straight)["state_dict"])  # so that it was used
+    logged = dict(curves(run)["train/learning_rate"])
+    rates = dict(curves(straight)["train/learning_rate"])
+    assert {step for step, rate in logged.items() if rate != rates[step]} == {step for step in rates if step > 40}
+
+
+def test_another_seed_on_the_command_line_is_not_used_and_said(
+    straight: Path, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with stop_at_step(40):
+        assert fit_code(MAIN) == 143
+    capsys.readouterr()
+    assert fit_code([*RESUME, "--seed_everything", "7"]) == 0
+    assert "the fit goes on with its own seed 42, not 7" in capsys.readouterr().out
+    assert_equal_runs(run, straight)
