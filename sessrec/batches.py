@@ -19,6 +19,7 @@ from torch import Tensor
 from sessrec.sessions import Sessions
 
 _CHUNK = 1 << 14  # sessions that are scheduled at a time
+_BATCHES_SORTED = 64  # batches of whole sessions among which sessions are sorted by length
 
 
 class Window(NamedTuple):
@@ -287,6 +288,94 @@ class SessionParallelLoader:
             yield window if self.n_ranks == 1 else window.lanes(self.own_lanes)
 
 
+class SessionBatch(NamedTuple):
+    """Whole sessions to train on in one step, padded at the end with item 0."""
+
+    items: Tensor
+    """Items in order, int64, shape (S, L)."""
+    lengths: Tensor
+    """Number of events of each session, int64, shape (S,)."""
+    number: int
+    """Number of the batch in its epoch, from 0."""
+    widths: np.ndarray
+    """Number of (input, target) pairs, int64, shape (1,): a batch is one step."""
+
+    @property
+    def n_steps(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def first_step(self) -> int:
+        """Steps of the epoch before this one."""
+        return self.number
+
+
+class SessionLoader:
+    """Batches of whole sessions to train on, of similar lengths so that little is padding; an epoch has them all.
+
+    Sessions that stand near each other in the order are sorted by length before they are cut into batches; the batches
+    of a shuffled epoch come in a random order.
+
+    Args:
+        sessions: Sessions of at least two events each.
+        batch_size: Sessions in a batch.
+        shuffle: Whether to take the sessions in a new random order each epoch, in place of time order.
+        seed: Seed of the shuffled orders; the order follows from it and the epoch alone.
+    """
+
+    def __init__(self, sessions: Sessions, batch_size: int, shuffle: bool = False, seed: int = 0) -> None:
+        self.sessions = sessions
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = 0
+        self.steps_taken = 0
+
+    @property
+    def sampler(self) -> SessionLoader:
+        """The loader itself: Lightning tells the epoch to its ``sampler.set_epoch``."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the session order of an epoch, counted from 0."""
+        self.epoch = epoch
+
+    def take_up(self, steps_taken: int) -> None:
+        """Begin the next epoch inside: with the batch of the last step that had been taken; what follows is to do."""
+        self.steps_taken = steps_taken
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-len(self.sessions) // self.batch_size)
+
+    def __iter__(self) -> Iterator[SessionBatch]:
+        generator = np.random.default_rng([self.seed, self.epoch])
+        n_sessions = len(self.sessions)
+        order = generator.permutation(n_sessions) if self.shuffle else np.arange(n_sessions)
+        region = np.arange(n_sessions) // (self.batch_size * _BATCHES_SORTED)
+        order = order[np.lexsort((np.diff(self.sessions.offsets)[order], region))]
+        batches = generator.permutation(len(self)) if self.shuffle else np.arange(len(self))
+        first, self.steps_taken = max(0, self.steps_taken - 1), 0
+        for number in range(first, len(self)):
+            start = batches[number] * self.batch_size
+            chosen = order[start : start + self.batch_size]
+            items, lengths = pad(self.sessions, chosen)
+            n_pairs = np.array([lengths.sum() - len(lengths)])
+            yield SessionBatch(torch.from_numpy(items), torch.from_numpy(lengths), number, n_pairs)
+
+
+def pad(sessions: Sessions, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Items of some sessions, padded at the end with 0, int64, shape (S, L), and their lengths, int64, shape (S,)."""
+    first = sessions.offsets[chosen]
+    lengths = sessions.offsets[chosen + 1] - first
+    column = np.arange(lengths.max() if len(lengths) else 2)[None, :]
+    is_event = column < lengths[:, None]  # (S, L)
+    items = np.zeros(is_event.shape, dtype=np.int64)
+    items[is_event] = sessions.items[(first[:, None] + column)[is_event]]
+    return items, lengths
+
+
 class EvaluationLoader:
     """Padded batches of whole sessions, of similar lengths so that little is padding.
 
@@ -317,10 +406,5 @@ class EvaluationLoader:
         if not 0 <= number < len(self):
             raise IndexError(number)
         chosen = self._order[number * self.batch_size : (number + 1) * self.batch_size]
-        first = self.sessions.offsets[chosen]
-        lengths = self.sessions.offsets[chosen + 1] - first
-        column = np.arange(lengths.max() if len(lengths) else 2)[None, :]
-        is_event = column < lengths[:, None]  # (S, L)
-        items = np.zeros(is_event.shape, dtype=np.int64)
-        items[is_event] = self.sessions.items[(first[:, None] + column)[is_event]]
+        items, lengths = pad(self.sessions, chosen)
         return EvaluationBatch(torch.from_numpy(items), torch.from_numpy(lengths), torch.from_numpy(chosen))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule
 
-from sessrec.batches import EvaluationLoader, SessionParallelLoader
+from sessrec.batches import EvaluationLoader, SessionLoader, SessionParallelLoader
 from sessrec.cache import find_prepared, open_or_prepare
 from sessrec.cleaning import clean_events
 from sessrec.errors import SessRecError, check_choice
@@ -63,8 +63,8 @@ class SessionDataModule(LightningDataModule):
         expected: Published counts, such as {train_positions: 554.0k, test_sessions: 15324}: the report says whether the
             prepared log has them.
         cache_dir: Folder in which prepared logs are kept, to be opened at once the next time; null keeps none.
-        batch_size: Number of lanes of the session-parallel mini-batch in training; of each process where there are
-            several.
+        batch_size: Number of lanes of the session-parallel mini-batch in training, of each process where there are
+            several; of sessions where a model trains on whole sessions.
         eval_batch_size: Sessions in an evaluation batch; changes speed and memory, never the results.
         steps_per_window: Training steps in one batch of the trainer.
         shuffle: Whether training takes the sessions in a new random order each epoch, in place of time order.
@@ -204,9 +204,12 @@ class SessionDataModule(LightningDataModule):
         """Whether the options ask for a validation part."""
         return self.preparation.has_validation
 
-    def train_dataloader(self) -> SessionParallelLoader:
-        """Session-parallel windows over the train part."""
+    def train_dataloader(self) -> SessionParallelLoader | SessionLoader:
+        """Session-parallel windows over the train part, or whole sessions of it where the model asks for them."""
         h = self.options
+        model = None if self.trainer is None else self.trainer.lightning_module
+        if getattr(model, "trains_on_whole_sessions", False):
+            return SessionLoader(self.sessions["train"], h.batch_size, h.shuffle, seed=self.seed % 2**32)
         return SessionParallelLoader(
             self.sessions["train"],
             h.batch_size,

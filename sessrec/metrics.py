@@ -67,10 +67,10 @@ def count_above_and_tied(
         SessRecError: If a score is not finite, or the sum of a block's scores is not.
     """
     above, at_least, own_scores, sums, starts = [], [], [], [], [0]
-    room = target_score.new_empty(0, dtype=torch.float32)
+    room = target_score.new_empty(0)
     for block in blocks:
         if room.numel() < block.numel():
-            room = torch.empty(block.numel(), dtype=torch.float32, device=block.device)
+            room = _room_for(block).view(-1)
         above.append(count_true(torch.gt, block, target_score, room))
         at_least.append(count_true(torch.ge, block, target_score, room))
         own_scores.append(block.gather(1, (target - starts[-1]).clamp_(0, block.shape[1] - 1)[:, None]))
@@ -97,17 +97,19 @@ def count_true(compare: Callable[..., Tensor], scores: Tensor, threshold: Tensor
         compare: A comparison that takes ``out``.
         scores: Shape (P, n), n below 2**24.
         threshold: Shape (P, 1).
-        room: Memory to work in, at least P * n elements of float32: fresh memory costs more than the work.
+        room: Memory to work in, at least P * n floats: fresh memory costs more than the work.
 
     Returns:
-        Counts, float32, shape (P,).
+        Counts, float, shape (P,).
     """
     # comparisons written as 0.0 and 1.0 are summed up many times faster than as bool
-    if room is None:
-        ones = torch.empty(scores.shape, dtype=torch.float32, device=scores.device)
-    else:
-        ones = room[: scores.numel()].view(scores.shape)
+    ones = _room_for(scores) if room is None else room[: scores.numel()].view(scores.shape)
     return compare(scores, threshold, out=ones).sum(dim=1)
+
+
+def _room_for(scores: Tensor) -> Tensor:
+    """Memory for counts: in the scores' own type, which is written fastest, but never in 16 bits."""
+    return torch.empty(scores.shape, dtype=torch.promote_types(scores.dtype, torch.float32), device=scores.device)
 
 
 def rank_from_counts(above: Tensor, tied: Tensor, tie_mode: TieMode) -> Tensor:

@@ -14,6 +14,7 @@ from scipy.sparse import csr_array
 from sessrec.sessions import Sessions
 
 _NONE = np.iinfo(np.int64).max
+_LEAST = 1e-30  # least similarity above 0: weights that fall exponentially would end at 0
 
 
 class Prefixes(NamedTuple):
@@ -177,7 +178,7 @@ def shared_weights(
         sample_size: How many of the sessions that share an item are looked at, the most recent ones.
 
     Returns:
-        The sums, in 32 bits: what is equal but for rounding is equal.
+        The sums, in 32 bits: what is equal but for rounding is equal, and what is above 0 stays so.
     """
     n_rows = len(prefixes.lengths)
     offsets = np.concatenate([[0], prefixes.n_distinct.cumsum()])
@@ -185,7 +186,7 @@ def shared_weights(
     values = weights + 1j if (weights == 0).any() else weights
     shape = (n_rows, sessions_of_items.shape[0])
     sums = csr_array((values, prefixes.item, offsets), shape=shape) @ sessions_of_items
-    bits = sums.data.real.astype(np.float32).view(np.uint32).astype(np.int64)
+    bits = np.maximum(sums.data.real, _LEAST * (sums.data.real > 0)).astype(np.float32).view(np.uint32).astype(np.int64)
     keys = _in_rows(sums.indices.astype(np.int64) << 32 | bits, sums.indptr)
     if keys.shape[1] > sample_size:
         keys.sort(axis=1)  # by recency
@@ -203,7 +204,8 @@ def nearest(candidates: Neighbours, n_rows: int, k: int) -> Neighbours:
         n_rows: Number P of sessions so far.
         k: How many to keep.
     """
-    similar = candidates.similarity.astype(np.float32)  # what is equal but for rounding is equal
+    # in 32 bits: what is equal but for rounding is equal; and however old a neighbour is, it is one
+    similar = np.maximum(candidates.similarity, _LEAST * (candidates.similarity > 0)).astype(np.float32)
     bits = similar.view(np.uint32).astype(np.int64)
     offsets = np.searchsorted(candidates.row, np.arange(n_rows + 1))
     # the greatest similarity first, then the smallest number: the most recent

@@ -16,7 +16,7 @@ _SESSIONS = 128  # sessions given their best items at once, from larger blocks o
 _ITEMS_A_PLACE = 128  # torch sorts the scores of fewer items for a place in the list as a whole
 _BLOCK = {"cpu": 1024, "cuda": 32768}  # items scored at once: smaller blocks fit the cache, but there are more of them
 
-_SCORES = 1 << 22  # scores at once where the catalogue is scored as a whole
+_SCORES = 1 << 21  # scores at once where the catalogue is scored as a whole
 EXCLUDED = -1e30
 """Score of an item that is no candidate: below all others, and still a number."""
 

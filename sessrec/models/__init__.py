@@ -9,6 +9,7 @@ from sessrec.models.oracle import Oracle
 from sessrec.models.popularity import Popularity
 from sessrec.models.random import Random
 from sessrec.models.s_pop import SPop
+from sessrec.models.sasrec import SASRec
 from sessrec.models.sknn import SKNN
 from sessrec.models.sr import SR
 from sessrec.models.stan import STAN
@@ -24,6 +25,7 @@ __all__ = [
     "Oracle",
     "Popularity",
     "Random",
+    "SASRec",
     "SKNN",
     "SPop",
     "SR",

@@ -140,6 +140,8 @@ class SessionRecommender(LightningModule):
         """
         return target_scores_in_blocks(self.score, queries, targets, self.n_items)
 
+    trains_on_whole_sessions = False
+    """Whether a training batch is some whole sessions, in place of a window of session-parallel steps."""
     scores_in_blocks = True
     """Whether `score` can score a few items cheaply; else it is asked for all at once, for fewer queries."""
 
@@ -249,7 +251,7 @@ class SessionRecommender(LightningModule):
         if not isinstance(trainer.strategy, LanesStrategy):
             raise SessRecError("several processes need --trainer.strategy ddp")
         if stage == "predict" or (stage == "fit" and not self.trains_in_parallel):
-            what = "predict" if stage == "predict" else f"{type(self).__name__} learns by counting, and"
+            what = "predict" if stage == "predict" else f"{type(self).__name__} is fitted and"
             raise SessRecError(f"{what} works in one process: give --trainer.devices 1")
 
     def on_fit_start(self) -> None:
@@ -476,13 +478,14 @@ class SessionRecommender(LightningModule):
         if (unknown := int((index < 0).sum())) > 0:
             rank_zero_warn(f"{unknown} of {len(index)} items of the session are unknown to the model", stacklevel=2)
         items = torch.from_numpy(index[index >= 0]).to(self.device)
-        was_training = self.training
-        self.eval()
+        if was_training := self.training:  # which takes as long as a fast model's recommendation
+            self.eval()
         if len(items):
             best, scores = self.top_items(items[None], torch.tensor([len(items)], device=self.device), k)
         else:
             best, scores = self.popular_items(k)
-        self.train(was_training)
+        if was_training:
+            self.train()
         return [
             (vocabulary.item_ids[item], score)
             for item, score in zip(best[0].tolist(), scores[0].tolist(), strict=True)

@@ -8,13 +8,10 @@ References:
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
@@ -26,10 +23,10 @@ from sessrec.errors import SessRecError, check_choice
 from sessrec.graphs import CapturedRun
 from sessrec.layers import GRUCell, GRUStack, ResetBeforeGRUCell, dropout_mask, initialise_gates, product
 from sessrec.metrics import CUTOFFS, TieMode
-from sessrec.models.base import SessionRecommender
+from sessrec.models.neural import NeuralRecommender
 from sessrec.negatives import LogQ, LogQMode, NegativeSampler
 from sessrec.optim import AdagradMomentum, take_rows
-from sessrec.processes import exchange_gradients, join_lanes, n_processes, process_rank, sum_over_processes
+from sessrec.processes import exchange_gradients, join_lanes, n_processes, process_rank
 from sessrec.steps import Step, StepLayout
 
 _PLAIN_LOSSES = {
@@ -41,7 +38,7 @@ _PLAIN_LOSSES = {
 LossName = Literal["cross-entropy", "bpr-max", "bpr", "top1", "top1-max"]
 
 
-class GRU4Rec(SessionRecommender):
+class GRU4Rec(NeuralRecommender):
     """GRU4Rec, as published: session-parallel mini-batches, sampled negatives, one-step truncation.
 
     The batch size (number of lanes) is an option of the data, the number of epochs one of the trainer.
@@ -98,7 +95,7 @@ class GRU4Rec(SessionRecommender):
         exclude_last: bool = False,
         exclude_seen: bool = False,
     ) -> None:
-        super().__init__(cutoffs, tie_mode, k, exclude_last, exclude_seen)
+        super().__init__(cutoffs=cutoffs, tie_mode=tie_mode, k=k, exclude_last=exclude_last, exclude_seen=exclude_seen)
         self.save_hyperparameters()
         self.options: Any = self.hparams
         self.layers = [100] if layers is None else list(layers)
@@ -109,7 +106,6 @@ class GRU4Rec(SessionRecommender):
         self._hidden: list[Tensor] = []  # of each layer, (B, H)
         self._layout: StepLayout | None = None
         self._captured: tuple[Optimizer, CapturedRun] | None = None
-        self._last_time = 0.0
 
     trains_in_parallel = True
 
@@ -145,13 +141,10 @@ class GRU4Rec(SessionRecommender):
     # -- training ----------------------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
-        """Let the options of this fit win over those in a resumed checkpoint's optimiser."""
-        self.take_up_epoch()
+        """Begin every lane afresh, or take up the states where a fit goes on inside an epoch."""
+        super().on_train_start()
         self._hidden = [self._own_lanes(state) for state in self._hidden] if self.progress.steps else []
         self._captured = None
-        self._last_time = time.perf_counter()
-        for group in self._raw_optimizer().param_groups:
-            group.update(lr=self.options.learning_rate, momentum=self.options.momentum)
 
     def _own_lanes(self, state: Tensor) -> Tensor:
         """This process's part of a checkpoint's states, which are those of all lanes."""
@@ -163,54 +156,15 @@ class GRU4Rec(SessionRecommender):
         for state in self._hidden:
             state.zero_()  # in place, for a captured window goes on from this memory
 
-    def on_train_epoch_end(self) -> None:
-        """Log the mean loss of the epoch, where it is complete."""
-        loss = self.progress.epoch_mean
-        if self.end_epoch():
-            self.log("train/loss_epoch", loss, logger=False)
-            self._log_figures({"train/loss_epoch": loss})
-
     def on_train_end(self) -> None:
         """Give back the memory of captured windows."""
         self._captured = None
 
-    def learn(self, window: Window, start: int, stop: int) -> tuple[list[float], int]:
-        """Train on steps of a window; the loss of each, and the number of pairs.
-
-        Raises:
-            SessRecError: If a loss is not finite.
-        """
-        generator = self._window_generator(window.number)
-        losses = self.train_window(window, self._raw_optimizer(), generator, start, stop)
-        n_pairs = losses.new_tensor([window.widths[start:stop].sum()])
-        # the only synchronisation with the device
-        *sums, pairs = sum_over_processes(torch.cat([losses, n_pairs]).double()).tolist()
-        for number, loss in enumerate(sums, self.global_step + 1):
-            if not math.isfinite(loss):
-                raise self.diverged(f"the training loss is {loss} at step {number}")
-        return sums, int(pairs)
-
-    def finish_window(self, window: Window) -> None:
-        """Log the mean loss of the window's pairs."""
-        n_pairs, mean_loss = self.progress.window_pairs, self.progress.window_mean
-        now = time.perf_counter()
-        speed, self._last_time = n_pairs / (now - self._last_time), now
-        self.log("train/loss", mean_loss, prog_bar=True, logger=False)
-        self.log("train/events_per_second", speed, prog_bar=True, logger=False)
-        interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if interval and self.global_step // interval > (self.global_step - window.n_steps) // interval:
-            rate = self._raw_optimizer().param_groups[0]["lr"]
-            self._log_figures({"train/loss": mean_loss, "train/events_per_second": speed, "train/learning_rate": rate})
-
-    def _log_figures(self, figures: dict[str, float]) -> None:
-        for logger in self.loggers:
-            logger.log_metrics(figures, step=self.global_step)
-
-    def diverged(self, what: str) -> SessRecError:
-        """The error of a fit whose numbers are no longer finite."""
-        return SessRecError(
-            f"{what}: the fit has diverged; try a lower --model.learning_rate than {self.options.learning_rate}"
-        )
+    def train_steps(
+        self, batch: Window, optimizer: Optimizer, generator: torch.Generator, start: int, stop: int
+    ) -> Tensor:
+        """Take some steps of a window; see `train_window`."""
+        return self.train_window(batch, optimizer, generator, start, stop)
 
     @torch.no_grad()
     def train_window(
@@ -359,33 +313,15 @@ class GRU4Rec(SessionRecommender):
             ]
         ]
 
-    def _window_generator(self, window_number: int) -> torch.Generator:
-        """A generator that follows from seed, epoch and window alone, so that a resumed fit draws the same."""
-        rank = [process_rank()] if n_processes() > 1 else []
-        entropy = np.random.SeedSequence([self.seed or 0, self.current_epoch, window_number, *rank])
-        return torch.Generator(self.device).manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the lanes' states beside the weights, where a fit may go on from them.
-
-        Raises:
-            SessRecError: If a weight is not finite: the checkpoint before this one is to be kept.
-        """
+        """Put the lanes' states beside the weights, where a fit may go on from them."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["hidden"] = [join_lanes(state) for state in self._hidden] if self.progress.steps else []
-        for name, weight in self.named_parameters():
-            if not weight.isfinite().all():
-                raise self.diverged(f"{name} is not finite at step {self.global_step}")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the lanes' states over."""
         super().on_load_checkpoint(checkpoint)
         self._hidden = checkpoint.get("hidden", [])
-
-    def _raw_optimizer(self) -> Optimizer:
-        optimizer = self.optimizers(use_pl_optimizer=False)
-        assert isinstance(optimizer, Optimizer)
-        return optimizer
 
     # -- inference ---------------------------------------------------------------------------------------------------
 

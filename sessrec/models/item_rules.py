@@ -13,13 +13,15 @@ from sessrec.errors import SessRecError
 from sessrec.models.counting import CountingRecommender
 from sessrec.sessions import Sessions
 
-_TIE_BREAK = 1e-9  # weight of popularity: far below any difference between two rules
+_NO_RULE = 1e-30  # weight of popularity where there is no rule: below every rule
+_TIE_BREAK = 2.0**-26  # weight of popularity: below the least difference, in proportion, of two numbers of 32 bits
 
 
 class ItemRulesRecommender(CountingRecommender):
     """Scores items by the last item's rules, the best of which are kept; offers `rules`.
 
-    Popularity breaks ties: items that no rule leads to follow in its order.
+    Popularity breaks ties: items that no rule leads to follow in its order. Rules are equal where they are equal in 32
+    bits: sums are the same whatever the order in which they were summed up.
 
     Args:
         n_rules: Rules kept for each item.
@@ -33,7 +35,7 @@ class ItemRulesRecommender(CountingRecommender):
     successors: Tensor
     """Where each rule leads, by item, int32, shape (rules,)."""
     weights: Tensor
-    """Score of each rule, float64, shape (rules,)."""
+    """Score of each rule, above 0, float32, shape (rules,)."""
 
     grown_buffers = ("successors", "weights")
 
@@ -56,14 +58,14 @@ class ItemRulesRecommender(CountingRecommender):
         self.register_buffer("popularity", counts / counts.max().clamp(min=1).double())
         self.register_buffer("offsets", torch.zeros(self.n_items + 1, dtype=torch.int32))
         self.register_buffer("successors", torch.zeros(0, dtype=torch.int32))
-        self.register_buffer("weights", torch.zeros(0, dtype=torch.float64))
+        self.register_buffer("weights", torch.zeros(0))
 
     def learn_sessions(self, sessions: Sessions) -> None:
         """Keep each item's best rules; of equal ones the more popular, then the first in the vocabulary."""
         table = self.rules(sessions).tocoo()
         row, column = table.coords
         others = row != column
-        row, column, weights = row[others], column[others], table.data[others]
+        row, column, weights = row[others], column[others], table.data[others].astype(np.float32)
         order = np.lexsort((column, -self.known_items.counts[column], -weights, row))
         row, column, weights = row[order], column[order], weights[order]
         rank = np.arange(len(row)) - np.searchsorted(row, row)
@@ -85,8 +87,10 @@ class ItemRulesRecommender(CountingRecommender):
         rule = start[row] + torch.arange(len(row), device=last.device) - (n_rules.cumsum(0) - n_rules)[row]
         successor = self.successors[rule].long()
         inside = (successor >= items.start) & (successor < items.stop)
-        scores = (_TIE_BREAK * self.popularity[items]).repeat(len(last), 1)
-        scores[row[inside], successor[inside] - items.start] += self.weights[rule[inside]]
+        scores = (_NO_RULE * self.popularity[items]).repeat(len(last), 1)
+        row, successor, rule = row[inside], successor[inside], rule[inside]
+        weights = self.weights[rule].double() * (1 + _TIE_BREAK * self.popularity[successor])
+        scores[row, successor - items.start] = weights
         return scores
 
 

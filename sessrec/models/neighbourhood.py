@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.sparse import csr_array
+from torch import Tensor
 
 from sessrec.errors import SessRecError
 from sessrec.models.prefix import PrefixRecommender
@@ -18,21 +19,26 @@ class NeighbourhoodRecommender(PrefixRecommender):
     """Scores items by the training sessions near the session so far; offers `score_prefixes`.
 
     It learns an index of the training sessions, in buffers that its checkpoint holds. Sessions are recent by their last
-    events; where these are equal, by their order.
+    events; where these are equal, by their order. Similarities and scores are rounded to 32 bits, so that sums are
+    equal whatever the order in which they were summed up; they are never below 1e-30 where they are above 0.
 
     Args:
         n_neighbours: Training sessions that give scores.
         sample_size: Training sessions with an item in common that are looked at, the most recent ones.
+        idf_weight: Weight of the idf, for methods that have one.
         protocol: Options of `SessionRecommender`.
     """
 
     grown_buffers = SessionIndex._fields
 
-    def __init__(self, n_neighbours: int, sample_size: int, **protocol: Any) -> None:
+    def __init__(self, n_neighbours: int, sample_size: int, idf_weight: float = 0.0, **protocol: Any) -> None:
         super().__init__(**protocol)
         for name, value in (("n_neighbours", n_neighbours), ("sample_size", sample_size)):
             if value < 1:
                 raise SessRecError(f"--model.{name} must be at least 1, got {value}")
+        if idf_weight < 0:
+            raise SessRecError(f"--model.idf_weight must be at least 0, got {idf_weight}")
+        self.idf_weight = idf_weight
         self.n_neighbours = n_neighbours
         self.sample_size = sample_size
         self._learnt: _Learnt | None = None
@@ -54,6 +60,10 @@ class NeighbourhoodRecommender(PrefixRecommender):
         """Make room for the checkpoint's index."""
         super().on_load_checkpoint(checkpoint)
         self._learnt = None
+
+    def score(self, queries: Tensor, items: slice) -> Tensor:
+        """Score of each item, float32, shape (P, n)."""
+        return super().score(queries, items).float()
 
     @property
     def learnt(self) -> _Learnt:

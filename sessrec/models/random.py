@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sessrec.errors import SessRecError
 from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.counting import CountingRecommender
 
@@ -43,6 +44,8 @@ class Random(CountingRecommender):
             exclude_seen=exclude_seen,
         )
         self.save_hyperparameters()
+        if not 0 <= random_seed < 1 << 63:
+            raise SessRecError(f"--model.random_seed must be at least 0 and below 2^63, got {random_seed}")
         self.random_seed = random_seed
 
     def encode(self, items: Tensor) -> Tensor:

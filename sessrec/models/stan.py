@@ -32,7 +32,7 @@ class STAN(NeighbourhoodRecommender):
             2500).
         place_decay: Events over which the weight of an item of the session so far falls to 1/e, l1 in the paper.
         recency_decay: Days over which the weight of a training session falls to 1/e, l2 in the paper (session-rec: 5 or
-            more, by the data).
+            more, by the data). Where the log has no times, 86,400 rows stand for a day.
         distance_decay: Events over which a neighbour's items lose 1/e, away from the newest one shared, l3 in the
             paper.
         cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.

@@ -20,9 +20,10 @@ from sessrec.neighbours import Prefixes, items_of_neighbours, nearest
 class VMISKNN(NeighbourhoodRecommender):
     """Ranks items by the most recent sessions that share the newest items of the session so far.
 
-    Each of the newest distinct items, at the place p of L, adds p over their number to the similarity of the sessions
-    that hold it. A neighbour gives its items its similarity times 1 - 0.1 s, s being the step of the newest item that
-    it shares, counted from the end of the session so far (1 for the last item), and nothing from step 10 on.
+    Each of the newest distinct items, its last place being p of L events, adds p over the number of these items to the
+    similarity of the sessions that hold it. A neighbour gives its items its similarity times 1 - 0.1 s, s being the
+    step of the newest item that it shares, counted in events from the end of the session so far (1 for the last one),
+    and nothing from step 10 on.
 
     Args:
         n_neighbours: Training sessions that give scores, k in the paper.
@@ -52,6 +53,7 @@ class VMISKNN(NeighbourhoodRecommender):
         super().__init__(
             n_neighbours,
             sample_size,
+            idf_weight,
             cutoffs=cutoffs,
             tie_mode=tie_mode,
             k=k,
@@ -61,7 +63,7 @@ class VMISKNN(NeighbourhoodRecommender):
         self.save_hyperparameters()
         if max_items < 1:
             raise SessRecError(f"--model.max_items must be at least 1, got {max_items}")
-        self.max_items, self.idf_weight = max_items, idf_weight
+        self.max_items = max_items
 
     def score_prefixes(self, prefixes: Prefixes) -> np.ndarray:
         """Weighted sum over the neighbours, float64, shape (P, N)."""

@@ -60,6 +60,7 @@ class VSKNN(NeighbourhoodRecommender):
         super().__init__(
             n_neighbours,
             sample_size,
+            idf_weight,
             cutoffs=cutoffs,
             tie_mode=tie_mode,
             k=k,
@@ -69,7 +70,7 @@ class VSKNN(NeighbourhoodRecommender):
         self.save_hyperparameters()
         check_choice("weighting", weighting, Weighting)
         check_choice("decay", decay, Weighting)
-        self.weighting, self.decay, self.idf_weight = weighting, decay, idf_weight
+        self.weighting, self.decay = weighting, decay
 
     def score_prefixes(self, prefixes: Prefixes) -> np.ndarray:
         """Weighted sum over the neighbours, float64, shape (P, N)."""

@@ -30,7 +30,7 @@ class VSTAN(NeighbourhoodRecommender):
             2500).
         place_decay: Events over which the weight of an item of the session so far falls to 1/e, l1 in the paper.
         recency_decay: Days over which the weight of a training session falls to 1/e, l2 in the paper (session-rec: 5 or
-            more, by the data).
+            more, by the data). Where the log has no times, 86,400 rows stand for a day.
         distance_decay: Events over which a neighbour's items lose 1/e, away from the newest one shared, l3 in the
             paper.
         shared_decay: Events over which the weight of the newest shared item falls to 1/e, l4 (session-rec: 1.02).
@@ -61,6 +61,7 @@ class VSTAN(NeighbourhoodRecommender):
         super().__init__(
             n_neighbours,
             sample_size,
+            idf_weight,
             cutoffs=cutoffs,
             tie_mode=tie_mode,
             k=k,
@@ -77,7 +78,7 @@ class VSTAN(NeighbourhoodRecommender):
             if not value > 0:
                 raise SessRecError(f"--model.{name} must be above 0, got {value}")
         self.place_decay, self.recency_decay, self.distance_decay = place_decay, recency_decay, distance_decay
-        self.shared_decay, self.idf_weight = shared_decay, idf_weight
+        self.shared_decay = shared_decay
 
     def score_prefixes(self, prefixes: Prefixes) -> np.ndarray:
         """Weighted sum over the neighbours, float64, shape (P, N)."""

@@ -1,0 +1,213 @@
+"""SASRec: causal self-attention over the session.
+
+References:
+    Kang and McAuley, "Self-Attentive Sequential Recommendation", ICDM 2018.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from sessrec.batches import SessionBatch
+from sessrec.errors import SessRecError, check_choice
+from sessrec.losses import Candidates, cross_entropy
+from sessrec.metrics import CUTOFFS, TieMode
+from sessrec.models.neural import NeuralRecommender
+from sessrec.negatives import LogQ, LogQMode, NegativeSampler
+
+
+class SASRec(NeuralRecommender):
+    """Blocks of causal self-attention with learned places, trained on whole sessions by cross-entropy.
+
+    Every position of a session predicts its next event, in one pass. Input and output share one item embedding. Where
+    the paper compares a target with one negative, the softmax here is over all items, or over the targets of the batch
+    and samples, as in GRU4Rec. The batch size of the data counts sessions.
+
+    Args:
+        hidden: Size of the embedding and of all layers.
+        blocks: Number of blocks, each of attention and two pointwise layers.
+        heads: Number of attention heads.
+        max_length: Events that a position looks back at; a longer session is trained on in pieces of that length.
+        dropout: Probability to drop an element of an embedding or of a layer's output.
+        learning_rate: Learning rate of Adam.
+        n_sample: Negative samples of a step, shared by all positions, beside the other positions' targets; 0 compares a
+            target with all items.
+        sample_alpha: Samples are drawn in proportion to an item's count to this power.
+        logq: Strength in [0, 1] of the popularity correction of sampled logits in training.
+        logq_mode: ``published`` corrects by raw counts; ``textbook`` by the expected number of times that a candidate
+            is drawn.
+        cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
+        tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
+            all) or median.
+        k: Items that predict gives a session.
+        exclude_last: Whether the session's last item is no candidate for the next one.
+        exclude_seen: Whether no item of the session so far is a candidate.
+
+    Raises:
+        SessRecError: If an option is out of its range.
+    """
+
+    trains_on_whole_sessions = True
+
+    def __init__(
+        self,
+        hidden: int = 100,
+        blocks: int = 2,
+        heads: int = 1,
+        max_length: int = 50,
+        dropout: float = 0.2,
+        learning_rate: float = 0.002,
+        n_sample: int = 2048,
+        sample_alpha: float = 0.75,
+        logq: float = 1.0,
+        logq_mode: LogQMode = "published",
+        cutoffs: Sequence[int] = CUTOFFS,
+        tie_mode: TieMode = "conservative",
+        k: int = 20,
+        exclude_last: bool = False,
+        exclude_seen: bool = False,
+    ) -> None:
+        super().__init__(cutoffs=cutoffs, tie_mode=tie_mode, k=k, exclude_last=exclude_last, exclude_seen=exclude_seen)
+        self.save_hyperparameters()
+        self.options: Any = self.hparams
+        _check_options(self.options)
+        check_choice("logq_mode", logq_mode, LogQMode)
+
+    def build(self) -> None:
+        """Create the embeddings, the blocks and the negative sampler."""
+        h = self.options
+        self.item_embedding = nn.Parameter(torch.empty(self.n_items, h.hidden).normal_(std=h.hidden**-0.5))
+        self.place_embedding = nn.Parameter(torch.empty(h.max_length, h.hidden).normal_(std=h.hidden**-0.5))
+        self.blocks = nn.ModuleList(_Block(h.hidden, h.heads, h.dropout) for _ in range(h.blocks))
+        self.norm = nn.LayerNorm(h.hidden)
+        counts = torch.from_numpy(self.known_items.counts)
+        self.sampler = NegativeSampler(counts, h.sample_alpha)
+        self.log_q = LogQ(counts, h.sample_alpha, h.logq_mode)
+
+    def configure_optimizers(self) -> Optimizer:
+        """Adam on all parameters."""
+        return Adam(self.parameters(), lr=self.options.learning_rate, betas=(0.9, 0.98))
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def train_steps(
+        self, batch: SessionBatch, optimizer: Optimizer, generator: torch.Generator, start: int, stop: int
+    ) -> Tensor:
+        """Take one step on some whole sessions; its summed loss, shape (1,)."""
+        inputs, targets, has_target = self._pieces(batch)
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), torch.enable_grad():
+            # dropout draws from the global generators, which are to follow from the batch alone
+            torch.manual_seed(torch.randint(1 << 62, (), generator=generator, device=self.device).item())
+            queries = self._attend(inputs)[has_target]  # (P, H)
+            loss = self._backward(queries, targets[has_target], generator)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss[None]
+
+    def _pieces(self, batch: SessionBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs and targets of all pairs, int64, (pieces, length), and which of the cells hold one."""
+        items, lengths, most = batch.items, batch.lengths, self.options.max_length
+        n_pieces = -(-(items.shape[1] - 1) // most)
+        items = F.pad(items, (0, n_pieces * most + 1 - items.shape[1]))
+        pair = torch.arange(n_pieces * most, device=items.device)
+        has_target = (pair < lengths[:, None] - 1).view(-1, most)
+        inputs, targets = items[:, :-1].reshape(-1, most), items[:, 1:].reshape(-1, most)
+        kept, width = has_target[:, 0], int(has_target.sum(dim=1).max())
+        return inputs[kept, :width], targets[kept, :width], has_target[kept, :width]
+
+    def _backward(self, queries: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+        """Leave the gradient of the mean loss in the parameters; the summed loss."""
+        h, n_targets = self.options, len(targets)
+        if h.n_sample == 0:
+            with self._full_precision():
+                loss = F.cross_entropy(queries.float() @ self.item_embedding.T, targets, reduction="sum")
+            (loss / n_targets).backward()
+            return loss.detach()
+        negatives = self.sampler.sample((1, h.n_sample), generator)
+        weights = self.item_embedding.new_ones(n_targets + h.n_sample)
+        if h.logq:
+            weights = self.log_q(targets[None], negatives)[0].mul_(-h.logq).exp_()
+        with self._full_precision():
+            logits = queries.float() @ self.item_embedding[torch.cat([targets, negatives[0]])].T
+            loss, gradient = cross_entropy(logits.detach().clone(), Candidates.each_once(n_targets, weights))
+            logits.backward(gradient / n_targets)
+        return loss.sum()
+
+    def _attend(self, items: Tensor) -> Tensor:
+        """Output at each event, shape (S, L, H), L at most ``max_length``; no position sees what comes after it."""
+        states = self.item_embedding[items] * self.options.hidden**0.5 + self.place_embedding[: items.shape[1]]
+        states = F.dropout(states, self.options.dropout, self.training)
+        for block in self.blocks:
+            states = block(states)
+        return self.norm(states)
+
+    # -- inference ---------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def encode(self, items: Tensor) -> Tensor:
+        """Output at each event, from it and the ``max_length`` - 1 events before it.
+
+        Args:
+            items: Item indices, padded at the end, int64, shape (S, L).
+
+        Returns:
+            Queries, float32, shape (S, L, H).
+        """
+        most = self.options.max_length
+        queries = [self._attend(items[:, :most])]
+        for last in range(most, items.shape[1]):  # every later position has a window of its own
+            queries.append(self._attend(items[:, last + 1 - most : last + 1])[:, -1:])
+        return torch.cat(queries, dim=1)
+
+    def score(self, queries: Tensor, items: slice) -> Tensor:
+        """Inner product with each item's embedding, float32, shape (P, n)."""
+        return queries.float() @ self.item_embedding[items].float().T
+
+    def score_targets(self, queries: Tensor, targets: Tensor) -> Tensor:
+        """Score of each position's target, float32, shape (P, 1), by the matrix product that scores the items."""
+        return (queries.float() @ self.item_embedding[targets].float().T).diagonal()[:, None].clone()
+
+
+class _Block(nn.Module):
+    """Self-attention and two pointwise layers, each with a norm before and a residual around it."""
+
+    def __init__(self, hidden: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.norms = nn.ModuleList([nn.LayerNorm(hidden), nn.LayerNorm(hidden)])
+        self.inputs, self.output = nn.Linear(hidden, 3 * hidden), nn.Linear(hidden, hidden)
+        self.inner, self.outer = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """States after the block, shape (S, L, H)."""
+        query, key, value = (
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for part in self.inputs(self.norms[0](states)).chunk(3, 2)
+        )  # (S, heads, L, H / heads)
+        dropout = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
+        states = states + F.dropout(self.output(attended.transpose(1, 2).flatten(2)), self.dropout, self.training)
+        inner = F.dropout(F.relu(self.inner(self.norms[1](states))), self.dropout, self.training)
+        return states + F.dropout(self.outer(inner), self.dropout, self.training)
+
+
+def _check_options(options: Any) -> None:
+    rules = {
+        **{name: (options[name] >= 1, "at least 1") for name in ("hidden", "blocks", "heads", "max_length")},
+        "dropout": (0 <= options.dropout < 1, "at least 0 and below 1"),
+        "learning_rate": (options.learning_rate > 0, "above 0"),
+        "logq": (0 <= options.logq <= 1, "from 0 to 1"),
+        **{name: (options[name] >= 0, "at least 0") for name in ("n_sample", "sample_alpha")},
+    }
+    for name, (holds, wanted) in rules.items():
+        if not holds:
+            raise SessRecError(f"--model.{name} is {options[name]!r} but must be {wanted}")
+    if options.hidden % options.heads:
+        raise SessRecError(f"--model.hidden {options.hidden} is no multiple of --model.heads {options.heads}")
