@@ -82,7 +82,7 @@ def table(outcomes: Iterable[Outcome]) -> str:
     rows = []
     for model, fits in by_model.items():
         cells = [_spread([fit.metrics[f"test/{metric}"] for fit in fits]) for metric in METRICS]
-        seconds = [f"{statistics.median(getattr(fit, name) for fit in fits):.0f} s" for name in _SECONDS]
+        seconds = [f"{statistics.median(getattr(fit, name) for fit in fits):.3g} s" for name in _SECONDS]
         order = statistics.mean(fit.metrics["test/mrr@20"] for fit in fits)
         rows.append((order, f"| {' | '.join([model, str(len(fits)), *cells, *seconds])} |"))
     head = ["| model | fits | Recall@20 | MRR@20 | fit | test |", "|---|---|---|---|---|---|"]

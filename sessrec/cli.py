@@ -328,6 +328,7 @@ def _quieten() -> None:
         "LightningCLI's args parameter",
         "Checkpoint directory .* exists and is not empty",
         "Be aware that when using `ckpt_path`, callbacks",  # the checkpoint callbacks belong to a fit
+        "Total length of `list` across ranks is zero",  # a fit without a validation part
         "Couldn't infer the batch indices",  # the predictions carry their sessions
         "The number of training batches .* is smaller than the logging interval",  # the models log by steps
         ".*TreeSpec",

@@ -124,18 +124,18 @@ class SASRec(NeuralRecommender):
 
     def _backward(self, queries: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """Leave the gradient of the mean loss in the parameters; the summed loss."""
-        h, n_targets = self.options, len(targets)
+        h, n_targets, dtype = self.options, len(targets), self.item_embedding.dtype
         if h.n_sample == 0:
             with self._full_precision():
-                loss = F.cross_entropy(queries.float() @ self.item_embedding.T, targets, reduction="sum")
+                loss = F.cross_entropy(queries.to(dtype) @ self.item_embedding.T, targets, reduction="sum")
             (loss / n_targets).backward()
             return loss.detach()
         negatives = self.sampler.sample((1, h.n_sample), generator)
         weights = self.item_embedding.new_ones(n_targets + h.n_sample)
         if h.logq:
-            weights = self.log_q(targets[None], negatives)[0].mul_(-h.logq).exp_()
+            weights = self.log_q(targets[None], negatives)[0].mul_(-h.logq).exp_().to(dtype)
         with self._full_precision():
-            logits = queries.float() @ self.item_embedding[torch.cat([targets, negatives[0]])].T
+            logits = queries.to(dtype) @ self.item_embedding[torch.cat([targets, negatives[0]])].T
             loss, gradient = cross_entropy(logits.detach().clone(), Candidates.each_once(n_targets, weights))
             logits.backward(gradient / n_targets)
         return loss.sum()

@@ -1,0 +1,198 @@
+"""SASRec against a plain computation of its own, one session and one position at a time."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_sessions, make_vocabulary, one_error
+from torch import Tensor
+
+from sessrec import fit
+from sessrec.batches import SessionBatch, SessionLoader
+from sessrec.errors import SessRecError
+from sessrec.models import SASRec
+
+N_ITEMS = 9
+SEQUENCES = [[(5 * session + 2 * step * step) % N_ITEMS for step in range(2 + session % 7)] for session in range(20)]
+
+
+def model_of(**options: Any) -> SASRec:
+    torch.manual_seed(3)
+    model = SASRec(**({"hidden": 6, "heads": 2, "max_length": 4, "n_sample": 5, "dropout": 0.0} | options))
+    model.set_vocabulary(make_vocabulary(N_ITEMS))
+    with torch.no_grad():
+        for parameter in model.parameters():  # norms and biases begin as if they were not there
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.double().eval()
+
+
+def layer_norm(vector: Tensor, norm: Any) -> Tensor:
+    centred = vector - vector.mean()
+    return norm.weight * centred / ((centred**2).mean() + norm.eps).sqrt() + norm.bias
+
+
+def output_of(model: SASRec, items: list[int]) -> Tensor:
+    """Output at the last of some items, by the formulas: nothing after a place is looked at."""
+    hidden, heads = model.options.hidden, model.options.heads
+    size = hidden // heads
+    states = [
+        model.item_embedding[item] * math.sqrt(hidden) + model.place_embedding[place]
+        for place, item in enumerate(items)
+    ]
+    for block in model.blocks:
+        normed = [layer_norm(state, block.norms[0]) for state in states]
+        parts = [(block.inputs.weight @ state + block.inputs.bias).split(hidden) for state in normed]
+        attended = []
+        for place in range(len(states)):
+            heads_out = []
+            for head in range(heads):
+                own = slice(head * size, (head + 1) * size)
+                scores = torch.stack(
+                    [parts[place][0][own] @ parts[k][1][own] / math.sqrt(size) for k in range(place + 1)]
+                )
+                share = scores.exp() / scores.exp().sum()
+                heads_out.append(sum(share[k] * parts[k][2][own] for k in range(place + 1)))
+            attended.append(states[place] + block.output.weight @ torch.cat(heads_out) + block.output.bias)
+        states = []
+        for state in attended:
+            inner = (block.inner.weight @ layer_norm(state, block.norms[1]) + block.inner.bias).clamp(min=0)
+            states.append(state + block.outer.weight @ inner + block.outer.bias)
+    return layer_norm(states[-1], model.norm)
+
+
+@pytest.mark.parametrize("options", [{}, {"blocks": 1, "heads": 1}, {"heads": 3, "max_length": 2}])
+def test_outputs_are_those_of_the_formulas(options: dict[str, Any]) -> None:
+    """A position sees itself and the max_length - 1 events before it, also in sessions that are longer."""
+    model = model_of(**options)
+    items = [3, 1, 4, 1, 5, 8, 2]
+    with torch.no_grad():
+        queries = model.encode(torch.tensor([items, [0] * 7]))[0]
+        for last in range(len(items)):
+            seen = items[max(0, last + 1 - model.options.max_length) : last + 1]
+            torch.testing.assert_close(queries[last], output_of(model, seen), rtol=1e-9, atol=1e-9)
+
+
+def loss_of(model: SASRec, sessions: list[list[int]], negatives: list[int] | None) -> Tensor:
+    """Summed loss of all pairs, by autograd, with the popularity correction written out."""
+    most, pairs = model.options.max_length, []
+    for session in sessions:
+        for start in range(0, len(session) - 1, most):
+            piece = session[start : start + most + 1]
+            pairs += [(piece[: place + 1], piece[place + 1]) for place in range(len(piece) - 1)]
+    targets, total = [target for _, target in pairs], torch.zeros((), dtype=torch.float64)
+    counts = torch.from_numpy(model.known_items.counts).double()
+    for number, (seen, target) in enumerate(pairs):
+        query = output_of(model, seen)
+        if negatives is None:
+            scores = model.item_embedding @ query
+            total = total + scores.logsumexp(0) - scores[target]
+            continue
+        drawn = torch.tensor([*targets, *negatives])
+        power = torch.tensor([1.0] * len(targets) + [model.options.sample_alpha] * len(negatives))
+        scores = model.item_embedding[drawn] @ query - model.options.logq * power * counts[drawn].log()
+        total = total + scores.logsumexp(0) - scores[number]
+    return total
+
+
+@pytest.mark.parametrize("n_sample", [0, 5])
+def test_a_step_follows_the_gradient_of_the_mean_loss(n_sample: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, twin = model_of(n_sample=n_sample, logq=0.7), model_of(n_sample=n_sample, logq=0.7)
+    batch = next(iter(SessionLoader(make_sessions(SEQUENCES), batch_size=6)))
+    drawn = [4, 4, 0, 7, 2]
+    monkeypatch.setattr(model.sampler, "sample", lambda *_: torch.tensor([drawn]))
+    losses = model.train_steps(batch, model.configure_optimizers(), torch.Generator(), 0, 1)
+    sessions = [row[:length].tolist() for row, length in zip(batch.items, batch.lengths, strict=True)]
+    expected = loss_of(twin, sessions, drawn if n_sample else None)
+    # the logs of the counts are in 32 bits
+    torch.testing.assert_close(losses[0], expected.detach(), rtol=1e-7, atol=1e-7)
+    (expected / int(batch.widths[0])).backward()
+    optimizer = torch.optim.Adam(twin.parameters(), lr=model.options.learning_rate, betas=(0.9, 0.98))
+    optimizer.step()
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(weight, dict(twin.named_parameters())[name], rtol=0, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize(("batch_size", "shuffle"), [(1, False), (6, False), (6, True), (50, True)])
+def test_every_session_comes_once_an_epoch(batch_size: int, shuffle: bool) -> None:
+    loader = SessionLoader(make_sessions(SEQUENCES), batch_size, shuffle, seed=5)
+    orders = []
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        batches = list(loader)
+        assert [batch.number for batch in batches] == list(range(len(loader)))
+        rows = [
+            row[:length].tolist() for batch in batches for row, length in zip(batch.items, batch.lengths, strict=True)
+        ]
+        assert sorted(rows) == sorted(SEQUENCES)
+        assert sum(int(batch.widths[0]) for batch in batches) == sum(len(sequence) - 1 for sequence in SEQUENCES)
+        orders.append(rows)
+    assert (orders[0] == orders[1]) == (not shuffle)
+    loader.take_up(3)
+    rest: list[SessionBatch] = list(loader)
+    assert [batch.number for batch in rest] == [batch.number for batch in batches][2:]  # that of step 3 comes once more
+
+
+def test_learns_a_cycle_of_items_by_heart() -> None:
+    sequences = [[(start + step) % 8 for step in range(5)] for start in range(8)] * 6
+    model = SASRec(hidden=16, n_sample=8, dropout=0.1, learning_rate=0.01)
+    model.set_vocabulary(make_vocabulary(8))
+    optimizer = model.configure_optimizers()
+    for epoch in range(30):
+        loader = SessionLoader(make_sessions(sequences), 8, shuffle=True)
+        loader.set_epoch(epoch)
+        for batch in loader:
+            model.train_steps(batch, optimizer, torch.Generator().manual_seed(100 * epoch + batch.number), 0, 1)
+    for item in range(8):
+        assert model.recommend([f"i{(item - 1) % 8}", f"i{item}"], k=1)[0][0] == f"i{(item + 1) % 8}"
+
+
+def test_the_same_batch_draws_the_same() -> None:
+    """Samples and dropout follow from the generator of the batch alone, and leave those of others as they were."""
+    weights = []
+    batch = next(iter(SessionLoader(make_sessions(SEQUENCES), batch_size=6)))
+    for seed in (1, 2):
+        model = model_of(dropout=0.5).train()
+        torch.manual_seed(seed)
+        model.train_steps(batch, model.configure_optimizers(), torch.Generator().manual_seed(7), 0, 1)
+        after = torch.rand(3)
+        torch.manual_seed(seed)
+        assert torch.equal(after, torch.rand(3))
+        weights.append(model.item_embedding.detach().clone())
+    assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("heads", 3), ("dropout", 1.0), ("blocks", 0), ("n_sample", -1), ("logq", 2.0)]
+)
+def test_wrong_options_are_refused(option: str, value: Any) -> None:
+    with pytest.raises(SessRecError, match=option):
+        SASRec(**{option: value})
+
+
+def test_a_fit_stopped_anywhere_ends_the_same(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [f"s{s}\ti{i}\t{1_600_000_000 + 100 * s + p}" for s, row in enumerate(SEQUENCES) for p, i in enumerate(row)]
+    (tmp_path / "log.tsv").write_text("SessionId\tItemId\tTime\n" + "\n".join(lines) + "\n")
+    args = [
+        *("--model", "SASRec", "--model.hidden", "8", "--model.max_length", "3", "--model.n_sample", "4"),
+        *("--data.path", "log.tsv", "--data.cache_dir", "null", "--data.batch_size", "3", "--data.shuffle", "true"),
+        *("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.max_epochs", "3"),
+    ]
+    fit.main([*args, "--trainer.logger.version", "whole"])
+    fit.main([*args, "--trainer.logger.version", "halves", "--trainer.max_steps", "7"])
+    fit.main(["--config", "lightning_logs/halves/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "-1"])
+    whole, halves = (
+        torch.load(f"lightning_logs/{name}/checkpoints/last.ckpt", weights_only=True) for name in ("whole", "halves")
+    )
+    assert whole["global_step"] == halves["global_step"] > 7
+    for name, weight in whole["state_dict"].items():
+        assert torch.equal(weight, halves["state_dict"][name]), name
+    two = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    assert "SASRec is fitted and works in one process" in one_error(capsys, fit.main, [*args, *two])
+    assert np.isfinite(list(whole["results"].values())).all()
