@@ -24,7 +24,7 @@ demo: $(READY)  ## Fit Popularity, Markov, GRU4Rec and the Oracle on generated s
 	$(BIN)/python scripts/demo.py
 
 test: $(READY)  ## Run the tests
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 
 lint: $(LINT_READY)  ## Check style and types
 	$(BIN)/ruff check sessrec scripts tests

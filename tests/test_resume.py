@@ -297,9 +297,9 @@ def test_a_signal_saves_and_stops_with_its_exit_code(run: Path, straight: Path, 
     assert_equal_runs(run, straight)
 
 
-def test_a_signal_to_the_command_itself(run: Path, straight: Path) -> None:
-    """As a user runs it; what stderr says is the command that goes on."""
-    options = [*MAIN, "--checkpoint.every_n_steps", "1"]
+def test_a_signal_to_the_command_itself(run: Path) -> None:
+    """As a user runs it, a fit that would never end; what stderr says is the command that goes on."""
+    options = [*MAIN, "--checkpoint.every_n_steps", "1", "--trainer.max_epochs", "100000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "sessrec.fit", *options], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
@@ -309,8 +309,10 @@ def test_a_signal_to_the_command_itself(run: Path, straight: Path) -> None:
     assert process.returncode == 143, stderr
     words = stderr.splitlines()[-1].partition("go on with: python -m sessrec.fit ")[2].split()
     assert words == RESUME
-    assert fit_code(words) == 0
-    assert_equal_runs(run, straight)
+    step = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert f"at step {step} and saved" in stderr
+    assert fit_code([*words, "--trainer.max_steps", str(step + 3)]) == 0
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == step + 3
 
 
 def test_a_second_signal_stops_at_once(run: Path) -> None:
