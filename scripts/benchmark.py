@@ -6,6 +6,8 @@ train   Steps a second of GRU4Rec in the trainer's loop (progress bar, logging),
         hidasib/GRU4Rec_PyTorch_Official runs in turn.
 eval    Positions a second of a full ranking with all metrics, in turn with its limit: the product that scores all
         items, and one comparison of every score.
+baselines  Positions a second of a full ranking, milliseconds of a recommendation, and size beside the training clicks'
+        own, of the neighbourhood methods and rules, on generated sessions or a --log.
 memory  Peak memory of evaluation and training with a million items, and the time of a fit of a single step.
 save    Size and time of a checkpoint, written and synced to the disk, for the default config and a million items.
 scale   How much longer a step takes with a million items than with 10,000.
@@ -24,18 +26,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import benchmark_baselines
 import benchmark_data
 import benchmark_evaluation
 import benchmark_saving
 import benchmark_training
 import torch
 
+_CHOICES = ["train", "eval", "baselines", "memory", "save", "scale", "data"]
 _SMALL = ["ce_32_100_2048", "bpr-max_80_224_2048"]  # a million items of 512 units would take gigabytes
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["train", "eval", "memory", "save", "scale", "data"], help="what to measure")
+    parser.add_argument("what", choices=_CHOICES, help="what to measure")
     parser.add_argument(
         "--configs", nargs="+", choices=list(benchmark_training.CONFIGS), help="train, scale: some of the sizes"
     )
@@ -44,6 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=5, help="rounds (default: 5)")
     parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu", help="where to run (default: cpu)")
     parser.add_argument("--reference", type=Path, help="train: checkout of the reference implementation")
+    parser.add_argument("--log", type=Path, help="baselines: a click log; generated sessions without one")
+    parser.add_argument("--time_column", default="Time", help="baselines: the log's column of times (default: Time)")
+    parser.add_argument("--test_start", type=float, help="baselines: where the log's test part begins")
     parser.add_argument("--json", action="store_true", help="print one line of JSON in place of the table")
     return parser
 
@@ -86,6 +93,9 @@ def _measure(options: argparse.Namespace) -> Any:
         "eval": lambda: evaluation.evaluate(repeats, accelerator),
         "memory": lambda: evaluation.memory(repeats),
         "save": lambda: benchmark_saving.save(repeats),
+        "baselines": lambda: benchmark_baselines.baselines(
+            repeats, options.log, options.time_column, options.test_start
+        ),
         "scale": lambda: train.scale(options.configs or _SMALL, n_windows, accelerator),
         "data": lambda: benchmark_data.measure(options.events, repeats),
     }

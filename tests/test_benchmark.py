@@ -89,6 +89,20 @@ def test_save(benchmark: ModuleType) -> None:
     assert default["percent_of_a_minute"] == pytest.approx(default["ms"] / 600)
 
 
+def test_baselines(benchmark: ModuleType, tmp_path: Path) -> None:
+    rows = benchmark.benchmark_baselines.baselines(1, None, None, None, n_events=2_000)
+    assert [row["name"] for row in rows] == list(benchmark.benchmark_baselines.MODELS)
+    assert all(row["recommend_ms_p50"] <= row["recommend_ms_p90"] for row in rows)
+    log = tmp_path / "log.tsv"
+    lines = [f"{number // 4}\ti{number % 7}\t{1_600_000_000 + number}" for number in range(400)]
+    log.write_text("SessionId\tItemId\tTime\n" + "\n".join(lines) + "\n")
+    rows = benchmark.benchmark_baselines.baselines(1, log, "Time", None)
+    # VSKNN: 400 - 40 events, 90 sessions; four int32 an event (item, place, session, and the two offsets), one age
+    n_events, n_sessions, n_items = 360, 90, 7
+    size = 4 * (3 * n_events + n_sessions + 1 + n_items + 1) + 8 * n_sessions
+    assert rows[0]["times_size_of_clicks"] == pytest.approx(size / (4 * n_events + 8 * (n_sessions + 1)))
+
+
 def test_sessions_are_as_popular_as_said(benchmark: ModuleType) -> None:
     counts = np.bincount(benchmark.benchmark_training.zipf_sessions(100, 200_000).items, minlength=100)
     expected = 1 / np.arange(1, 101)

@@ -27,6 +27,7 @@ def blocks(language: str) -> list[str]:
 COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line and not line.startswith("#")]
 QUICK = {
     "fit": ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"],  # the README's epochs take minutes
+    "compare.py": ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"],
     "benchmark.py": ["--configs", "ce_32_100_2048", "--windows", "2", "--events", "20000", "--repeats", "1"],
 }
 
