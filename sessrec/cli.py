@@ -172,8 +172,9 @@ class SessRecCLI(LightningCLI):
                 raise SessRecError("processes started by torchrun or a scheduler need --trainer.logger.version")
             os.environ[_RUN_NAME] = place.version
         name = place.version if isinstance(place.version, str) else f"version_{place.version}"
-        if Path(name).name != name or ".." in log_folder.parts:  # what is written must not leave the folder of runs
-            raise SessRecError(f"--trainer.logger.version {name} is no plain name for a run in {log_folder}")
+        folder = Path(place.name or "")  # what is written must not leave the folder of runs
+        if Path(name).name != name or name == ".." or ".." in folder.parts or folder.is_absolute():
+            raise SessRecError(f"--trainer.logger: {folder / name} is no name for a run inside {place.save_dir}")
         return log_folder / name
 
     def instantiate_classes(self) -> None:

@@ -48,7 +48,8 @@ class NegativeSampler(nn.Module):
         weights = np.where(counts > 0, np.exp(alpha * np.maximum(log_counts - log_counts.max(), -1e30)), 0.0)
         kept_share, lent_to = _alias_table(weights)
         self.register_buffer("kept_share", torch.from_numpy(kept_share), persistent=False)
-        self.register_buffer("lent_to", torch.from_numpy(lent_to), persistent=False)
+        # in 32 bits, as the look-ups of a large catalogue wait for memory
+        self.register_buffer("lent_to", torch.from_numpy(lent_to).int(), persistent=False)
 
     def sample(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Draw a block of items.

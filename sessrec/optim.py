@@ -93,7 +93,7 @@ class AdagradMomentum(Optimizer):
             parameter, values = parameter.view(-1), values.view(-1)
             state = {name: value.view(-1) for name, value in state.items()}
         if not gradient.is_coalesced():  # every copy of a row gets the sum of all, before it is squared
-            first = first_of_equals(rows, rows.new_empty(len(parameter)))
+            first = first_of_equals(rows, rows.new_empty(len(parameter), dtype=torch.int32))
             values = torch.zeros_like(values).index_add_(0, first, values).index_select(0, first)
         accumulator = take_rows(state["accumulator"], rows).addcmul_(values, values)
         state["accumulator"].index_copy_(0, rows, accumulator)
@@ -125,7 +125,7 @@ def first_of_equals(values: Tensor, table: Tensor) -> Tensor:
 
     Args:
         values: Whole numbers from 0 up, int64, shape (R,).
-        table: Memory to work in, longer than the largest number, int64.
+        table: Memory to work in, longer than the largest number, int32 or int64; the smaller, the faster.
 
     Returns:
         Places, int64, shape (R,).
@@ -134,6 +134,6 @@ def first_of_equals(values: Tensor, table: Tensor) -> Tensor:
         >>> first_of_equals(torch.tensor([4, 2, 4, 4, 2, 0]), torch.empty(5, dtype=torch.int64))
         tensor([0, 1, 0, 0, 1, 5])
     """
-    places = torch.arange(len(values), device=values.device)
+    places = torch.arange(len(values), dtype=table.dtype, device=values.device)
     # only what is written is read, so that the table's content and length do not matter
-    return table.scatter_reduce_(0, values, places, "amin", include_self=False).index_select(0, values)
+    return table.scatter_reduce_(0, values, places, "amin", include_self=False).index_select(0, values).long()

@@ -51,7 +51,7 @@ class StepLayout:
         self.shared_inputs = shared_inputs
         self.exclude_target_copies = exclude_target_copies
         self._n_at_once = max(1, _TABLE_SIZE // n_items)
-        self._table = torch.empty(self._n_at_once * n_items if distinct else 0, dtype=torch.int64)
+        self._table = torch.empty(self._n_at_once * n_items if distinct else 0, dtype=torch.int32)
 
     def steps(
         self,

@@ -505,3 +505,29 @@ def test_unwritable_folders_are_one_line(log: str, capsys: pytest.CaptureFixture
     Path("file").write_text("not a folder")
     where = ["--data.path", log, *SMALL, "--model", "Popularity", "--trainer.logger.save_dir", "file"]
     assert "file" in one_error(capsys, fit.main, where)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--trainer.logger.version", "../outside"],
+        ["--trainer.logger.version", ".."],
+        ["--trainer.logger.version", "/tmp/outside"],
+        ["--trainer.logger.name", "../outside"],
+        ["--trainer.logger.name", "/tmp/outside"],
+    ],
+)
+def test_a_run_stays_inside_its_folder(log: str, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    where = ["--data.path", log, *SMALL, "--model", "Popularity", *words]
+    assert "is no name for a run inside" in one_error(capsys, fit.main, where)
+    assert not Path("lightning_logs").exists()
+
+
+def test_a_checkpoint_of_elsewhere_is_tested(
+    log: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = fit_run(log, "there").resolve()
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    test.main(["--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--data.path", f"../{log}"])
+    assert (run / "test_metrics.json").exists()
