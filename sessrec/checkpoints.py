@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -27,14 +28,17 @@ def resolve_checkpoint(ckpt_path: str, run_folder: Path) -> Path | None:
     Raises:
         SessRecError: If there is no such file.
     """
-    name = "last" if ckpt_path == "auto" else ckpt_path
-    file = run_folder / "checkpoints" / f"{name}.ckpt" if name in ("best", "last") else Path(name)
+    if ckpt_path == "auto":  # a fit that was killed early may have a best checkpoint and no last one
+        return next((file for name in ("last", "best") if (file := _own(run_folder, name)).exists()), None)
+    file = _own(run_folder, ckpt_path) if ckpt_path in ("best", "last") else Path(ckpt_path)
     if file.is_file():
         return file
-    if ckpt_path == "auto":
-        return None
     hint = "; a run without validation keeps only last" if ckpt_path == "best" else ""
     raise SessRecError(f"no checkpoint {file} (--ckpt_path {ckpt_path}{hint})")
+
+
+def _own(run_folder: Path, name: str) -> Path:
+    return run_folder / "checkpoints" / f"{name}.ckpt"
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
@@ -73,9 +77,10 @@ def refuse_taken_run(run_folder: Path, checkpoint: Path | None) -> None:
             "--ckpt_path last"
         )
     if not own and any((run_folder / "checkpoints").glob("*.ckpt")):
+        name = "last" if _own(run_folder, "last").exists() else "best"
         raise SessRecError(
             f"the run {run_folder} exists: give another --trainer.logger.version, or go on with it: --config {config} "
-            "--ckpt_path last"
+            f"--ckpt_path {name}"
         )
 
 
@@ -85,8 +90,12 @@ def is_inside_epoch(checkpoint: dict[str, Any]) -> bool:
     Raises:
         SessRecError: If it was, by a sessrec that did not keep the place.
     """
-    inside = checkpoint.get("progress", {}).get("steps", 0) > 0
-    if not inside and not checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"]:
+    try:
+        inside = checkpoint.get("progress", {}).get("steps", 0) > 0
+        at_end = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SessRecError("the checkpoint does not say where its fit was: it is damaged") from error
+    if not inside and not at_end:
         raise SessRecError("the checkpoint was taken inside an epoch by sessrec 0.1, which did not keep the place")
     return inside
 
@@ -267,8 +276,15 @@ class BestCheckpoint(ModelCheckpoint):
         super().__init__(filename="best", monitor=monitor, mode="max", enable_version_counter=False)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from all of the state; Lightning leaves the latest score out."""
-        super().load_state_dict(state_dict)
+        """Go on from all of the state, also where the run has been moved; Lightning leaves the latest score out."""
+        folder = str(self.dirpath)
+
+        def here(path: str) -> str:
+            return os.path.join(folder, os.path.basename(path)) if path else path
+
+        paths = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        models = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | paths | {"dirpath": folder, "best_k_models": models})
         self.current_score = state_dict["current_score"]
 
 

@@ -47,6 +47,7 @@ _DESCRIPTIONS = {
     "predict": "Write the best next items of every session of a click log.",
     "prepare": "Read, clean and split a click log, and report what is in it; only the --data options matter.",
 }
+_FREE_OPTIONS = {"cache_dir", "eval_batch_size"}  # that change no result
 _RUN_NAME = "SESSREC_RUN_NAME"
 _OWN_LOG = """
 
@@ -159,10 +160,8 @@ class SessRecCLI(LightningCLI):
         """Folder of the run, by the logger's options; a run without a name gets a number."""
         logger = self.config.trainer.logger
         place = getattr(logger[0] if isinstance(logger, list) and logger else logger, "init_args", None)
-        if place is None or "version" not in place:
-            raise SessRecError(
-                "a run is kept in its logger's folder: --trainer.logger must be a TensorBoardLogger or CSVLogger"
-            )
+        if place is None or "default_hp_metric" not in place:
+            raise SessRecError("a run is kept in its logger's folder: --trainer.logger must be a TensorBoardLogger")
         log_folder = Path(place.save_dir, place.name or "")
         if place.version is None:
             model = self.config.model.class_path.rpartition(".")[2].lower()
@@ -213,12 +212,13 @@ class SessRecCLI(LightningCLI):
         if content is not None and self.command != "fit":
             model.on_load_checkpoint(content)
             data.vocabulary = model.vocabulary  # the model's items are what the data are mapped to
-        elif content is not None and (done := work_done(content, self.trainer.max_epochs, self.trainer.max_steps)):
-            print(f"nothing to do: the checkpoint {ckpt_path} has {done}")
-            return
         data.setup(self.command)
         if self.command == "fit":
             first_step = 0 if content is None else self._take_up(content)
+            if content and (done := work_done(content, self.trainer.max_epochs, self.trainer.max_steps)):
+                self._refuse_other_options(content)
+                print(f"nothing to do: the checkpoint {ckpt_path} has {done}")
+                return
             if not _is_follower():
                 forget_steps_from(self.run_folder, first_step)
             self.trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True)
@@ -237,10 +237,23 @@ class SessRecCLI(LightningCLI):
         assert data.vocabulary is not None
         model.set_vocabulary(data.vocabulary)
         model.on_load_checkpoint(content)
-        data.refuse_other_training(content["SessionDataModule"], inside, self.trainer.world_size)
+        data.refuse_other_training(content["SessionDataModule"], inside, self.trainer)
         if content["seed"] != self.config.seed_everything:
             print(f"the fit goes on with its own seed {content['seed']}, not {self.config.seed_everything}")
         return int(content["global_step"]) + (0 if inside else 1)
+
+    def _refuse_other_options(self, content: dict[str, Any]) -> None:
+        """Refuse options of a finished fit that are not those it was fitted with: they would come to nothing."""
+        for group, kept, own in (
+            ("model", content["hyper_parameters"], self.model.hparams),
+            ("data", content["datamodule_hyper_parameters"], self.datamodule.hparams),
+        ):
+            for name in own.keys() & kept.keys() - _FREE_OPTIONS:
+                if _listed(own[name]) != _listed(kept[name]):
+                    raise SessRecError(
+                        f"the run {self.run_folder} was fitted with --{group}.{name} {kept[name]}, not {own[name]}: "
+                        "give another --trainer.logger.version"
+                    )
 
 
 def run_command(command: str, args: list[str] | None = None) -> SessRecCLI:
@@ -259,6 +272,11 @@ def run_command(command: str, args: list[str] | None = None) -> SessRecCLI:
         cli.run()
     except KeyboardInterrupt:
         print(f"sessrec.{command}: stopped; there was nothing to save yet", file=sys.stderr)
+        raise SystemExit(130) from None
+    except SystemExit as stop:  # Lightning's, where no fit was under way that could be saved, or at a second signal
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        print(f"sessrec.{command}: stopped at once", file=sys.stderr)
         raise SystemExit(130) from None
     except StoppedError as stop:
         if not _is_follower():
@@ -282,12 +300,17 @@ def _users_fault(error: BaseException | None) -> BaseException | None:
 
 def _refuse_trainer_options(options: Any) -> None:
     """Refuse what leaves nothing to train, and what the training step would not heed."""
-    for name in ("max_epochs", "limit_train_batches"):
+    for name in ("max_epochs", "max_steps", "limit_train_batches"):
         if options[name] == 0:
             raise SessRecError(f"--trainer.{name} 0 leaves nothing to train")
     for name, usual in (("gradient_clip_val", None), ("accumulate_grad_batches", 1)):
         if options[name] not in (usual, None):
             raise SessRecError(f"--trainer.{name} is not supported: every mini-batch is one update by its own gradient")
+
+
+def _listed(value: Any) -> list[Any]:
+    """A value as a list: a checkpoint has tuples where a config has lists."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _is_follower() -> bool:

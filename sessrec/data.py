@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 
 from sessrec.batches import EvaluationLoader, SessionLoader, SessionParallelLoader
 from sessrec.cache import find_prepared, open_or_prepare
@@ -240,20 +240,21 @@ class SessionDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """What the order of training follows from: the sessions, and the seed of their shuffled orders."""
-        schedule = self._schedule(n_processes())
+        assert self.trainer is not None
+        schedule = self._schedule(self.trainer)
         return {"seed": self.seed, "sessions": self.sessions["train"].digest, "schedule": schedule}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the session orders of the first fit."""
         self.seed = state_dict["seed"]
 
-    def refuse_other_training(self, state_dict: dict[str, Any], inside_epoch: bool, processes: int = 1) -> None:
+    def refuse_other_training(self, state_dict: dict[str, Any], inside_epoch: bool, trainer: Trainer) -> None:
         """Refuse sessions and options with which a fit cannot go on as it began.
 
         Args:
             state_dict: What `state_dict` gave in the first fit.
             inside_epoch: Whether the fit goes on inside an epoch, in its very steps.
-            processes: Number of processes that it goes on with.
+            trainer: The trainer that it goes on with.
 
         Raises:
             SessRecError: If the training sessions are others, or the steps would be.
@@ -263,18 +264,22 @@ class SessionDataModule(LightningDataModule):
                 "the checkpoint was fitted to other training sessions: go on with the click log and the --data options "
                 "of the first fit"
             )
-        schedule = self._schedule(processes)
+        schedule = self._schedule(trainer)
         for option, value in state_dict["schedule"].items() if inside_epoch else ():
-            if schedule[option] != value:
+            if option in schedule and schedule[option] != value:
                 raise SessRecError(
                     f"the checkpoint was taken inside an epoch with {option} {value}, and the rest of it cannot be "
                     f"done with {schedule[option]}: change it at the end of an epoch"
                 )
 
-    def _schedule(self, processes: int) -> dict[str, Any]:
+    def _schedule(self, trainer: Trainer) -> dict[str, Any]:
         """What the steps of an epoch follow from, beside the sessions."""
         names = ("batch_size", "steps_per_window", "shuffle")
-        return {f"--data.{name}": self.options[name] for name in names} | {"--trainer.devices": processes}
+        return {f"--data.{name}": self.options[name] for name in names} | {
+            "--trainer.devices": trainer.world_size,
+            "--trainer.limit_train_batches": trainer.limit_train_batches,
+            "--trainer.overfit_batches": trainer.overfit_batches,  # type: ignore[attr-defined]
+        }
 
 
 _LEAST = {

@@ -79,15 +79,20 @@ def count_above_and_tied(
         del block  # its memory serves the next one
     broken = (~torch.isfinite(torch.stack(sums))).nonzero()[:, 0].tolist()  # asked once: asking waits for a GPU
     if broken:
-        raise SessRecError(
-            f"a score among items {starts[broken[0]]} to {starts[broken[0] + 1] - 1} is not finite, so there is no "
-            "ranking: the model has diverged (a lower --model.learning_rate may help) or its checkpoint is damaged"
-        )
+        raise not_finite(slice(starts[broken[0]], starts[broken[0] + 1]))
     own_block = torch.bucketize(target, torch.tensor(starts[1:], device=target.device), right=True)
     own_score = torch.cat(own_scores, dim=1).gather(1, own_block[:, None])
     n_above = torch.stack(above).double().sum(dim=0).long() - (own_score > target_score)[:, 0].long()
     n_at_least = torch.stack(at_least).double().sum(dim=0).long() - (own_score >= target_score)[:, 0].long()
     return n_above, n_at_least - n_above, own_score
+
+
+def not_finite(items: slice) -> SessRecError:
+    """The error of scores that are no numbers."""
+    return SessRecError(
+        f"a score among items {items.start} to {items.stop - 1} is not finite, so there is no ranking: the model has "
+        "diverged (a lower --model.learning_rate may help) or its checkpoint is damaged"
+    )
 
 
 def count_true(compare: Callable[..., Tensor], scores: Tensor, threshold: Tensor, room: Tensor | None = None) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from sessrec.metrics import count_above_and_tied, count_true
+from sessrec.metrics import count_above_and_tied, count_true, not_finite
 
 MIN_ROWS = 32  # matrix products of few rows take other kernels and round otherwise; from here on rows round alike
 _POSITIONS = 1024  # positions ranked at once
@@ -19,6 +19,8 @@ _BLOCK = {"cpu": 1024, "cuda": 32768}  # items scored at once: smaller blocks fi
 _SCORES = 1 << 21  # scores at once where the catalogue is scored as a whole
 EXCLUDED = -1e30
 """Score of an item that is no candidate: below all others, and still a number."""
+MISSED = 1 << 31
+"""Items above a target that is no candidate: more than any list is long."""
 
 Score = Callable[[Tensor, slice], Tensor]
 """Scores of consecutive items for each query: queries (P, anything) and items to scores (P, n)."""
@@ -54,7 +56,8 @@ def count_positions(
         queries: One query a position, shape (P, anything).
         targets: Item index of each target, int64, shape (P,).
         n_items: Number of items N.
-        excluded: Items that are no candidates: they stand below all others, tied.
+        excluded: Items that are no candidates. A target that is none is a miss whatever the length of the list: it has
+            `MISSED` items above it.
         in_blocks: Whether to score the catalogue in blocks; a model whose work it is to find the scores at all scores
             it as a whole, for fewer positions at once.
 
@@ -98,13 +101,14 @@ def _count_block(
         target_score = scores[0].gather(1, targets[:, None])
     else:
         target_score = score_targets(queries, targets)
-        if excluded is not None:
-            row, item = excluded
-            target_score[row[targets[row] == item]] = EXCLUDED
     above, tied, own_score = count_above_and_tied(scores, target_score, targets)
     if not torch.equal(own_score, target_score):  # the shorter way to them rounds otherwise on this device
         scores = (_without(score(queries, items), items, excluded) for items in blocks)
         above, tied, _ = count_above_and_tied(scores, own_score, targets)
+    if excluded is not None:
+        row, item = excluded
+        missed = row[targets[row] == item]
+        above[missed], tied[missed] = MISSED, 0
     return above[:n_positions], tied[:n_positions]
 
 
@@ -161,7 +165,7 @@ def _best_of_block(
 ) -> tuple[Tensor, Tensor]:
     best, best_scores = None, None
     for items in blocks:
-        scores, found = _stable_topk(_without(score(queries, items), items, excluded), k)
+        scores, found = _stable_topk(_without(_finite(score(queries, items), items), items, excluded), k)
         found = found + items.start
         if best is not None and best_scores is not None:
             scores, found = torch.cat([best_scores, scores], dim=1), torch.cat([best, found], dim=1)
@@ -172,6 +176,13 @@ def _best_of_block(
     assert best is not None
     assert best_scores is not None
     return best, best_scores
+
+
+def _finite(scores: Tensor, items: slice) -> Tensor:
+    """The scores, if all are numbers: else there is no list."""
+    if not scores.sum(dtype=torch.promote_types(scores.dtype, torch.float32)).isfinite():
+        raise not_finite(items)
+    return scores
 
 
 def _stable_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

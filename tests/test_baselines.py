@@ -27,7 +27,7 @@ from conftest import ROOT
 from lightning.pytorch import Trainer
 
 from sessrec import fit, models, predict, test, validate
-from sessrec.batches import EvaluationLoader, SessionParallelLoader
+from sessrec.batches import EvaluationBatch, EvaluationLoader, SessionParallelLoader
 from sessrec.data import SessionDataModule
 from sessrec.metrics import rank_from_counts
 from sessrec.models import (
@@ -49,6 +49,7 @@ from sessrec.models import (
 )
 from sessrec.models.counting import CountingRecommender
 from sessrec.models.neighbourhood import NeighbourhoodRecommender
+from sessrec.ranking import MISSED
 from sessrec.sessions import Sessions
 from sessrec.vocabulary import Vocabulary
 
@@ -743,7 +744,7 @@ def learnt_model(name: str, exclude_last: bool = False, exclude_seen: bool = Fal
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize("name", ALL)
-def test_excluded_items_rank_below_all_others(name: str, rule: dict[str, bool]) -> None:
+def test_excluded_items_are_no_candidates(name: str, rule: dict[str, bool]) -> None:
     log = random_log(1)
     scores = all_scores(learnt_model(name), log).tolist()
     expected = []
@@ -751,16 +752,23 @@ def test_excluded_items_rank_below_all_others(name: str, rule: dict[str, bool]) 
         gone = set(prefix) if "exclude_seen" in rule else {prefix[-1]}
         left = [item for item in range(log.n_items) if item not in gone]
         if target in gone:
-            expected.append((len(left), len(gone) - 1))
+            expected.append((MISSED, 0))
         else:
             above = sum(own[item] > own[target] for item in left)
             expected.append((above, sum(own[item] == own[target] for item in left) - 1))
             assert above + expected[-1][1] < len(left)
     assert list(all_counts(learnt_model(name, **rule), log.queries).values()) == expected
-    repeated = [pair for prefix, target, pair in zip(log.prefixes, log.targets, expected, strict=True)
-                if target == prefix[-1]]  # fmt: skip
-    assert repeated  # an excluded target is the worst of all
-    assert all(1 + above + tied == log.n_items for above, tied in repeated)
+    assert (MISSED, 0) in expected
+
+
+def test_an_excluded_target_is_no_hit_in_a_small_catalogue() -> None:
+    """With fewer items than the list is long, every candidate is a hit, and what is none is not."""
+    log = small_log([[0, 1], [1, 2]], 3)
+    model = learn(Popularity(exclude_seen=True, tie_mode="standard"), log)
+    batch = EvaluationBatch(torch.tensor([[0, 0, 1]]), torch.tensor([3]), torch.tensor([0]))
+    above, tied = model.count_positions(batch)
+    ranks = rank_from_counts(above, tied, "standard")
+    assert ranks.tolist() == [MISSED + 1, 1]
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -284,13 +284,11 @@ def test_max_steps_counts_steps_not_windows(log: str) -> None:
 def test_fast_dev_run_and_other_loggers(log: str, capsys: pytest.CaptureFixture[str]) -> None:
     fit_run(log, "fast", "--trainer.fast_dev_run", "true")
     assert not Path("lightning_logs").exists()
-    run = fit_run(
-        log, "csv", "--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", ".", "--trainer.logger.version", "csv"
-    )
-    assert (run / "metrics.csv").exists()
-    assert "TensorBoardLogger or CSVLogger" in one_error(
-        capsys, fit.main, ["--data.path", log, "--trainer.logger", "false"]
-    )
+    csv = ["CSVLogger", "--trainer.logger.save_dir", "."]  # it would remove the curves of a fit that goes on
+    for words in (csv, ["false"]):
+        assert "must be a TensorBoardLogger" in one_error(
+            capsys, fit.main, ["--data.path", log, "--trainer.logger", *words]
+        )
 
 
 def test_a_new_learning_rate_wins_on_resume(log: str) -> None:
@@ -531,3 +529,52 @@ def test_a_checkpoint_of_elsewhere_is_tested(
     monkeypatch.chdir("elsewhere")
     test.main(["--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--data.path", f"../{log}"])
     assert (run / "test_metrics.json").exists()
+
+
+def test_a_finished_run_with_other_options_is_refused(log: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """They would come to nothing; and another log would be taken for the first one."""
+    run = fit_run(log, "done")
+    words = ["--config", str(run / "config.yaml"), "--ckpt_path", "auto"]
+    fit.main([*words, "--data.eval_batch_size", "3"])
+    assert "nothing to do" in capsys.readouterr().out
+    assert "--model.momentum 0.0, not 0.2" in one_error(capsys, fit.main, [*words, "--model.momentum", "0.2"])
+    assert "--data.min_item_support 1, not 0" in one_error(capsys, fit.main, [*words, "--data.min_item_support", "0"])
+    assert "other training sessions" in one_error(capsys, fit.main, [*words, "--data.test_ratio", "0.21"])
+    rows = ["SessionId\tItemId\tTime", *("\t".join(map(str, row)) for row in random_rows(20, n_items=5, seed=3))]
+    Path("few.tsv").write_text("\n".join(rows) + "\n")
+    assert "the checkpoint was fitted to" in one_error(capsys, fit.main, [*words, "--data.path", "few.tsv"])
+    assert "give the --model it was fitted with" in one_error(
+        capsys, fit.main, ["--model", "SR", "--data.path", log, "--trainer.logger.version", "done", *words[2:]]
+    )
+
+
+def test_auto_goes_on_from_best_where_there_is_no_last(log: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run = fit_run(log, "early")
+    (run / "checkpoints" / "last.ckpt").unlink()
+    again = ["--config", str(run / "config.yaml")]
+    assert "--ckpt_path best" in one_error(capsys, fit.main, again)
+    fit.main([*again, "--ckpt_path", "auto", "--trainer.max_epochs", "4"])
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 3
+
+
+def test_a_run_that_was_moved_keeps_its_best_score(log: str) -> None:
+    run = fit_run(log, "here")
+    moved = run.rename(run.with_name("moved"))
+    before = torch.load(moved / "checkpoints" / "best.ckpt", weights_only=True)["global_step"]
+    words = ["--trainer.logger.version", "moved", "--ckpt_path", "last", "--trainer.max_epochs", "3"]
+    fit.main(["--config", str(moved / "config.yaml"), *words, "--model.learning_rate", "1e-9"])
+    last = torch.load(moved / "checkpoints" / "last.ckpt", weights_only=True)
+    state = next(state for name, state in last["callbacks"].items() if name.startswith("BestCheckpoint"))
+    assert Path(state["best_model_path"]) == moved / "checkpoints" / "best.ckpt"
+    assert torch.load(moved / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] == before
+
+
+def test_scores_that_are_no_numbers_are_not_predicted(log: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run = fit_run(log, "broken")
+    file = run / "checkpoints" / "last.ckpt"
+    content = torch.load(file, weights_only=True)
+    content["state_dict"]["output_embedding"][3] = torch.nan
+    torch.save(content, file)
+    where = ["--config", str(run / "config.yaml"), "--ckpt_path", "last", "--output", "out.tsv"]
+    assert "is not finite" in one_error(capsys, predict.main, where)
+    assert not Path("out.tsv").exists()

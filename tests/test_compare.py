@@ -55,11 +55,17 @@ def test_one_table_of_several_models(compare: ModuleType, capsys: pytest.Capture
     assert rows_of(Path("table.md").read_text())[0][:5] == rows[0][:5]
 
 
-def test_runs_under_different_rules_are_refused(compare: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_of_another_log_or_other_rules_are_refused(
+    compare: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Runs that are there already are not taken for what was asked for."""
     compare.main(words("markov"))
-    with pytest.raises(SystemExit, match="^2$"):  # the first run is there already, with another rule
-        compare.main([*words("random", "markov"), "--model.exclude_seen", "true"])
-    assert "were tested under different rules" in capsys.readouterr().err
+    lines = ["SessionId\tItemId\tTime", *("\t".join(map(str, row)) for row in random_rows(40, seed=4))]
+    Path("other.tsv").write_text("\n".join(lines) + "\n")
+    for more in (["--model.exclude_seen", "true"], ["--data.path", "other.tsv"]):
+        with pytest.raises(SystemExit, match="^1$"):
+            compare.main([*words("random", "markov"), "--name", "compare", *more])
+        assert "error: the " in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_wrong_words_are_one_line(compare: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

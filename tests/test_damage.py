@@ -365,7 +365,7 @@ def test_a_folder_is_no_checkpoint(stopped: Path, capsys: pytest.CaptureFixture[
     LAST.unlink()
     LAST.mkdir()
     assert "no checkpoint" in one_error(capsys, fit.main, RESUME)
-    assert "exists" in one_error(capsys, fit.main, AUTO)
+    assert "cannot read" in one_error(capsys, fit.main, AUTO)
 
 
 def test_a_checkpoint_of_a_later_format(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:

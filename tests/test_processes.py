@@ -281,7 +281,7 @@ def wait_for(happens: Callable[[], bool]) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([*TWO, "--model", "Markov"], "Markov is fitted and works in one process"),
+        ([*TWO, "--model", "Markov"], "Markov is fitted in one process"),
         (["--trainer.devices", "2"], "several processes need --trainer.strategy ddp"),
         (["--trainer.devices", "2", "--trainer.strategy", "ddp_spawn"], "ddp_spawn is not supported"),
     ],

@@ -316,16 +316,16 @@ def test_a_signal_to_the_command_itself(run: Path) -> None:
 
 
 def test_a_second_signal_stops_at_once(run: Path) -> None:
-    """The first is heeded after the window, which takes a minute here."""
+    """The first is heeded after the window, which takes ten minutes here."""
     folder = run.parents[1]
-    process = start(folder, MAIN, slow_windows, 60)
+    process = start(folder, MAIN, slow_windows, 600)
     wait_for(folder / "started")
     begin = time.monotonic()
     for _ in range(2):
         os.kill(process.pid or 0, signal.SIGTERM)
         time.sleep(0.2)
-    assert finish(process, timeout=10) == -signal.SIGTERM
-    assert time.monotonic() - begin < 10
+    assert finish(process) == -signal.SIGTERM
+    assert time.monotonic() - begin < 60
     assert "SIGTERM: the fit is saved and stops; once more stops it at once" in (folder / "stderr").read_text()
 
 
@@ -334,7 +334,7 @@ def test_a_signal_before_training_says_that_nothing_was_saved(run: Path) -> None
     process = start(folder, MAIN, slow_preparation)
     wait_for(folder / "started")
     os.kill(process.pid or 0, signal.SIGINT)
-    assert finish(process, timeout=10) == 130
+    assert finish(process) == 130
     assert said(folder)[-1] == "sessrec.fit: stopped; there was nothing to save yet"
     assert not RUN.exists()
 

@@ -251,8 +251,8 @@ class SessionRecommender(LightningModule):
         if not isinstance(trainer.strategy, LanesStrategy):
             raise SessRecError("several processes need --trainer.strategy ddp")
         if stage == "predict" or (stage == "fit" and not self.trains_in_parallel):
-            what = "predict" if stage == "predict" else f"{type(self).__name__} is fitted and"
-            raise SessRecError(f"{what} works in one process: give --trainer.devices 1")
+            what = "predict works" if stage == "predict" else f"{type(self).__name__} is fitted"
+            raise SessRecError(f"{what} in one process: give --trainer.devices 1")
 
     def on_fit_start(self) -> None:
         """Fix the seed that everything random in a fit follows from."""

@@ -376,7 +376,7 @@ def _check_options(options: Any, layers: list[int]) -> None:
         ),
         "dropout_p_embed": (0 <= options.dropout_p_embed < 1, "at least 0 and below 1"),
         "dropout_p_hidden": (0 <= options.dropout_p_hidden < 1, "at least 0 and below 1"),
-        "learning_rate": (options.learning_rate > 0, "above 0"),
+        "learning_rate": (0 < options.learning_rate < float("inf"), "a number above 0"),
         "momentum": (0 <= options.momentum < 1, "at least 0 and below 1"),
         "logq": (0 <= options.logq <= 1, "from 0 to 1"),
         **{name: (options[name] >= 0, "at least 0") for name in ("n_sample", "sample_alpha", "bpreg", "elu_param")},

@@ -36,8 +36,8 @@ class NeighbourhoodRecommender(PrefixRecommender):
         for name, value in (("n_neighbours", n_neighbours), ("sample_size", sample_size)):
             if value < 1:
                 raise SessRecError(f"--model.{name} must be at least 1, got {value}")
-        if idf_weight < 0:
-            raise SessRecError(f"--model.idf_weight must be at least 0, got {idf_weight}")
+        if not 0 <= idf_weight < np.inf:
+            raise SessRecError(f"--model.idf_weight must be a number of at least 0, got {idf_weight}")
         self.idf_weight = idf_weight
         self.n_neighbours = n_neighbours
         self.sample_size = sample_size

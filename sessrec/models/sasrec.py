@@ -202,7 +202,7 @@ def _check_options(options: Any) -> None:
     rules = {
         **{name: (options[name] >= 1, "at least 1") for name in ("hidden", "blocks", "heads", "max_length")},
         "dropout": (0 <= options.dropout < 1, "at least 0 and below 1"),
-        "learning_rate": (options.learning_rate > 0, "above 0"),
+        "learning_rate": (0 < options.learning_rate < float("inf"), "a number above 0"),
         "logq": (0 <= options.logq <= 1, "from 0 to 1"),
         **{name: (options[name] >= 0, "at least 0") for name in ("n_sample", "sample_alpha")},
     }
