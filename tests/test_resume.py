@@ -372,7 +372,7 @@ def slow_preparation() -> None:
 
     def run(self: Preparation, *args: Any) -> None:
         Path("started").touch()
-        time.sleep(60)
+        time.sleep(600)
 
     Preparation.run = run  # type: ignore[method-assign, assignment]
 
