@@ -207,6 +207,10 @@ class SessRecCLI(LightningCLI):
             return
         model, data, ckpt_path = self.model, self.datamodule, self.checkpoint
         refuse_precision(self.trainer.precision)
+        for callback in self.trainer.checkpoint_callbacks if self.command == "fit" else ():
+            folder = getattr(callback, "dirpath", None)
+            if folder is not None and not Path(folder).resolve().is_relative_to(self.run_folder.resolve()):
+                raise SessRecError(f"a checkpoint callback's dirpath {folder} is outside of the run {self.run_folder}")
         model.refuse_processes(self.command, self.trainer)
         content = None if ckpt_path is None else read_checkpoint(ckpt_path)
         if content is not None and self.command != "fit":

@@ -104,7 +104,14 @@ class RunRecord(Callback):
         assert isinstance(model, SessionRecommender)
         seconds = time.perf_counter() - self._start
         head = f"{stage} of {type(model).__name__}, {seconds:.0f} s, run {trainer.log_dir}"
-        rank_zero_only(print)(f"\n{head}\n{results_table(model.results)}")
+        rules = f"{model.n_items:,} items ranked, ties {model.tie_mode}, {_candidates(model)}"
+        rank_zero_only(print)(f"\n{head}\n{rules}\n{results_table(model.results)}")
+
+
+def _candidates(model: SessionRecommender) -> str:
+    if model.exclude_seen:
+        return "no item of the session so far a candidate"
+    return "the last item no candidate" if model.exclude_last else "all of them candidates"
 
 
 def results_table(results: dict[str, float]) -> str:

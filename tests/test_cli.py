@@ -578,3 +578,17 @@ def test_scores_that_are_no_numbers_are_not_predicted(log: str, capsys: pytest.C
     where = ["--config", str(run / "config.yaml"), "--ckpt_path", "last", "--output", "out.tsv"]
     assert "is not finite" in one_error(capsys, predict.main, where)
     assert not Path("out.tsv").exists()
+
+
+def test_checkpoints_of_other_callbacks_stay_inside_the_run(log: str, capsys: pytest.CaptureFixture[str]) -> None:
+    callback = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"dirpath": "outside"}}
+    Path("callbacks.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [callback]}}))
+    where = ["--config", "callbacks.yaml", "--data.path", log, *SMALL, "--model", "Popularity"]
+    assert "is outside of the run" in one_error(capsys, fit.main, where)
+    assert not Path("outside").exists()
+
+
+def test_the_rules_are_printed_with_the_results(log: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run = fit_run(log, "rules", "--model.exclude_seen", "true", "--model.tie_mode", "median")
+    test.main(["--config", str(run / "config.yaml"), "--ckpt_path", "best"])
+    assert "12 items ranked, ties median, no item of the session so far a candidate" in capsys.readouterr().out
