@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import time
 from collections.abc import Iterable, Sequence
@@ -52,12 +53,12 @@ def fit_and_test(config: Path, seed: int, run_name: str, words: Sequence[str]) -
     """
     run = Path("lightning_logs", run_name)
     times = run / "fit_seconds.json"
-    before = json.loads(times.read_text(encoding="utf-8")) if times.exists() else 0.0
+    is_new = not (run / "checkpoints").exists()
     start = time.perf_counter()
     own = ["--seed_everything", str(seed), "--trainer.logger.version", run_name, "--ckpt_path", "auto"]
     fit.main(["--config", str(config), *words, *own])
     fitted = time.perf_counter()
-    if not times.exists():
+    if is_new:  # one that is gone on with took longer than can be seen here
         write_json(times, fitted - start)
     best = "best" if (run / "checkpoints" / "best.ckpt").exists() else "last"
     test.main(["--config", str(run / "config.yaml"), "--ckpt_path", best])
@@ -65,7 +66,8 @@ def fit_and_test(config: Path, seed: int, run_name: str, words: Sequence[str]) -
     report = json.loads((run / "test_metrics.json").read_text(encoding="utf-8"))
     protocol = {name: report[name] for name in ("tie_mode", "items_ranked", "exclude_last", "exclude_seen")}
     protocol["positions"] = report["data"]["positions"]
-    return Outcome(config.stem, report["metrics"], protocol, before or fitted - start, tested - fitted)
+    seconds = json.loads(times.read_text(encoding="utf-8")) if times.exists() else math.nan
+    return Outcome(config.stem, report["metrics"], protocol, seconds, tested - fitted)
 
 
 def has_seeds(config: Path) -> bool:
@@ -82,14 +84,16 @@ def table(outcomes: Iterable[Outcome]) -> str:
     rows = []
     for model, fits in by_model.items():
         cells = [_spread([fit.metrics[f"test/{metric}"] for fit in fits]) for metric in METRICS]
-        seconds = [f"{statistics.median(getattr(fit, name) for fit in fits):.3g} s" for name in _SECONDS]
+        seconds = [_seconds([getattr(fit, name) for fit in fits]) for name in ("fit_seconds", "test_seconds")]
         order = statistics.mean(fit.metrics["test/mrr@20"] for fit in fits)
         rows.append((order, f"| {' | '.join([model, str(len(fits)), *cells, *seconds])} |"))
     head = ["| model | fits | Recall@20 | MRR@20 | fit | test |", "|---|---|---|---|---|---|"]
     return "\n".join(head + [row for _, row in sorted(rows, reverse=True)])
 
 
-_SECONDS = ("fit_seconds", "test_seconds")
+def _seconds(values: list[float]) -> str:
+    known = [value for value in values if not math.isnan(value)]
+    return f"{statistics.median(known):.3g} s" if known else "-"
 
 
 def _spread(values: list[float]) -> str:

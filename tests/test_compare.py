@@ -53,6 +53,10 @@ def test_one_table_of_several_models(compare: ModuleType, capsys: pytest.Capture
     compare.main(args)  # what is fitted is not fitted again
     assert "nothing to do: the checkpoint lightning_logs/compare-gru4rec-2" in capsys.readouterr().out
     assert rows_of(Path("table.md").read_text())[0][:5] == rows[0][:5]
+    for seed in (1, 2):
+        Path(f"lightning_logs/compare-gru4rec-{seed}/fit_seconds.json").unlink()
+    compare.main(args)  # how long a fit took that was not begun here, is not known
+    assert next(row[4] for row in rows_of(Path("table.md").read_text()) if row[0] == "gru4rec") == "-"
 
 
 def test_runs_of_another_log_or_other_rules_are_refused(
