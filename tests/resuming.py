@@ -237,6 +237,7 @@ def start(folder: Path, args: Sequence[str], prepare: Callable[..., None] | None
 
 def _child(folder: Path, args: list[str], prepare: Callable[..., None] | None, more: tuple[Any, ...]) -> None:
     os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts the tests beside itself ignores it
     torch.set_num_threads(1)
     for number, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
