@@ -18,7 +18,7 @@ FLOORS = {
     "metrics": 1, "ranking": 1.1, "synthetic": 1,
     "neighbours": 1.7, "data": 2, "models.base": 2,
     "models.counting": 2.1, "models.neural": 2.1, "models.item_rules": 2.2,
-    "models.prefix": 2.2, "models.neighbourhood": 2.3,
+    "models.prefix": 2.2, "models.neighbourhood": 2.3, "models.sequence_time": 2.4,
     "models.gru4rec": 3, "models.markov": 3, "models.oracle": 3, "models.popularity": 3, "models": 3.1,
     "models.ar": 3, "models.sasrec": 3, "models.sr": 3, "models.item_knn": 3, "models.s_pop": 3, "models.random": 3,
     "models.sknn": 3, "models.vsknn": 3, "models.stan": 3, "models.vstan": 3, "models.vmis_knn": 3,

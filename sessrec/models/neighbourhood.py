@@ -77,6 +77,10 @@ class NeighbourhoodRecommender(PrefixRecommender):
         """Recent training sessions that share items, with the sum of these items' weights."""
         return shared_weights(prefixes, weights, self.learnt.sessions_of_items, self.sample_size)
 
+    def with_idf(self, scores: np.ndarray) -> np.ndarray:
+        """Scores, (P, N), those of rare items raised by the idf's weight."""
+        return scores * (1 + self.idf_weight * self.learnt.idf) if self.idf_weight else scores
+
     def sum_over_neighbours(self, neighbours: Neighbours, weights: np.ndarray, n_rows: int) -> np.ndarray:
         """Sum of the weights of the neighbours that hold each item, float64, shape (P, N)."""
         offsets = np.searchsorted(neighbours.row, np.arange(n_rows + 1))

@@ -9,15 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from sessrec.errors import SessRecError
 from sessrec.metrics import CUTOFFS, TieMode
-from sessrec.models.neighbourhood import NeighbourhoodRecommender
-from sessrec.neighbours import Neighbours, Prefixes, items_of_neighbours, nearest
+from sessrec.models.sequence_time import SequenceTimeRecommender
 
 
-class STAN(NeighbourhoodRecommender):
+class STAN(SequenceTimeRecommender):
     """Ranks items by neighbours, weighted by the places of shared items, the neighbour's age and the items' distance.
 
     With w = exp((p - L) / l1) for the item whose last place is p of L, the similarity of a training session of n
@@ -57,8 +53,11 @@ class STAN(NeighbourhoodRecommender):
         exclude_seen: bool = False,
     ) -> None:
         super().__init__(
-            n_neighbours,
-            sample_size,
+            place_decay,
+            recency_decay,
+            distance_decay,
+            n_neighbours=n_neighbours,
+            sample_size=sample_size,
             cutoffs=cutoffs,
             tie_mode=tie_mode,
             k=k,
@@ -66,30 +65,3 @@ class STAN(NeighbourhoodRecommender):
             exclude_seen=exclude_seen,
         )
         self.save_hyperparameters()
-        for name, value in (
-            ("place_decay", place_decay),
-            ("recency_decay", recency_decay),
-            ("distance_decay", distance_decay),
-        ):
-            if not value > 0:
-                raise SessRecError(f"--model.{name} must be above 0, got {value}")
-        self.place_decay, self.recency_decay, self.distance_decay = place_decay, recency_decay, distance_decay
-
-    def score_prefixes(self, prefixes: Prefixes) -> np.ndarray:
-        """Weighted sum over the neighbours, float64, shape (P, N)."""
-        n_rows, index = len(prefixes.lengths), self.learnt.index
-        weights = np.exp((prefixes.place - prefixes.lengths[prefixes.row]) / self.place_decay)
-        norms = np.sqrt(np.bincount(prefixes.row, weights**2, minlength=n_rows))
-        row, session, shared = self.candidates(prefixes, weights)
-        newest = np.full(n_rows, np.inf)
-        np.minimum.at(newest, row, index.ages[session])
-        recency = np.exp(-(index.ages[session] - newest[row]) / (self.recency_decay * 86400))
-        similar = shared / (norms[row] * np.sqrt(index.lengths[session])) * recency
-        found = nearest(Neighbours(row, session, similar), n_rows, self.n_neighbours)
-        entries = items_of_neighbours(prefixes, found, index, self.n_items)
-        shared_place = entries.greatest(np.where(entries.own_place > 0, entries.place, 0))[entries.neighbour]
-        scores = found.similarity[entries.neighbour] * np.exp(
-            -np.abs(entries.place - shared_place) / self.distance_decay
-        )
-        cell = found.row[entries.neighbour] * self.n_items + entries.item
-        return np.bincount(cell, scores, minlength=n_rows * self.n_items).reshape(n_rows, self.n_items)

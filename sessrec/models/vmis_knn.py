@@ -74,4 +74,4 @@ class VMISKNN(NeighbourhoodRecommender):
         steps = prefixes.lengths[found.row] - entries.greatest(entries.own_place) + 1
         decays = np.where(steps < 10, 1 - 0.1 * steps, 0.0)
         scores = self.sum_over_neighbours(found, found.similarity * decays, n_rows)
-        return scores * (1 + self.idf_weight * learnt.idf) if self.idf_weight else scores
+        return self.with_idf(scores)

@@ -80,7 +80,7 @@ class VSKNN(NeighbourhoodRecommender):
         entries = items_of_neighbours(prefixes, found, learnt.index, self.n_items)
         steps = prefixes.lengths[found.row] - entries.greatest(entries.own_place) + 1
         scores = self.sum_over_neighbours(found, found.similarity * self._decays(steps), n_rows)
-        return scores * (1 + self.idf_weight * learnt.idf) if self.idf_weight else scores
+        return self.with_idf(scores)
 
     def _weights(self, prefixes: Prefixes) -> np.ndarray:
         length = prefixes.lengths[prefixes.row]

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sessrec.errors import SessRecError
 from sessrec.metrics import CUTOFFS, TieMode
-from sessrec.models.neighbourhood import NeighbourhoodRecommender
-from sessrec.neighbours import Neighbours, Prefixes, items_of_neighbours, nearest
+from sessrec.models.sequence_time import SequenceTimeRecommender
+from sessrec.neighbours import Neighbours, Prefixes, SharedItems
 
 
-class VSTAN(NeighbourhoodRecommender):
+class VSTAN(SequenceTimeRecommender):
     """Ranks items as STAN does, and prefers neighbours that share what the session looked at last, and rare items.
 
     To STAN's score of an item by a neighbour, VSTAN adds the factor exp((p - L) / l4), p of L being the last place, in
@@ -59,9 +58,12 @@ class VSTAN(NeighbourhoodRecommender):
         exclude_seen: bool = False,
     ) -> None:
         super().__init__(
-            n_neighbours,
-            sample_size,
-            idf_weight,
+            place_decay,
+            recency_decay,
+            distance_decay,
+            n_neighbours=n_neighbours,
+            sample_size=sample_size,
+            idf_weight=idf_weight,
             cutoffs=cutoffs,
             tie_mode=tie_mode,
             k=k,
@@ -69,36 +71,11 @@ class VSTAN(NeighbourhoodRecommender):
             exclude_seen=exclude_seen,
         )
         self.save_hyperparameters()
-        for name, value in (
-            ("place_decay", place_decay),
-            ("recency_decay", recency_decay),
-            ("distance_decay", distance_decay),
-            ("shared_decay", shared_decay),
-        ):
-            if not value > 0:
-                raise SessRecError(f"--model.{name} must be above 0, got {value}")
-        self.place_decay, self.recency_decay, self.distance_decay = place_decay, recency_decay, distance_decay
-        self.shared_decay = shared_decay
+        self.shared_decay = self.positive("shared_decay", shared_decay)
 
-    def score_prefixes(self, prefixes: Prefixes) -> np.ndarray:
-        """Weighted sum over the neighbours, float64, shape (P, N)."""
-        n_rows, index = len(prefixes.lengths), self.learnt.index
-        weights = np.exp((prefixes.place - prefixes.lengths[prefixes.row]) / self.place_decay)
-        norms = np.sqrt(np.bincount(prefixes.row, weights**2, minlength=n_rows))
-        row, session, shared = self.candidates(prefixes, weights)
-        newest = np.full(n_rows, np.inf)
-        np.minimum.at(newest, row, index.ages[session])
-        recency = np.exp(-(index.ages[session] - newest[row]) / (self.recency_decay * 86400))
-        similar = shared / (norms[row] * np.sqrt(index.lengths[session])) * recency
-        found = nearest(Neighbours(row, session, similar), n_rows, self.n_neighbours)
-        entries = items_of_neighbours(prefixes, found, index, self.n_items)
-        shared_place = entries.greatest(np.where(entries.own_place > 0, entries.place, 0))[entries.neighbour]
-        scores = found.similarity[entries.neighbour] * np.exp(
-            -np.abs(entries.place - shared_place) / self.distance_decay
-        )
-        newest_place = entries.greatest(np.where(entries.place == shared_place, entries.own_place, 0))
-        steps = prefixes.lengths[found.row] - newest_place
-        scores *= np.exp(-steps / self.shared_decay)[entries.neighbour]
-        cell = found.row[entries.neighbour] * self.n_items + entries.item
-        summed = np.bincount(cell, scores, minlength=n_rows * self.n_items).reshape(n_rows, self.n_items)
-        return summed * (1 + self.idf_weight * self.learnt.idf)
+    def neighbour_weights(
+        self, prefixes: Prefixes, found: Neighbours, entries: SharedItems, at: np.ndarray
+    ) -> np.ndarray:
+        """How new the item is in the session so far that is newest in the neighbour, shape (M,)."""
+        newest_place = entries.greatest(np.where(entries.place == at[entries.neighbour], entries.own_place, 0))
+        return np.exp(-(prefixes.lengths[found.row] - newest_place) / self.shared_decay)
