@@ -217,7 +217,46 @@ class LaneGrid:
         )
 
 
-class SessionParallelLoader:
+class TrainLoader:
+    """What the train loaders share: a session order that follows from seed and epoch alone, and a place to begin.
+
+    Args:
+        sessions: Sessions of at least two events each.
+        shuffle: Whether to take the sessions in a new random order each epoch, in place of time order.
+        seed: Seed of the shuffled orders.
+    """
+
+    def __init__(self, sessions: Sessions, shuffle: bool, seed: int) -> None:
+        self.sessions = sessions
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = 0
+        self.steps_taken = 0
+
+    @property
+    def sampler(self) -> TrainLoader:
+        """The loader itself: Lightning tells the epoch to its ``sampler.set_epoch``."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the session order of an epoch, counted from 0."""
+        self.epoch = epoch
+
+    def take_up(self, steps_taken: int) -> None:
+        """Begin the next epoch inside: with the batch in which the last step was that had been taken.
+
+        That batch comes as a whole, also where all its steps had been taken: what follows a batch is still to do.
+
+        Args:
+            steps_taken: Steps of the epoch that had been taken.
+        """
+        self.steps_taken = steps_taken
+
+    def _generator(self) -> np.random.Generator:
+        return np.random.default_rng([self.seed, self.epoch])
+
+
+class SessionParallelLoader(TrainLoader):
     """The train loader: every (input, target) pair once an epoch, in windows of session-parallel steps.
 
     The number of windows is the same in every epoch, also when shuffling changes the number of steps.
@@ -242,35 +281,12 @@ class SessionParallelLoader:
         rank: int = 0,
         n_ranks: int = 1,
     ) -> None:
-        self.sessions = sessions
+        super().__init__(sessions, shuffle, seed)
         self.n_lanes = n_lanes * n_ranks
         self.n_ranks = n_ranks
         self.own_lanes = slice(rank * n_lanes, (rank + 1) * n_lanes)
-        self.shuffle = shuffle
-        self.seed = seed
-        self.epoch = 0
-        self.steps_taken = 0
         self._grid = LaneGrid(sessions, self.n_lanes)
         self._n_windows = -(-self._grid.n_steps // steps_per_window)
-
-    @property
-    def sampler(self) -> SessionParallelLoader:
-        """The loader itself: Lightning tells the epoch to its ``sampler.set_epoch``."""
-        return self
-
-    def take_up(self, steps_taken: int) -> None:
-        """Begin the next epoch inside: with the window in which the last step was that had been taken.
-
-        That window comes as a whole, also where all its steps had been taken: what follows a window is still to do.
-
-        Args:
-            steps_taken: Steps of the epoch that had been taken.
-        """
-        self.steps_taken = steps_taken
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the session order of an epoch, counted from 0."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         """Number of windows in an epoch."""
@@ -279,7 +295,7 @@ class SessionParallelLoader:
     def __iter__(self) -> Iterator[Window]:
         grid = self._grid
         if self.shuffle:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self.sessions)).astype(np.int32)
+            order = self._generator().permutation(len(self.sessions)).astype(np.int32)
             grid = LaneGrid(self.sessions, self.n_lanes, order)
         bounds = np.arange(len(self) + 1) * grid.n_steps // len(self)
         first = max(0, int(np.searchsorted(bounds, self.steps_taken)) - 1)
@@ -311,7 +327,7 @@ class SessionBatch(NamedTuple):
         return self.number
 
 
-class SessionLoader:
+class SessionLoader(TrainLoader):
     """Batches of whole sessions to train on, of similar lengths so that little is padding; an epoch has them all.
 
     Sessions that stand near each other in the order are sorted by length before they are cut into batches; the batches
@@ -325,33 +341,15 @@ class SessionLoader:
     """
 
     def __init__(self, sessions: Sessions, batch_size: int, shuffle: bool = False, seed: int = 0) -> None:
-        self.sessions = sessions
+        super().__init__(sessions, shuffle, seed)
         self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.seed = seed
-        self.epoch = 0
-        self.steps_taken = 0
-
-    @property
-    def sampler(self) -> SessionLoader:
-        """The loader itself: Lightning tells the epoch to its ``sampler.set_epoch``."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the session order of an epoch, counted from 0."""
-        self.epoch = epoch
-
-    def take_up(self, steps_taken: int) -> None:
-        """Begin the next epoch inside: with the batch of the last step that had been taken; what follows is to do."""
-        self.steps_taken = steps_taken
 
     def __len__(self) -> int:
         """Number of batches."""
         return -(-len(self.sessions) // self.batch_size)
 
     def __iter__(self) -> Iterator[SessionBatch]:
-        generator = np.random.default_rng([self.seed, self.epoch])
-        n_sessions = len(self.sessions)
+        generator, n_sessions = self._generator(), len(self.sessions)
         order = generator.permutation(n_sessions) if self.shuffle else np.arange(n_sessions)
         region = np.arange(n_sessions) // (self.batch_size * _BATCHES_SORTED)
         order = order[np.lexsort((np.diff(self.sessions.offsets)[order], region))]
