@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sessrec.figures import data_figures, save_figure
+from sessrec.data_figures import data_figures
+from sessrec.figure_style import save_figure
 from sessrec.preparation import PreparedLog
 from sessrec.report import write_json
 

@@ -22,9 +22,9 @@ FLOORS = {
     "models.gru4rec": 3, "models.markov": 3, "models.oracle": 3, "models.popularity": 3, "models": 3.1,
     "models.ar": 3, "models.sasrec": 3, "models.sr": 3, "models.item_knn": 3, "models.s_pop": 3, "models.random": 3,
     "models.sknn": 3, "models.vsknn": 3, "models.stan": 3, "models.vstan": 3, "models.vmis_knn": 3,
-    "predictions": 4, "run": 4, "checkpoints": 4, "figures": 4, "data_report": 4.1,
+    "predictions": 4, "run": 4, "checkpoints": 4, "figure_style": 1, "data_figures": 4, "data_report": 4.1,
     "cli": 5,
-    "fit": 6, "validate": 6, "test": 6, "predict": 6, "prepare": 6,
+    "fit": 6, "validate": 6, "test": 6, "predict": 6, "prepare": 6, "experiments": 7,
 }  # fmt: skip
 MODULES = sorted(file for file in (ROOT / "sessrec").rglob("*.py") if file != ROOT / "sessrec" / "__init__.py")
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -14,20 +12,9 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from sessrec.figure_style import COLOURS, STYLE
 from sessrec.sessions import Sessions
-from sessrec.writing import replacing
 
-COLOURS = {"train": "#0072B2", "val": "#E69F00", "test": "#D55E00"}
-"""Colours that people with any colour vision tell apart (Okabe and Ito, 2008)."""
-STYLE: Any = {
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-    "figure.constrained_layout.use": True,
-    "savefig.dpi": 150,
-}
 _DAY = 86400
 
 
@@ -52,12 +39,6 @@ def data_figures(
             "events_per_day": _events_over_time(sessions, cuts, has_times),
             "lengths_by_part": _lengths_by_part(sessions),
         }
-
-
-def save_figure(figure: Figure, file: Path) -> None:
-    """Write a picture, whole or not at all."""
-    with replacing(file) as temporary, rc_context(STYLE):
-        figure.savefig(temporary, format=file.suffix[1:])
 
 
 def _session_lengths(sessions: Mapping[str, Sessions]) -> Figure:

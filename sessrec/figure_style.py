@@ -1,0 +1,38 @@
+"""The one style of all pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from sessrec.writing import replacing
+
+COLOURS = {"train": "#0072B2", "val": "#E69F00", "test": "#D55E00"}
+"""Colours of the parts of a log; people with any colour vision tell them apart (Okabe and Ito, 2008)."""
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+"""Colours of models, in the order in which they are given out, of the same kind."""
+STYLE: Any = {
+    "font.size": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 150,
+    "svg.hashsalt": "sessrec",  # the same picture is the same file
+}
+
+
+def save_figure(figure: Figure, file: Path) -> None:
+    """Write a picture, whole or not at all.
+
+    Args:
+        figure: The picture.
+        file: A name that ends in ``.png`` or ``.svg``.
+    """
+    kind = file.suffix[1:]
+    with replacing(file) as temporary, rc_context(STYLE):
+        figure.savefig(temporary, format=kind, metadata={"Date": None} if kind == "svg" else None)
