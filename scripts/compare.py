@@ -1,73 +1,47 @@
-"""Fit and test several models on one click log and print one table, the best first.
+"""Compare tested models: one table with intervals, paired differences, and a picture.
 
 Example::
 
+    python scripts/compare.py lightning_logs/my-gru4rec lightning_logs/my-stan --output comparison/
     python scripts/compare.py --configs configs/vsknn.yaml configs/gru4rec.yaml --seeds 1 2 3 --data.path clicks.tsv.gz
 
-All words that are not listed below go to every fit, after its config, so that split, candidates and protocol are the
-same for all models. Each is tested with the checkpoint that its fit chose: `best` where there is a validation part,
-`last` where there is none. A model that draws no random numbers is fitted once. A run that is there already, of the
-same name, is gone on with, or tested as it is where it is finished.
+Runs stand first; each is a folder that `python -m sessrec.test` has left its metrics and ranks in. Runs that differ in
+their seeds only are one model. Runs of other test data or other rules are refused.
+
+With --configs, each config is fitted and tested first, with every seed, and joins the comparison. All words that are
+not listed below go to every such fit, after its config, so that split, candidates and protocol are the same for all
+models. Each is tested with the checkpoint that its fit chose: `best` where there is a validation part, `last` where
+there is none. A model that draws no random numbers is fitted once. A run that is there already, of the same name, is
+gone on with, or tested as it is where it is finished.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import statistics
-import time
-from collections.abc import Iterable, Sequence
+import itertools
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import yaml
 
 import sessrec.models
-from sessrec import fit, test
+from sessrec.comparison import Comparison, compare_runs, read_run
+from sessrec.comparison_tables import (
+    comparison_csv,
+    comparison_html,
+    differences_table,
+    metrics_table,
+    protocol_text,
+    slices_table,
+)
+from sessrec.errors import SessRecError
+from sessrec.experiments import fit_and_test
+from sessrec.figure_style import save_figure
 from sessrec.models.neural import NeuralRecommender
-from sessrec.report import write_json
+from sessrec.result_figures import comparison_figure, cutoff_curves, slices_figure
+from sessrec.slices import Slices
 from sessrec.writing import replacing
-
-METRICS = ("recall@20", "mrr@20")
-
-
-class Outcome(NamedTuple):
-    """What one fit gave."""
-
-    model: str
-    metrics: dict[str, float]
-    protocol: dict[str, Any]
-    fit_seconds: float
-    test_seconds: float
-
-
-def fit_and_test(config: Path, seed: int, run_name: str, words: Sequence[str]) -> Outcome:
-    """Fit and test one config with one seed, through the commands.
-
-    Args:
-        config: The config.
-        seed: Seed of the fit.
-        run_name: Name of the run.
-        words: More words of the fit.
-    """
-    run = Path("lightning_logs", run_name)
-    times = run / "fit_seconds.json"
-    is_new = not (run / "checkpoints").exists()
-    start = time.perf_counter()
-    own = ["--seed_everything", str(seed), "--trainer.logger.version", run_name, "--ckpt_path", "auto"]
-    fit.main(["--config", str(config), *words, *own])
-    fitted = time.perf_counter()
-    if is_new:  # one that is gone on with took longer than can be seen here
-        write_json(times, fitted - start)
-    best = "best" if (run / "checkpoints" / "best.ckpt").exists() else "last"
-    test.main(["--config", str(run / "config.yaml"), "--ckpt_path", best])
-    tested = time.perf_counter()
-    report = json.loads((run / "test_metrics.json").read_text(encoding="utf-8"))
-    protocol = {name: report[name] for name in ("tie_mode", "items_ranked", "exclude_last", "exclude_seen")}
-    protocol["positions"] = report["data"]["positions"]
-    seconds = json.loads(times.read_text(encoding="utf-8")) if times.exists() else math.nan
-    return Outcome(config.stem, report["metrics"], protocol, seconds, tested - fitted)
 
 
 def has_seeds(config: Path) -> bool:
@@ -76,29 +50,82 @@ def has_seeds(config: Path) -> bool:
     return issubclass(getattr(sessrec.models, name, NeuralRecommender), NeuralRecommender)
 
 
-def table(outcomes: Iterable[Outcome]) -> str:
-    """One row a model in Markdown: mean and, with several seeds, (least - greatest); the greatest MRR@20 first."""
-    by_model: dict[str, list[Outcome]] = {}
-    for outcome in outcomes:
-        by_model.setdefault(outcome.model, []).append(outcome)
-    rows = []
-    for model, fits in by_model.items():
-        cells = [_spread([fit.metrics[f"test/{metric}"] for fit in fits]) for metric in METRICS]
-        seconds = [_seconds([getattr(fit, name) for fit in fits]) for name in ("fit_seconds", "test_seconds")]
-        order = statistics.mean(fit.metrics["test/mrr@20"] for fit in fits)
-        rows.append((order, f"| {' | '.join([model, str(len(fits)), *cells, *seconds])} |"))
-    head = ["| model | fits | Recall@20 | MRR@20 | fit | test |", "|---|---|---|---|---|---|"]
-    return "\n".join(head + [row for _, row in sorted(rows, reverse=True)])
+def fit_configs(configs: Sequence[Path], seeds: Sequence[int], name: str, words: Sequence[str]) -> list[Path]:
+    """Fit and test every config with every seed.
+
+    Args:
+        configs: The configs.
+        seeds: The seeds.
+        name: First part of the runs' names.
+        words: More words of each fit.
+
+    Returns:
+        Folders of the runs.
+    """
+    runs = []
+    for config in configs:
+        for seed in seeds if has_seeds(config) else seeds[:1]:
+            own = ["--config", str(config), *words, "--seed_everything", str(seed)]
+            runs.append(fit_and_test(own, f"{name}-{config.stem}-{seed}"))
+    return runs
 
 
-def _seconds(values: list[float]) -> str:
-    known = [value for value in values if not math.isnan(value)]
-    return f"{statistics.median(known):.3g} s" if known else "-"
+def write_comparison(comparison: Comparison, output: Path) -> list[str]:
+    """Write a comparison into a folder, as Markdown, CSV, one page of HTML, and pictures.
+
+    Args:
+        comparison: The comparison.
+        output: The folder.
+
+    Returns:
+        Names of the files.
+    """
+    models = {model.name: model.runs for model in comparison.models}
+    metric, slices = list(comparison.models[0].metrics)[-1], Slices()
+    tables = [metrics_table(comparison), slices_table(models, metric, slices)]
+    if len(models) > 1:
+        tables.insert(1, differences_table(comparison))
+    figures = {
+        "comparison": comparison_figure(comparison),
+        "recall_curves": cutoff_curves(models, "recall"),
+        "mrr_curves": cutoff_curves(models, "mrr"),
+        "slices": slices_figure(models, metric, slices),
+    }
+    texts = {
+        "comparison.md": "\n\n".join([*(table.markdown() for table in tables), protocol_text(comparison)]) + "\n",
+        "comparison.csv": comparison_csv(comparison),
+        "comparison.html": comparison_html(comparison, tables, list(figures.values())),
+    }
+    for name, text in texts.items():
+        with replacing(output / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    for name, figure in figures.items():
+        save_figure(figure, output / f"{name}.png")
+        save_figure(figure, output / f"{name}.svg")
+    return [*texts, *(f"{name}.{kind}" for name in figures for kind in ("png", "svg"))]
 
 
-def _spread(values: list[float]) -> str:
-    mean = f"{statistics.mean(values):.4f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.4f} - {max(values):.4f})"
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="python scripts/compare.py [RUN ...] [--configs CONFIG ... [--GROUP.OPTION VALUE ...]] [options]",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--configs", nargs="+", type=Path, default=[], help="configs of models to fit and test first")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1], help="seeds of each random model (default: 1)")
+    parser.add_argument("--name", default="compare", help="first part of the new runs' names (default: compare)")
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        default=["recall@20", "mrr@20"],
+        help="recall@K, mrr@K or ndcg@K, whatever K; the last gives the order (default: recall@20 mrr@20)",
+    )
+    parser.add_argument("--against", help="model that the others are compared to (default: the best)")
+    parser.add_argument("--resamples", type=int, default=1000, help="resamples of the sessions (default: 1000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the resamples (default: 0)")
+    parser.add_argument("--output", type=Path, help="folder for comparison.md, .csv, .html and the pictures")
+    return parser
 
 
 def main(args: list[str] | None = None) -> None:
@@ -107,27 +134,34 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: Words of the command line; those of the process where None.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configs", nargs="+", type=Path, required=True, help="configs of the models")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1], help="seeds of each random model (default: 1)")
-    parser.add_argument("--name", default="compare", help="first part of the runs' names (default: compare)")
-    parser.add_argument("--output", type=Path, help="file for the table, in Markdown")
-    options, words = parser.parse_known_args(args)
+    args = sys.argv[1:] if args is None else list(args)
+    folders = [Path(word) for word in itertools.takewhile(lambda word: not word.startswith("-"), args)]
+    parser = _parser()
+    options, words = parser.parse_known_args(args[len(folders) :])
+    if words and not options.configs:
+        parser.error(f"unknown words {' '.join(words)}; runs stand before all options")
+    if not folders and not options.configs:
+        parser.error("name runs to compare, or --configs to fit and test first")
+    if options.output is not None and options.output.is_file():
+        parser.error(f"--output {options.output} is a file; name a folder")
+    if options.resamples < 100:
+        parser.error(f"--resamples {options.resamples} is too few for an interval: give 100 or more")
     for config in options.configs:
         if not config.is_file():
             parser.error(f"there is no config {config}")
-    outcomes = []
-    for config in options.configs:
-        for seed in options.seeds if has_seeds(config) else options.seeds[:1]:
-            outcomes.append(fit_and_test(config, seed, f"{options.name}-{config.stem}-{seed}", words))
-    if any(outcome.protocol != outcomes[0].protocol for outcome in outcomes):
-        parser.error(f"the runs {options.name}-* were tested under different rules: give another --name")
-    rules = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in outcomes[0].protocol.items())
-    text = f"{table(outcomes)}\n\nAll items ranked at every position of the test part: {rules}.\n"
-    print(f"\n{text}")
-    if options.output is not None:
-        with replacing(options.output) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    try:
+        runs = [read_run(folder) for folder in folders]
+        runs += [read_run(folder) for folder in fit_configs(options.configs, options.seeds, options.name, words)]
+        comparison = compare_runs(runs, options.metrics, options.against, options.resamples, options.seed)
+        files = [] if options.output is None else write_comparison(comparison, options.output)
+    except SessRecError as error:
+        parser.error(str(error))
+    print(f"\n{metrics_table(comparison).markdown()}\n")
+    if len(comparison.models) > 1:
+        print(f"{differences_table(comparison).markdown()}\n")
+    print(protocol_text(comparison))
+    if files:
+        print(f"\nwritten to {options.output}: {', '.join(files)}")
 
 
 if __name__ == "__main__":

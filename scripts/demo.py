@@ -35,7 +35,7 @@ def fit_and_test(name: str, data: Path, extra: list[str]) -> dict[str, float]:
     fit.main([*words, "--data.path", str(data), "--trainer.logger.version", run.name, *extra])
     seconds = time.perf_counter() - start
     test.main(["--config", str(run / "config.yaml"), "--ckpt_path", "best"])
-    metrics = json.loads((run / "test_metrics.json").read_text(encoding="utf-8"))["metrics"]
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["metrics"]
     return metrics | {"fit_seconds": seconds}
 
 

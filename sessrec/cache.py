@@ -146,6 +146,8 @@ def save_prepared(prepared: PreparedLog, preparation: Preparation, folder: Path)
     temporary = Path(tempfile.mkdtemp(prefix=".preparing-", dir=folder.parent))
     try:
         _write(temporary / "item_counts.npy", prepared.vocabulary.counts)
+        if prepared.vocabulary.first_times is not None:
+            _write(temporary / "item_first_times.npy", prepared.vocabulary.first_times)
         _write(temporary / "item_ids.arrow", pa.array(prepared.vocabulary.item_ids, pa.string()))
         for part, sessions in prepared.sessions.items():
             for name in ("items", "offsets", "times"):
@@ -200,7 +202,10 @@ def open_prepared(folder: Path) -> PreparedLog:
             )
             sessions[part] = Sessions(items, offsets, times, _read_ids(folder / f"{part}_session_ids.arrow"))
         counts = np.load(folder / "item_counts.npy", allow_pickle=False)
-        vocabulary = Vocabulary(_read_ids(folder / "item_ids.arrow").to_pylist(), counts)
+        first_times = None
+        if "item_first_times.npy" in index["digests"]:
+            first_times = np.load(folder / "item_first_times.npy", allow_pickle=False)
+        vocabulary = Vocabulary(_read_ids(folder / "item_ids.arrow").to_pylist(), counts, first_times)
         report = DataReport.from_dict(index["report"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         raise BrokenCacheError(" ".join(str(error).split())[:120]) from error

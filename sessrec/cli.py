@@ -35,7 +35,9 @@ from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender, refuse_precision
 from sessrec.predictions import PredictionWriter
 from sessrec.processes import LanesStrategy
+from sessrec.rank_record import RankRecord
 from sessrec.run import RunConfig, RunRecord, free_run_name
+from sessrec.slices import Slices
 from sessrec.stopping import StoppedError
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "default.yaml"
@@ -122,6 +124,14 @@ class SessRecCLI(LightningCLI):
             default="val/mrr@20",
             help="Validation metric that chooses the best checkpoint in a fit.",
         )
+        parser.add_class_arguments(Slices, "slices")
+        parser.add_argument(
+            "--list_length",
+            type=int,
+            default=0,
+            help="Length of the lists whose coverage, Gini coefficient and popularity test reports; 0 makes no lists, "
+            "which take as long again as the ranks.",
+        )
         parser.add_argument("--output", type=str, default="predictions.tsv", help="File that predict writes.")
         parser.add_argument(
             "--report_dir",
@@ -194,6 +204,9 @@ class SessRecCLI(LightningCLI):
             self.trainer_defaults["callbacks"] += checkpoint_callbacks(
                 self.config_init.monitor, has_validation, self.config_init.checkpoint
             )
+        elif self.command == "test":
+            record = RankRecord(self.config_init.slices, self.checkpoint, list_length=self.config_init.list_length)
+            self.trainer_defaults["callbacks"].append(record)
         if (strategy := self.config_init.trainer.strategy) == "ddp":
             kwargs["strategy"] = LanesStrategy()
         elif strategy != "auto":

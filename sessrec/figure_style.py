@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ COLOURS = {"train": "#0072B2", "val": "#E69F00", "test": "#D55E00"}
 """Colours of the parts of a log; people with any colour vision tell them apart (Okabe and Ito, 2008)."""
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """Colours of models, in the order in which they are given out, of the same kind."""
+MARKERS = "osD^vPX*"
+LINES = ("-", "--", "-.", ":")
+"""Markers and lines of models, so that colour is never all that tells them apart."""
 STYLE: Any = {
     "font.size": 11,
     "axes.spines.top": False,
@@ -33,6 +37,18 @@ def save_figure(figure: Figure, file: Path) -> None:
         figure: The picture.
         file: A name that ends in ``.png`` or ``.svg``.
     """
-    kind = file.suffix[1:]
-    with replacing(file) as temporary, rc_context(STYLE):
-        figure.savefig(temporary, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    with replacing(file) as temporary:
+        temporary.write_bytes(figure_bytes(figure, file.suffix[1:]))
+
+
+def figure_bytes(figure: Figure, kind: str) -> bytes:
+    """A picture as the bytes of a file.
+
+    Args:
+        figure: The picture.
+        kind: ``png`` or ``svg``.
+    """
+    stream = io.BytesIO()
+    with rc_context(STYLE):
+        figure.savefig(stream, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    return stream.getvalue()

@@ -8,7 +8,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,36 +43,48 @@ def target_rank(scores: Tensor, target: Tensor, tie_mode: TieMode = "conservativ
     """
     target_score = scores.gather(1, target[:, None])
     blocks = scores.split(min(block_size, 1 << 20), dim=1)
-    above, tied, _ = count_above_and_tied(blocks, target_score, target)
-    return rank_from_counts(above, tied, tie_mode)
+    counts, _ = count_above_and_tied(blocks, target_score, target)
+    return rank_from_counts(counts.above, counts.tied, tie_mode)
+
+
+class PositionCounts(NamedTuple):
+    """What stands before the target at some positions; the target itself is left out."""
+
+    above: Tensor
+    """Items that score higher, int64, shape (P,)."""
+    tied: Tensor
+    """Other items that score the same, int64, shape (P,)."""
+    weight: Tensor | None = None
+    """Sum of the weights of all these items, float64, shape (P,); None where items have no weights."""
 
 
 def count_above_and_tied(
-    blocks: Iterable[Tensor], target_score: Tensor, target: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+    blocks: Iterable[Tensor], target_score: Tensor, target: Tensor, weights: Tensor | None = None
+) -> tuple[PositionCounts, Tensor]:
     """Count, block by block over the catalogue, the items that score above the target and those that tie with it.
-
-    The target's own column is left out of both counts.
 
     Args:
         blocks: Scores of consecutive items, float, shapes (P, block), together (P, N).
         target_score: Score of each target, shape (P, 1).
         target: Item index of each target, int64, shape (P,).
+        weights: Weight of each item, float, shape (N,); None sums up none.
 
     Returns:
-        Items above and other items tied, both int64, shape (P,); and each target's score as it stands among the blocks,
-        shape (P, 1).
+        The counts, and each target's score as it stands among the blocks, shape (P, 1).
 
     Raises:
         SessRecError: If a score is not finite, or the sum of a block's scores is not.
     """
-    above, at_least, own_scores, sums, starts = [], [], [], [], [0]
+    above, at_least, weighed, own_scores, sums, starts = [], [], [], [], [], [0]
     room = target_score.new_empty(0)
     for block in blocks:
         if room.numel() < block.numel():
             room = _room_for(block).view(-1)
         above.append(count_true(torch.gt, block, target_score, room))
         at_least.append(count_true(torch.ge, block, target_score, room))
+        if weights is not None:  # the comparison stands in the room
+            is_at_least = room[: block.numel()].view(block.shape)
+            weighed.append(is_at_least @ weights[starts[-1] : starts[-1] + block.shape[1]].to(room.dtype))
         own_scores.append(block.gather(1, (target - starts[-1]).clamp_(0, block.shape[1] - 1)[:, None]))
         sums.append(block.sum(dtype=torch.promote_types(block.dtype, torch.float32)))  # not finite if any score is not
         starts.append(starts[-1] + block.shape[1])
@@ -83,8 +95,12 @@ def count_above_and_tied(
     own_block = torch.bucketize(target, torch.tensor(starts[1:], device=target.device), right=True)
     own_score = torch.cat(own_scores, dim=1).gather(1, own_block[:, None])
     n_above = torch.stack(above).double().sum(dim=0).long() - (own_score > target_score)[:, 0].long()
-    n_at_least = torch.stack(at_least).double().sum(dim=0).long() - (own_score >= target_score)[:, 0].long()
-    return n_above, n_at_least - n_above, own_score
+    counts_itself = (own_score >= target_score)[:, 0].long()
+    n_at_least = torch.stack(at_least).double().sum(dim=0).long() - counts_itself
+    weight = None
+    if weights is not None:
+        weight = torch.stack(weighed).double().sum(dim=0) - counts_itself * weights[target].double()
+    return PositionCounts(n_above, n_at_least - n_above, weight), own_score
 
 
 def not_finite(items: slice) -> SessRecError:

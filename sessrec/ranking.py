@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from sessrec.metrics import count_above_and_tied, count_true, not_finite
+from sessrec.metrics import PositionCounts, count_above_and_tied, count_true, not_finite
 
 MIN_ROWS = 32  # matrix products of few rows take other kernels and round otherwise; from here on rows round alike
 _POSITIONS = 1024  # positions ranked at once
@@ -45,7 +45,8 @@ def count_positions(
     n_items: int,
     excluded: Excluded | None = None,
     in_blocks: bool = True,
-) -> tuple[Tensor, Tensor]:
+    weights: Tensor | None = None,
+) -> PositionCounts:
     """Count the items above each position's target, and the other items tied with it.
 
     A position's counts do not depend on the positions beside it.
@@ -60,21 +61,20 @@ def count_positions(
             `MISSED` items above it.
         in_blocks: Whether to score the catalogue in blocks; a model whose work it is to find the scores at all scores
             it as a whole, for fewer positions at once.
-
-    Returns:
-        Items above and items tied, int64, shape (P,).
+        weights: Weight of each item, float, shape (N,), to be summed up over the items above and tied; None sums none.
     """
     if not len(targets):
-        return torch.zeros_like(targets), torch.zeros_like(targets)
+        none = torch.zeros_like(targets)
+        return PositionCounts(none, none, None if weights is None else none.double())
     blocks = item_blocks(n_items, targets.device) if in_blocks else [slice(0, n_items)]
     chunk = _POSITIONS if in_blocks else positions_at_once(n_items)
     counts = []
     for start in range(0, len(targets), chunk):
         part = slice(start, min(start + chunk, len(targets)))
         pairs = None if excluded is None else excluded(part)
-        counts.append(_count_block(score, score_targets, queries[part], targets[part], blocks, pairs))
-    above, tied = zip(*counts, strict=True)
-    return torch.cat(above), torch.cat(tied)
+        counts.append(_count_block(score, score_targets, queries[part], targets[part], blocks, pairs, weights))
+    above, tied, weight = zip(*counts, strict=True)
+    return PositionCounts(torch.cat(above), torch.cat(tied), None if weights is None else torch.cat(weight))
 
 
 def positions_at_once(n_items: int) -> int:
@@ -89,7 +89,8 @@ def _count_block(
     targets: Tensor,
     blocks: list[slice],
     excluded: tuple[Tensor, Tensor] | None,
-) -> tuple[Tensor, Tensor]:
+    weights: Tensor | None,
+) -> PositionCounts:
     n_positions = len(targets)
     missing = max(0, MIN_ROWS - n_positions) if len(blocks) > 1 else 0
     if missing:  # repeat the last position up to the number of rows from which rounding is the same
@@ -101,15 +102,16 @@ def _count_block(
         target_score = scores[0].gather(1, targets[:, None])
     else:
         target_score = score_targets(queries, targets)
-    above, tied, own_score = count_above_and_tied(scores, target_score, targets)
+    counts, own_score = count_above_and_tied(scores, target_score, targets, weights)
     if not torch.equal(own_score, target_score):  # the shorter way to them rounds otherwise on this device
         scores = (_without(score(queries, items), items, excluded) for items in blocks)
-        above, tied, _ = count_above_and_tied(scores, own_score, targets)
+        counts, _ = count_above_and_tied(scores, own_score, targets, weights)
     if excluded is not None:
         row, item = excluded
         missed = row[targets[row] == item]
-        above[missed], tied[missed] = MISSED, 0
-    return above[:n_positions], tied[:n_positions]
+        counts.above[missed], counts.tied[missed] = MISSED, 0
+    weight = None if counts.weight is None else counts.weight[:n_positions]
+    return PositionCounts(counts.above[:n_positions], counts.tied[:n_positions], weight)
 
 
 def _without(scores: Tensor, items: slice, excluded: tuple[Tensor, Tensor] | None) -> Tensor:

@@ -12,9 +12,12 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from sessrec.machine import hardware, versions
 from sessrec.models.base import SessionRecommender
 from sessrec.report import write_json
 from sessrec.writing import replacing
+
+FIT_FILE = "fit.json"
 
 
 def free_run_name(log_folder: Path, model: str) -> str:
@@ -47,10 +50,10 @@ class RunConfig(SaveConfigCallback):
 
 
 class RunRecord(Callback):
-    """Prints and keeps the data report and the results of a run.
+    """Prints and keeps the data report, and what a fit took; prints results.
 
     Args:
-        checkpoint: The checkpoint file that is evaluated, if any; kept with the results.
+        checkpoint: The checkpoint file that is evaluated or gone on from, if any.
     """
 
     def __init__(self, checkpoint: Path | None = None) -> None:
@@ -69,8 +72,11 @@ class RunRecord(Callback):
             write_json(Path(folder) / "data_report.json", _report(trainer).as_dict())
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the hyper-parameters with the final metrics, and print the results."""
+        """Log the hyper-parameters with the final metrics, keep what the fit took, and print the results."""
         assert isinstance(pl_module, SessionRecommender)
+        folder = trainer.log_dir
+        if folder and trainer.is_global_zero:
+            write_json(Path(folder) / FIT_FILE, self._effort(trainer, pl_module))
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 final = {f"final/{name}": value for name, value in pl_module.results.items()}
@@ -84,21 +90,14 @@ class RunRecord(Callback):
             self._print(trainer, pl_module, "validate")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the results of the test and keep them in the run's folder."""
-        assert isinstance(pl_module, SessionRecommender)
+        """Print the results of the test."""
         self._print(trainer, pl_module, "test")
-        folder = trainer.log_dir
-        if folder and trainer.is_global_zero:
-            kept = {
-                "checkpoint": str(self.checkpoint),
-                "tie_mode": pl_module.tie_mode,
-                "items_ranked": pl_module.n_items,
-                "exclude_last": pl_module.exclude_last,
-                "exclude_seen": pl_module.exclude_seen,
-                "data": _report(trainer).sections["test"],
-                "metrics": pl_module.results,
-            }
-            write_json(Path(folder) / "test_metrics.json", kept)
+
+    def _effort(self, trainer: Trainer, model: SessionRecommender) -> dict[str, Any]:
+        """What a fit took; one that went on from a checkpoint does not know how long the whole was."""
+        seconds = None if self.checkpoint else round(time.perf_counter() - self._start, 3)
+        done = {"seconds": seconds, "epochs": trainer.current_epoch, "steps": trainer.global_step, "seed": model.seed}
+        return done | {"versions": versions(), "hardware": hardware(model.device)}
 
     def _print(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
         assert isinstance(model, SessionRecommender)

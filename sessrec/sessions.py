@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from sessrec.events import Events
 from sessrec.vocabulary import Vocabulary
@@ -52,6 +55,26 @@ class Sessions:
         for array, kind in ((self.offsets, "<i8"), (self.items, "<i4")):
             digest.update(np.ascontiguousarray(array, dtype=kind).data)
         return digest.hexdigest()
+
+    def digest_of_ids(self, item_ids: Sequence[str]) -> str:
+        """Fingerprint of the sessions as the click log has them, by their ids, however items are numbered.
+
+        Args:
+            item_ids: Item id of each item index.
+        """
+        digest = hashlib.sha256(np.ascontiguousarray(self.offsets, dtype="<i8").data)
+        ids = pa.array(item_ids, pa.large_string())
+        for start in range(0, len(self.items), 1 << 20):
+            _add_text(digest, ids.take(pa.array(self.items[start : start + (1 << 20)])))
+        if self.session_ids is not None:
+            _add_text(digest, self.session_ids.cast(pa.large_string()))
+        return digest.hexdigest()
+
+
+def _add_text(digest: Any, texts: pa.Array) -> None:
+    """Add the lengths and bytes of some texts to a digest."""
+    digest.update(pc.binary_length(texts).to_numpy(zero_copy_only=False).astype("<i8").data)
+    digest.update("".join(texts.to_pylist()).encode("utf-8"))
 
 
 def unknown_items(events: Events, vocabulary: Vocabulary) -> list[str]:

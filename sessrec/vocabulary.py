@@ -19,6 +19,8 @@ class Vocabulary:
     Args:
         item_ids: Item id of each item index, text exactly as in the click log.
         counts: Training events of each item, int64, shape (N,).
+        first_times: Time of each item's first training event, Unix seconds, float64, shape (N,); None where the log has
+            no times.
 
     Example:
         >>> vocabulary = Vocabulary(["0012", "12"], np.array([3, 1]))
@@ -26,9 +28,10 @@ class Vocabulary:
         [1, -1, 0]
     """
 
-    def __init__(self, item_ids: Iterable[str], counts: np.ndarray) -> None:
+    def __init__(self, item_ids: Iterable[str], counts: np.ndarray, first_times: np.ndarray | None = None) -> None:
         self.item_ids = list(item_ids)
         self.counts = np.asarray(counts, dtype=np.int64)
+        self.first_times = None if first_times is None else np.asarray(first_times, dtype=np.float64)
         self._index = {item_id: index for index, item_id in enumerate(self.item_ids)}
         if len(self._index) != len(self.item_ids) or len(self.counts) != len(self.item_ids):
             raise ValueError("a vocabulary needs distinct item ids and one count for each")
@@ -45,22 +48,34 @@ class Vocabulary:
         first[events.item[::-1]] = np.arange(len(events) - 1, -1, -1)  # the last assignment holds: the earliest event
         occurring = np.flatnonzero(counts)
         codes = occurring[np.argsort(first[occurring])]
-        return cls(events.item_ids.take(pa.array(codes)).to_pylist(), counts[codes])
+        first_times = None
+        if events.has_times:  # sessions overlap, so that the first event in session order may not be the earliest
+            earliest = np.full(len(counts), np.inf)
+            np.minimum.at(earliest, events.item, events.time)
+            first_times = earliest[codes]
+        return cls(events.item_ids.take(pa.array(codes)).to_pylist(), counts[codes], first_times)
 
     def __len__(self) -> int:
         """Number of items."""
         return len(self.item_ids)
+
+    @property
+    def popularity(self) -> np.ndarray:
+        """Share of the training events that each item has, float64, shape (N,)."""
+        return self.counts / self.counts.sum()
 
     def index_of(self, item_ids: Iterable[str]) -> np.ndarray:
         """Item index of each item id, -1 where unknown, int64."""
         return np.array([self._index.get(item_id, -1) for item_id in item_ids], dtype=np.int64)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain text and a tensor, as a checkpoint may hold them."""
-        return {"item_ids": self.item_ids, "counts": torch.from_numpy(self.counts)}
+        """Plain text and tensors, as a checkpoint may hold them."""
+        first_times = None if self.first_times is None else torch.from_numpy(self.first_times)
+        return {"item_ids": self.item_ids, "counts": torch.from_numpy(self.counts), "first_times": first_times}
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> Vocabulary:
         """The vocabulary that `state_dict` described."""
         counts: Tensor = state["counts"]
-        return cls(state["item_ids"], counts.cpu().numpy())
+        first_times: Tensor | None = state.get("first_times")  # older checkpoints have none
+        return cls(state["item_ids"], counts.cpu().numpy(), None if first_times is None else first_times.cpu().numpy())

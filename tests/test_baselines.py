@@ -646,10 +646,10 @@ def test_fit_test_and_recommend_by_the_commands(here: Path, name: str) -> None:
     assert_as_in_plain_python(model, log, brute)
 
     test.main([*RESUME, "--model.tie_mode", "median"])
-    kept = json.loads((RUN / "test_metrics.json").read_text())
+    kept = json.loads((RUN / "metrics.json").read_text())
     pairs = [rank_counts(keys, target) for (_, keys), target in zip(expected, log.targets, strict=True)]
     ranks = [rank_of(*pair, "median") for pair in pairs]
-    assert kept["tie_mode"] == "median"
+    assert kept["protocol"]["tie_mode"] == "median"
     assert kept["data"]["positions"] == len(ranks)
     for cutoff in (1, 4):
         recall = sum(rank <= cutoff for rank in ranks) / len(ranks)
@@ -670,7 +670,7 @@ def test_fit_test_and_recommend_without_anything_learnt(here: Path, name: str) -
     fit.main(command(name))
     torch.load(LAST, weights_only=True)
     test.main(RESUME)
-    positions = json.loads((RUN / "test_metrics.json").read_text())["data"]["positions"]
+    positions = json.loads((RUN / "metrics.json").read_text())["data"]["positions"]
     assert positions == len(log_of_parts()[0].targets)
     model = {"SPop": SPop, "Random": Random}[name].load_from_checkpoint(LAST)
     twice = [model.recommend(["x1", "x2", "x1"], k=4) for _ in range(2)]
@@ -806,12 +806,13 @@ def test_excluded_items_by_the_commands(here: Path, name: str, option: str) -> N
     small = ["--model.layers", "[8]", "--model.n_sample", "4"] if name == "GRU4Rec" else []
     fit.main(command(name, f"--model.{option}", "true", *small))
     test.main(RESUME)
-    kept = json.loads((RUN / "test_metrics.json").read_text())
-    assert (kept["exclude_last"], kept["exclude_seen"]) == (option == "exclude_last", option == "exclude_seen")
+    kept = json.loads((RUN / "metrics.json").read_text())
+    rules = kept["protocol"]
+    assert (rules["exclude_last"], rules["exclude_seen"]) == (option == "exclude_last", option == "exclude_seen")
     Path("new.tsv").write_text("SessionId\tItemId\tTime\np\tx1\t1\np\tx2\t2\np\tx2\t3\nq\tx3\t4\nr\tnobody\t5\n")
     predict.main(["--ckpt_path", str(LAST), "--data.path", "new.tsv", "--model.k", "50"])
     rows = [line.split("\t") for line in Path("predictions.tsv").read_text().splitlines()[1:]]
-    n_items = kept["items_ranked"]
+    n_items = kept["protocol"]["items_ranked"]
     for session, gone in (("p", {"x2"} if option == "exclude_last" else {"x1", "x2"}), ("q", {"x3"})):
         found = [item_id for name, _, item_id, _ in rows if name == session]
         assert len(set(found)) == len(found) == n_items - len(gone)
@@ -820,9 +821,9 @@ def test_excluded_items_by_the_commands(here: Path, name: str, option: str) -> N
     assert {name for name, *_ in rows} == {"p", "q"}
     # the rule can be changed for a test alone
     test.main([*RESUME, f"--model.{option}", "false"])
-    kept = json.loads((RUN / "test_metrics.json").read_text())
-    assert not kept["exclude_last"]
-    assert not kept["exclude_seen"]
+    kept = json.loads((RUN / "metrics.json").read_text())
+    assert not kept["protocol"]["exclude_last"]
+    assert not kept["protocol"]["exclude_seen"]
 
 
 # 3. The same results whatever the batches, the order and the blocks
@@ -846,7 +847,7 @@ def test_metrics_do_not_depend_on_batches(here: Path, name: str) -> None:
     metrics = []
     for batch_size in ("1", "7", "512"):
         test.main([*RESUME, "--data.eval_batch_size", batch_size])
-        metrics.append(json.loads((RUN / "test_metrics.json").read_text())["metrics"])
+        metrics.append(json.loads((RUN / "metrics.json").read_text())["metrics"])
     for other in metrics[1:]:
         assert other == pytest.approx(metrics[0], abs=1e-12)
 
@@ -1119,7 +1120,7 @@ def test_case_098_models_without_parameters(here: Path, model_class: type[Sessio
     fit.main(command(model_class.__name__, *PARTS, "--trainer.max_epochs", epochs))
     validate.main(RESUME)
     test.main(RESUME)
-    kept = json.loads((RUN / "test_metrics.json").read_text())
+    kept = json.loads((RUN / "metrics.json").read_text())
     model = model_class.load_from_checkpoint(LAST)
     assert model.known_items.item_ids == ["a", "b", "c"]
     assert model.known_items.counts.tolist() == [3, 2, 2]
@@ -1160,11 +1161,11 @@ def test_case_102_models_are_compared_under_the_same_rules(here: Path) -> None:
         small = ["--model.layers", "[8]", "--model.n_sample", "4"] if name == "GRU4Rec" else []
         fit.main(command(name, *PARTS, *small))
         test.main(RESUME)
-        kept.append(json.loads((RUN / "test_metrics.json").read_text()))
+        kept.append(json.loads((RUN / "metrics.json").read_text()))
     for result in kept:
-        assert (result["items_ranked"], result["data"]["positions"]) == (3, 4)
-        assert result["tie_mode"] == "conservative"
-        assert (result["exclude_last"], result["exclude_seen"]) == (False, False)
+        assert (result["protocol"]["items_ranked"], result["data"]["positions"]) == (3, 4)
+        assert result["protocol"]["tie_mode"] == "conservative"
+        assert (result["protocol"]["exclude_last"], result["protocol"]["exclude_seen"]) == (False, False)
 
 
 # 5. Sessions of which nothing is known

@@ -442,9 +442,9 @@ def test_case_030_no_look_into_the_future(bench: Callable[..., None], model: str
     assert sorted(fitted.known_items.item_ids) == ["A", "B", "C", "D", "E"]
     assert {item for item, _ in fitted.recommend(["A", "B"], k=20)} == {"A", "B", "C", "D", "E"}
     test.main(["--config", str(run / "config.yaml"), "--ckpt_path", "last"])
-    results = json.loads((run / "test_metrics.json").read_text())
+    results = json.loads((run / "metrics.json").read_text())
     assert results["data"]["positions"] == 50 * 1 + 10 * 2  # none of them has Z as its target
-    assert results["items_ranked"] == 5
+    assert results["protocol"]["items_ranked"] == 5
     assert results["metrics"]["test/recall@5"] == 1.0
 
 
@@ -528,13 +528,13 @@ def test_case_052_items_that_the_model_does_not_know(
     message = one_error(capsys, test.main, [*with_new, "--data.test_ratio", "0.2"])
     assert "no usable session" in message
     assert "1 sessions and 2 events were read, 1 of the events are of items unknown to the model" in message
-    assert not (run / "test_metrics.json").exists()
+    assert not (run / "metrics.json").exists()
     Path("both.csv").write_text(
         "SessionId,ItemId,Time\n0,a,-9\n0,b,-8\n" + Path("new.csv").read_text().partition("\n")[2]
     )
     capsys.readouterr()
     test.main([*with_new[:-1], "both.csv", "--data.test_start", "1"])
-    part = json.loads((run / "test_metrics.json").read_text())["data"]
+    part = json.loads((run / "metrics.json").read_text())["data"]
     assert (part["unknown_events"], part["unknown_items"], part["short_sessions"]) == (2, 1, 1)
     assert (part["sessions"], part["events"], part["positions"]) == (1, 2, 1)  # a, zz, b is a, b
     assert "unknown events" in capsys.readouterr().out

@@ -323,7 +323,7 @@ def test_case_059_a_constant_model_earns_nothing_and_is_warned_of(here: Path) ->
     run = fit_log("log.csv", "--data.val_ratio", "0", "--data.test_ratio", "0.5")  # Popularity: a and b are tied
     with pytest.warns(UserWarning, match=r"other items score exactly as the target does; tie_mode conservative"):
         test.main(["--config", str(run / "config.yaml"), "--ckpt_path", "last"])
-    assert json.loads((run / "test_metrics.json").read_text())["metrics"]["test/recall@1"] == 0.0
+    assert json.loads((run / "metrics.json").read_text())["metrics"]["test/recall@1"] == 0.0
 
 
 def test_case_061_cutoffs_do_not_share_their_state() -> None:
@@ -501,7 +501,7 @@ def test_case_074_one_seed_one_result(here: Path) -> None:
     environment = os.environ | {"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", code, *arguments], env=environment, check=True, capture_output=True)
     theirs = hashes(RUN)
-    for name in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "test_metrics.json"):
+    for name in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "ranks.parquet"):
         assert ours[name] == theirs[name], name
     weights = last_checkpoint(RUN)["state_dict"]["output_embedding"]
     in_new_folder(here / "other-seed")
@@ -528,7 +528,7 @@ def test_case_077_best_is_the_greatest(
     tested = []
     for name in ("best", "last"):
         test.main(["--config", str(RUN / "config.yaml"), "--ckpt_path", name])
-        tested.append(json.loads((RUN / "test_metrics.json").read_text()))
+        tested.append(json.loads((RUN / "metrics.json").read_text()))
         assert tested[-1]["checkpoint"] == f"lightning_logs/r/checkpoints/{name}.ckpt"
     assert tested[0]["metrics"] != tested[1]["metrics"]  # the weights are others
 

@@ -49,9 +49,9 @@ def test_fit_validate_test_predict(log: str, capsys: pytest.CaptureFixture[str])
     validate.main(["--config", str(run / "config.yaml"), "--ckpt_path", "best"])
     assert "validate of GRU4Rec" in capsys.readouterr().out
     test.main(["--config", str(run / "config.yaml"), "--ckpt_path", "best"])
-    results = json.loads((run / "test_metrics.json").read_text())
-    assert results["tie_mode"] == "conservative"
-    assert results["items_ranked"] == 12
+    results = json.loads((run / "metrics.json").read_text())
+    assert results["protocol"]["tie_mode"] == "conservative"
+    assert results["protocol"]["items_ranked"] == 12
     assert results["metrics"]["test/recall@20"] == 1.0  # a cutoff above the catalogue
     assert 0.3 < results["metrics"]["test/mrr@20"] < 1
     Path("new.tsv").write_text("SessionId\tItemId\tTime\np\tx1\t1\np\tx2\t2\nq\tx7\t3\nr\tstranger\t4\n")
@@ -121,8 +121,8 @@ def test_another_log_is_read_with_the_items_of_the_model(log: str, write_log: Ca
     config = str(run / "config.yaml")
     for _ in range(2):  # its own prepared log, kept by the first test, has other items and is no use
         test.main(["--config", config, "--ckpt_path", "best", "--data.path", other, "--data.test_ratio", "0.2"])
-        results = json.loads((run / "test_metrics.json").read_text())
-        assert results["items_ranked"] == 12
+        results = json.loads((run / "metrics.json").read_text())
+        assert results["protocol"]["items_ranked"] == 12
         assert results["data"]["unknown_events"] == 1
         assert results["data"]["unknown_such_as"] == "zz"
         assert results["data"]["sessions"] == 13  # 61 sessions, from floor(0.8 * 61) = 48 on
@@ -143,7 +143,7 @@ def test_a_log_with_nothing_to_evaluate_is_refused(
         assert "there are no val targets" in one_error(capsys, command, [*args, one])
     else:
         command([*args, one])
-        assert json.loads((run / "test_metrics.json").read_text())["data"]["positions"] == 1
+        assert json.loads((run / "metrics.json").read_text())["data"]["positions"] == 1
 
 
 def test_baselines_and_checkpoint_without_config(log: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,11 +154,11 @@ def test_baselines_and_checkpoint_without_config(log: str, capsys: pytest.Captur
         fit.main([*more, *SMALL, "--data.path", log, "--trainer.logger.version", version, "--data.test_ratio", "0.3"])
         checkpoint = f"lightning_logs/{version}/checkpoints/last.ckpt"
         test.main(["--ckpt_path", checkpoint])  # model, data and run come from the checkpoint
-        first = json.loads(Path("lightning_logs", version, "test_metrics.json").read_text())
+        first = json.loads(Path("lightning_logs", version, "metrics.json").read_text())
         test.main(["--ckpt_path", checkpoint, "--model.tie_mode", "standard"])  # a flag beats it
-        second = json.loads(Path("lightning_logs", version, "test_metrics.json").read_text())
+        second = json.loads(Path("lightning_logs", version, "metrics.json").read_text())
         assert first["data"] == second["data"]
-        assert second["tie_mode"] == "standard"
+        assert second["protocol"]["tie_mode"] == "standard"
         assert first["metrics"]["test/mrr@5"] <= second["metrics"]["test/mrr@5"]
     assert Markov.load_from_checkpoint(checkpoint).alpha == 0.3
 
@@ -528,7 +528,7 @@ def test_a_checkpoint_of_elsewhere_is_tested(
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
     test.main(["--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--data.path", f"../{log}"])
-    assert (run / "test_metrics.json").exists()
+    assert (run / "metrics.json").exists()
 
 
 def test_a_finished_run_with_other_options_is_refused(log: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -43,7 +43,7 @@ def test_one_table_of_several_models(compare: ModuleType, capsys: pytest.Capture
     )
     assert rows[-1][0] == "random"
     found = [
-        json.loads(Path(f"lightning_logs/compare-gru4rec-{seed}/test_metrics.json").read_text()) for seed in (1, 2)
+        json.loads(Path(f"lightning_logs/compare-gru4rec-{seed}/metrics.json").read_text()) for seed in (1, 2)
     ]
     values = [report["metrics"]["test/recall@20"] for report in found]
     cell = next(row[2] for row in rows if row[0] == "gru4rec")

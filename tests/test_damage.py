@@ -520,7 +520,7 @@ def test_other_processes_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest
             capture_output=True,
         )
         kept.append(hashes(run))
-    names = ["checkpoints/last.ckpt", "checkpoints/best.ckpt", "test_metrics.json", "config.yaml"]
+    names = ["checkpoints/last.ckpt", "checkpoints/best.ckpt", "ranks.parquet", "config.yaml"]
     assert {name: kept[0][name] for name in names} == {name: kept[1][name] for name in names}
     run = in_new_folder(tmp_path / "other-seed")
     assert fit_code([*AUTO, "--seed_everything", "43"]) == 0

@@ -58,8 +58,11 @@ def test_scores_that_are_not_finite_are_refused(bad: float) -> None:
 def test_own_column_is_not_counted_when_the_target_score_was_rounded_otherwise() -> None:
     scores = torch.tensor([[1.0, 2.0, 3.0]])
     for rounded in (1.9999, 2.0001):
-        above, tied, own = count_above_and_tied([scores], torch.tensor([[rounded]]), torch.tensor([1]))
-        assert (above.item(), tied.item(), own.item()) == (1, 0, 2.0)
+        weights = torch.tensor([4.0, 2.0, 1.0])
+        (above, tied, weight), own = count_above_and_tied(
+            [scores], torch.tensor([[rounded]]), torch.tensor([1]), weights
+        )
+        assert (above.item(), tied.item(), weight.item(), own.item()) == (1, 0, 1.0, 2.0)
 
 
 @pytest.mark.parametrize("cutoff", [1, 3, 20])

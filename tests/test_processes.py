@@ -256,7 +256,7 @@ def test_a_fit_of_two_processes_stops_and_goes_on(folder: Path, capsys: pytest.C
     for own, other in zip(*(state.values() for state in states), strict=True):
         assert all(torch.equal(own[name], other[name]) for name in own)
 
-    where, results = ["--config", "lightning_logs/run/config.yaml", *LAST], Path("lightning_logs/run/test_metrics.json")
+    where, results = ["--config", "lightning_logs/run/config.yaml", *LAST], Path("lightning_logs/run/metrics.json")
     finish(start("test", *where))
     of_two = json.loads(results.read_text())["metrics"]
     test.main([*where, *ONE])

@@ -229,9 +229,10 @@ def test_tested_metrics_are_equal(straight: Path, run: Path, monkeypatch: pytest
         monkeypatch.chdir(folder)
         for name in ("best", "last"):
             test.main(["--config", str(RUN / "config.yaml"), "--ckpt_path", name])
-            results.append((RUN / "test_metrics.json").read_bytes())
+            metrics = json.loads((RUN / "metrics.json").read_text())["metrics"]
+            results.append((metrics, (RUN / "ranks.parquet").read_bytes()))
     assert results[:2] == results[2:]
-    assert 0 < json.loads(results[0])["metrics"]["test/mrr@20"] < 1
+    assert 0 < results[0][0]["test/mrr@20"] < 1
 
 
 def test_every_pair_is_seen_once(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from torchmetrics import MetricCollection
 from sessrec.batches import EvaluationBatch, Window
 from sessrec.errors import SessRecError, check_choice
 from sessrec.memory import keep_freed_memory
-from sessrec.metrics import CUTOFFS, TieMode, rank_from_counts, ranking_metrics
+from sessrec.metrics import CUTOFFS, PositionCounts, TieMode, rank_from_counts, ranking_metrics
 from sessrec.processes import LanesStrategy, sum_over_processes
 from sessrec.progress import Progress, inside_window
 from sessrec.ranking import EXCLUDED, MIN_ROWS, Excluded, best_items, count_positions, target_scores_in_blocks
@@ -92,6 +92,7 @@ class SessionRecommender(LightningModule):
         self.val_metrics = ranking_metrics(cutoffs, prefix="val/")
         self.test_metrics = ranking_metrics(cutoffs, prefix="test/")
         self._positions = {"seen": 0, "tied": 0}
+        self._popularity: Tensor | None = None
 
     trains_in_parallel = False
     """Whether several processes can train the model together."""
@@ -340,14 +341,17 @@ class SessionRecommender(LightningModule):
     def on_test_epoch_start(self) -> None:
         """Start counting ranks afresh."""
         self._start_counting(self.test_metrics)
+        self._popularity = torch.from_numpy(self.known_items.popularity).float().to(self.device)
 
     def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
         """Rank the next item at every position of the batch."""
-        self.val_metrics.update(self._rank(batch))
+        self.val_metrics.update(self._rank(self.weigh_positions(batch)))
 
-    def test_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
-        """Rank the next item at every position of the batch."""
-        self.test_metrics.update(self._rank(batch))
+    def test_step(self, batch: EvaluationBatch, batch_idx: int) -> dict[str, Tensor | None]:
+        """Rank the next item at every position of the batch, and give what stands before it, see `PositionCounts`."""
+        counts = self.weigh_positions(batch, self._popularity)
+        self.test_metrics.update(self._rank(counts))
+        return counts._asdict()
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the validation part."""
@@ -366,8 +370,20 @@ class SessionRecommender(LightningModule):
         Returns:
             Items above and items tied, int64, shape (P,); positions session by session.
         """
+        return self.weigh_positions(batch)[:2]
+
+    def weigh_positions(self, batch: EvaluationBatch, weights: Tensor | None = None) -> PositionCounts:
+        """`count_positions`, and the sum of the weights of the items above and tied.
+
+        Args:
+            batch: Padded sessions of at least two events.
+            weights: Weight of each item to be summed up, float, shape (N,); None sums none.
+
+        Returns:
+            The counts, positions session by session.
+        """
         items = batch.items[:, :-1]  # the last item is a target only
-        row, place = (torch.arange(items.shape[1], device=items.device) < batch.lengths[:, None] - 1).nonzero().T
+        row, place = self._positions_of(batch)
         queries, targets = self._encode(items)[row, place], batch.items[row, place + 1]  # (P, anything), (P,)
         with self._full_precision():
             return count_positions(
@@ -378,7 +394,34 @@ class SessionRecommender(LightningModule):
                 self.n_items,
                 self._excluded(items, row, place),
                 self.scores_in_blocks,
+                weights,
             )
+
+    def best_at_positions(self, batch: EvaluationBatch, k: int) -> Tensor:
+        """The k best next items at every position, where the targets are ranked.
+
+        Args:
+            batch: Padded sessions of at least two events.
+            k: Length of the list.
+
+        Returns:
+            Item indices, best first, int64, shape (P, min(k, N)); -1 in place of items that are no candidates.
+        """
+        items = batch.items[:, :-1]
+        row, place = self._positions_of(batch)
+        queries = self._encode(items)[row, place]
+        if not len(row):
+            return row.new_empty(0, min(k, self.n_items))
+        with self._full_precision():
+            excluded = self._excluded(items, row, place)
+            best, scores = best_items(self.score, queries, self.n_items, k, excluded, self.scores_in_blocks)
+        return best.masked_fill_(scores <= EXCLUDED, -1)
+
+    def _positions_of(self, batch: EvaluationBatch) -> tuple[Tensor, Tensor]:
+        """Row and place of every event that has a next item, session by session, both int64, shape (P,)."""
+        places = torch.arange(batch.items.shape[1] - 1, device=batch.items.device)
+        row, place = (places < batch.lengths[:, None] - 1).nonzero().T
+        return row, place
 
     def _excluded(self, items: Tensor, row: Tensor, place: Tensor) -> Excluded | None:
         """The items that are no candidates at some places of sessions, by the rules of this model."""
@@ -398,11 +441,10 @@ class SessionRecommender(LightningModule):
         missing = max(0, MIN_ROWS - items.shape[0])
         return self.encode(F.pad(items, (0, 0, 0, missing)))[: items.shape[0]]
 
-    def _rank(self, batch: EvaluationBatch) -> Tensor:
-        above, tied = self.count_positions(batch)
-        self._positions["seen"] += len(tied)
-        self._positions["tied"] += int((tied > 0).sum())
-        return rank_from_counts(above, tied, self.tie_mode)
+    def _rank(self, counts: PositionCounts) -> Tensor:
+        self._positions["seen"] += len(counts.tied)
+        self._positions["tied"] += int((counts.tied > 0).sum())
+        return rank_from_counts(counts.above, counts.tied, self.tie_mode)
 
     def _start_counting(self, metrics: MetricCollection) -> None:
         metrics.reset()

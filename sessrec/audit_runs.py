@@ -1,0 +1,174 @@
+"""Runs that an audit needs beside those it audits: on shuffled sessions, on a leaking split, of other models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from sessrec.checkpoints import read_checkpoint
+from sessrec.cli import SessRecCLI
+from sessrec.comparison import Run, read_run
+from sessrec.errors import SessRecError
+from sessrec.events import Events
+from sessrec.experiments import fit_and_test
+from sessrec.preparation import Preparation
+from sessrec.rank_record import RankRecord
+from sessrec.report import DataReport
+from sessrec.sessions import Sessions
+from sessrec.writing import replacing
+
+_PLAIN_LOG = {
+    "session_column": "SessionId",
+    "item_column": "ItemId",
+    "time_column": "Time",
+    "order_column": "null",
+    "visitor_column": "null",
+    "session_gap": "null",
+    "event_column": "null",
+    "events": "null",
+    "column_names": "null",
+    "separator": "null",
+    "quoting": "null",
+    "time_unit": "s",
+    "time_format": "null",
+    "expected": "null",
+}
+"""How a log is read that has the three columns."""
+
+
+def shuffle_sessions(sessions: Sessions, seed: int) -> Sessions:
+    """The same sessions with the same items, each in a random order.
+
+    Args:
+        sessions: The sessions.
+        seed: Seed of the orders.
+    """
+    rng = np.random.default_rng(seed)
+    session = np.repeat(np.arange(len(sessions)), np.diff(sessions.offsets))
+    order = np.lexsort((rng.random(len(session)), session))
+    return replace(sessions, items=np.asarray(sessions.items)[order])
+
+
+def rank_shuffled(run: Run, seed: int) -> Run:
+    """Test a run's model once more, on its test sessions with the clicks shuffled inside each.
+
+    Args:
+        run: The run.
+        seed: Seed of the orders.
+
+    Returns:
+        What the test found; its files lie in the run's folder, in ``audits/order``.
+    """
+    folder = run.folder / "audits" / "order"
+    checkpoint = _checkpoint_of(run)
+    cli = SessRecCLI(
+        "test", ["--config", str(run.folder / "config.yaml"), "--ckpt_path", str(checkpoint), *_rules(run)]
+    )
+    model, data = cli.model, cli.datamodule
+    model.on_load_checkpoint(read_checkpoint(checkpoint))
+    data.vocabulary = model.vocabulary
+    data.setup("test")
+    data.sessions["test"] = shuffle_sessions(data.sessions["test"], seed)
+    cli.trainer.loggers = []  # the run's own curves are of its own test
+    for callback in cli.trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, RankRecord):
+            callback.folder = folder
+    cli.run()
+    return read_run(folder)
+
+
+def deal_sessions(events: Events, seed: int) -> pa.Table:
+    """A log of the same sessions in which each begins when another one did, at random.
+
+    A split by time then deals the sessions to its parts at random: a model is trained on sessions from after those that
+    it is tested on, and knows what will be new, or in fashion.
+
+    Args:
+        events: The log.
+        seed: Seed of the deal.
+
+    Returns:
+        Columns SessionId, ItemId and Time.
+    """
+    order = np.random.default_rng(seed).permutation(events.n_sessions)
+    moves = events.starts[order] - events.starts
+    session_ids = events.session_ids.cast(pa.string()).take(pa.array(events.numbers))
+    return pa.table(
+        {
+            "SessionId": session_ids.take(pa.array(events.session)),
+            "ItemId": events.item_ids.take(pa.array(events.item)),
+            "Time": pa.array(events.time + np.repeat(moves, events.lengths)),
+        }
+    )
+
+
+def fit_leaking(run: Run, seed: int) -> Run:
+    """Fit and test a run's model once more, with sessions dealt to train and test at random.
+
+    Args:
+        run: The run.
+        seed: Seed of the deal.
+    """
+    config = _config_of(run)
+    log = run.folder / "audits" / "leakage" / f"dealt-{seed}.parquet"
+    if not log.exists():
+        events = Preparation.of_options(config["data"]).read(DataReport())
+        with replacing(log) as temporary:
+            pq.write_table(deal_sessions(events, seed), temporary, compression="zstd")
+    words = ["--config", str(run.folder / "config.yaml"), "--data.path", str(log), *_place()]
+    for option, value in _PLAIN_LOG.items():
+        words += [f"--data.{option}", value]
+    return read_run(fit_and_test(words, f"{run.folder.resolve().name}-leaking-{seed}"))
+
+
+def fit_other_model(run: Run, name: str, options: Sequence[str] = ()) -> Run:
+    """Fit and test another model on a run's data, by its rules.
+
+    Args:
+        run: The run.
+        name: Class of the model, one without settings of its own that matter.
+        options: Words for its options.
+    """
+    config = _config_of(run)
+    config["model"] = {"class_path": name}
+    config_file = run.folder / "audits" / "chance" / f"{name}.yaml"
+    with replacing(config_file) as temporary:
+        temporary.write_text(yaml.safe_dump(config), encoding="utf-8")
+    words = ["--config", str(config_file), *_rules(run), *options, *_place()]
+    return read_run(fit_and_test(words, f"{run.folder.resolve().name}-{name.lower()}"))
+
+
+def _place() -> list[str]:
+    """Words that put a run into the usual folder."""
+    return ["--trainer.logger.save_dir", ".", "--trainer.logger.name", "lightning_logs"]
+
+
+def _rules(run: Run) -> list[str]:
+    """Words for the rules that a run was tested by: they may have been changed for the test."""
+    protocol, words = run.report["protocol"], []
+    for name in ("tie_mode", "exclude_last", "exclude_seen"):
+        words += [f"--model.{name}", str(protocol[name]).lower()]
+    return words
+
+
+def _config_of(run: Run) -> dict[str, Any]:
+    file = run.folder / "config.yaml"
+    if not file.is_file():
+        raise SessRecError(f"{run.folder} has no config.yaml, so it cannot be fitted or tested again")
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
+
+
+def _checkpoint_of(run: Run) -> Path:
+    """The checkpoint that was tested, found in the run even if that was moved."""
+    _config_of(run)
+    file = run.folder / "checkpoints" / Path(run.report["checkpoint"]).name
+    if not file.is_file():
+        raise SessRecError(f"the checkpoint {file} that was tested is gone")
+    return file

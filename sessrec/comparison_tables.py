@@ -1,0 +1,158 @@
+"""Write a comparison as a table for people, as CSV for programs, and as one page of HTML."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from sessrec.comparison import Comparison, Run
+from sessrec.figure_style import figure_bytes
+from sessrec.ranks import metric_name
+from sessrec.slices import Slices, slice_metrics
+from sessrec.text_tables import Table
+
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}"
+    "table{border-collapse:collapse;margin:1em 0}"
+    "td,th{padding:.25em .8em;text-align:right;border-bottom:1px solid #ddd}"
+    "td:first-child,th:first-child{text-align:left}img{max-width:100%}.note{color:#555}"
+)
+
+
+def metrics_table(comparison: Comparison) -> Table:
+    """Metrics of all models with their intervals, the best model first.
+
+    Args:
+        comparison: The comparison.
+    """
+    metrics = list(comparison.models[0].metrics)
+    has_seeds = any(len(model.runs) > 1 for model in comparison.models)
+    last = metric_name(metrics[-1])
+    head = ["model", "fits", *map(metric_name, metrics), *([f"{last} of the fits"] if has_seeds else []), "fit", "test"]
+    rows = []
+    for model in comparison.models:
+        cells = [f"{m.value:.4f} [{m.low:.4f}, {m.high:.4f}]" for m in model.metrics.values()]
+        own = model.by_run[metrics[-1]]
+        spread = [f"{min(own):.4f} - {max(own):.4f}" if len(own) > 1 else ""] if has_seeds else []
+        times = [_seconds(model.fit_seconds), _seconds(model.test_seconds)]
+        rows.append([model.name, str(len(model.runs)), *cells, *spread, *times])
+    return Table(head, rows)
+
+
+def differences_table(comparison: Comparison) -> Table:
+    """Paired differences to the chosen model; a star where the corrected p value is below 0.05.
+
+    Args:
+        comparison: The comparison.
+    """
+    head = [f"minus {comparison.against}"]
+    for metric in comparison.models[0].metrics:
+        head += [metric_name(metric), "p"]
+    rows = []
+    for model in comparison.models:
+        if model.differences:
+            cells = []
+            for d in model.differences.values():
+                cells += [f"{d.value:+.4f} [{d.low:+.4f}, {d.high:+.4f}]", _p_value(d.p)]
+            rows.append([model.name, *cells])
+    return Table(head, rows)
+
+
+def _p_value(p: float) -> str:
+    return f"{'<0.001' if p < 0.001 else f'{p:.3f}'}{' *' if p < 0.05 else '  '}"
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.3g} s"
+
+
+def slices_table(models: Mapping[str, Sequence[Run]], metric: str, slices: Slices) -> Table:
+    """A metric of all models in every slice; means over the fits of a model.
+
+    Args:
+        models: Runs of each model.
+        metric: The metric.
+        slices: How positions are told apart.
+    """
+    by_model = {name: [slice_metrics(run.ranks, slices, [metric]) for run in runs] for name, runs in models.items()}
+    first = next(iter(by_model.values()))[0]
+    rows = []
+    for kind, parts in first.items():
+        for label, row in parts.items():
+            means = [
+                sum(found[kind][label][metric] for found in of_runs) / len(of_runs) for of_runs in by_model.values()
+            ]
+            rows.append([f"{kind} {label}", f"{row['positions']:,}", *(f"{mean:.4f}" for mean in means)])
+    return Table([metric_name(metric), "positions", *by_model], rows)
+
+
+def protocol_text(comparison: Comparison) -> str:
+    """What the figures are: data, rules, intervals and tests, in a few sentences.
+
+    Args:
+        comparison: The comparison.
+    """
+    p = comparison.protocol
+    rule = "the last item no candidate" if p["exclude_last"] else "all items candidates"
+    rule = "no item of the session so far a candidate" if p["exclude_seen"] else rule
+    text = (
+        f"{p['items_ranked']:,} items ranked at each of {p['positions']:,} positions of {p['sessions']:,} test "
+        f"sessions, ties {p['tie_mode']}, {rule}. In brackets: {comparison.level:.0%} intervals by bootstrap over "
+        f"sessions ({comparison.n_resamples:,} resamples), and over seeds where a model was fitted several times. "
+        "Differences are paired; p values are corrected for their number (Holm), a star is below 0.05."
+    )
+    single = [model.name for model in comparison.models if len(model.runs) == 1]
+    if len(single) < len(comparison.models):
+        text += f" One fit only: {', '.join(single)}." if single else ""
+    return text
+
+
+def comparison_csv(comparison: Comparison) -> str:
+    """One row a model and metric, for programs.
+
+    Args:
+        comparison: The comparison.
+    """
+    stream = io.StringIO()
+    rows = csv.writer(stream, lineterminator="\n")
+    rows.writerow(
+        ["model", "metric", "fits", "value", "low", "high", "against", "difference", "difference_low"]
+        + ["difference_high", "p_corrected", "by_fit", "fit_seconds", "test_seconds", "runs"]
+    )
+    for model in comparison.models:
+        for metric, found in model.metrics.items():
+            d = model.differences.get(metric)
+            difference = ["", "", "", "", ""] if d is None else [comparison.against, d.value, d.low, d.high, d.p]
+            own = " ".join(map(str, model.by_run[metric]))
+            folders = " ".join(str(run.folder) for run in model.runs)
+            times = ["" if model.fit_seconds is None else model.fit_seconds, model.test_seconds]
+            rows.writerow([model.name, metric, len(model.runs), *found, *difference, own, *times, folders])
+    return stream.getvalue()
+
+
+def comparison_html(comparison: Comparison, tables: Sequence[Table], figures: Sequence[Figure]) -> str:
+    """One page that needs no other file.
+
+    Args:
+        comparison: The comparison.
+        tables: Tables.
+        figures: Pictures, put into the page.
+    """
+    parts = [f"<p>{html.escape(protocol_text(comparison))}</p>", *(table.html() for table in tables)]
+    for figure in figures:
+        picture = base64.b64encode(figure_bytes(figure, "png")).decode()
+        title = figure.axes[0].get_title() if figure.axes else ""
+        parts.append(f'<p><img alt="{html.escape(title)}" src="data:image/png;base64,{picture}"></p>')
+    folders = ", ".join(str(run.folder) for model in comparison.models for run in model.runs)
+    digest = comparison.protocol["data_digest"]
+    parts.append(f'<p class="note">Runs: {html.escape(folders)}. Test data: {html.escape(digest)}.</p>')
+    body = "\n".join(parts)
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Comparison of models</title>'
+        f"<style>{_STYLE}</style></head>\n<body><h1>Comparison of models</h1>\n{body}\n</body></html>\n"
+    )

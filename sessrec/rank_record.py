@@ -1,0 +1,172 @@
+"""Keep what a test found: the rank of every position, and the metrics with the rules that they were taken by."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from sessrec.batches import EvaluationBatch
+from sessrec.errors import SessRecError
+from sessrec.lists import list_statistics
+from sessrec.machine import hardware, versions
+from sessrec.models.base import SessionRecommender
+from sessrec.processes import sum_over_processes
+from sessrec.ranks import RANKS_FILE, Ranks, ranks_table, write_ranks
+from sessrec.report import write_json
+from sessrec.sessions import Sessions
+from sessrec.slices import SLICE_METRICS, Slices, slice_metrics
+
+METRICS_FILE = "metrics.json"
+
+
+class RankRecord(Callback):
+    """Writes ``ranks.parquet`` and ``metrics.json`` of a test, and prints the metrics of its slices.
+
+    Args:
+        slices: How positions are told apart.
+        checkpoint: The checkpoint file that is tested, if any; kept with the results.
+        folder: Where the files go; the run's folder where None.
+        list_length: Length of the lists whose coverage, concentration and popularity are reported; 0 makes none, for
+            they take as long again as the ranks.
+    """
+
+    def __init__(
+        self,
+        slices: Slices,
+        checkpoint: Path | None = None,
+        folder: Path | None = None,
+        list_length: int = 0,
+    ) -> None:
+        if list_length < 0:
+            raise SessRecError(f"--list_length must be at least 0, got {list_length}")
+        self.slices, self.checkpoint, self.folder, self.list_length = slices, checkpoint, folder, list_length
+        self.ranks: Ranks | None = None
+        self._start = 0.0
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make room for the counts of every position."""
+        assert isinstance(pl_module, SessionRecommender)
+        self._start = time.perf_counter()
+        n_positions = _test_sessions(trainer).n_positions
+        self._above = torch.zeros(n_positions, dtype=torch.int64)
+        self._tied = torch.zeros(n_positions, dtype=torch.int64)
+        self._weight = torch.zeros(n_positions, dtype=torch.float64)
+        self._is_ranked = torch.zeros(n_positions, dtype=torch.bool)
+        self._times_recommended = torch.zeros(pl_module.n_items, dtype=torch.int64)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: EvaluationBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the counts of a batch."""
+        assert isinstance(pl_module, SessionRecommender)
+        lengths = (batch.lengths - 1).cpu()
+        first = torch.from_numpy(_test_sessions(trainer).offsets[batch.sessions.cpu().numpy()]) - batch.sessions.cpu()
+        within = torch.arange(int(lengths.sum())) - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
+        position = first.repeat_interleave(lengths) + within
+        for kept, own in (
+            (self._above, outputs["above"]),
+            (self._tied, outputs["tied"]),
+            (self._weight, outputs["weight"]),
+        ):
+            kept[position] = own.cpu()
+        self._is_ranked[position] = True
+        if self.list_length:
+            best = pl_module.best_at_positions(batch, self.list_length)
+            self._times_recommended += torch.bincount(best[best >= 0].cpu(), minlength=pl_module.n_items)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the files, and print."""
+        assert isinstance(pl_module, SessionRecommender)
+        seconds = time.perf_counter() - self._start
+        above, tied, weight, is_ranked, times_recommended = (
+            _joined(counts, pl_module.device)
+            for counts in (self._above, self._tied, self._weight, self._is_ranked.long(), self._times_recommended)
+        )
+        folder = self.folder or trainer.log_dir  # which all processes have to ask for
+        if not trainer.is_global_zero:
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        sessions, vocabulary = _test_sessions(trainer), pl_module.known_items
+        has_times = "first_time" in data.report.sections.get("log", {})
+        rules = (pl_module.exclude_last, pl_module.exclude_seen)
+        table = ranks_table(sessions, vocabulary, above, tied, weight, pl_module.tie_mode, rules, has_times)
+        table = table.filter(is_ranked > 0)  # all but where batches were limited
+        self.ranks = Ranks(table, pl_module.tie_mode)
+        if not len(table):
+            return
+        report = test_report(pl_module, data, self.ranks)
+        report |= {"checkpoint": str(self.checkpoint), "seconds": round(seconds, 3)}
+        if self.list_length:
+            statistics = list_statistics(times_recommended, vocabulary.counts)
+            report["lists"] = {"length": self.list_length, **statistics}
+        report["slices"] = slice_metrics(self.ranks, self.slices)
+        rank_zero_only(print)(_text(report))
+        if folder:
+            write_ranks(table, Path(folder) / RANKS_FILE, pl_module.tie_mode)
+            write_json(Path(folder) / METRICS_FILE, report)
+
+
+def test_report(model: SessionRecommender, data: Any, ranks: Ranks) -> dict[str, Any]:
+    """The metrics of a test with all that is needed to know what they mean.
+
+    Args:
+        model: The model.
+        data: The data module.
+        ranks: Ranks of the test.
+    """
+    return {
+        "model": type(model).__name__,
+        "model_options": {name: value for name, value in model.hparams.items() if not name.startswith("_")},
+        "seed": model.seed,
+        "metrics": model.results,
+        "protocol": {
+            "tie_mode": model.tie_mode,
+            "items_ranked": model.n_items,
+            "exclude_last": model.exclude_last,
+            "exclude_seen": model.exclude_seen,
+            "positions": len(ranks),
+            "sessions": int(ranks.session[-1]) + 1,
+            "data_digest": data.sessions["test"].digest_of_ids(model.known_items.item_ids),
+        },
+        "tied_positions": int((ranks.column("ties") > 0).sum()),
+        "data": data.report.sections["test"],
+        "versions": versions(),
+        "hardware": hardware(model.device),
+    }
+
+
+def _text(report: dict[str, Any]) -> str:
+    lines = [f"{'slice':<32}{'positions':>11}" + "".join(f"{metric:>11}" for metric in SLICE_METRICS)]
+    for name, parts in report["slices"].items():
+        for label, row in parts.items():
+            cells = "".join(f"{row[metric]:11.4f}" for metric in SLICE_METRICS)
+            lines.append(f"{f'{name} {label}':<32}{row['positions']:>11,}{cells}")
+    if lists := report.get("lists"):
+        lines.append(
+            f"lists of {lists['length']}: coverage {lists['coverage']:.4f}, Gini {lists['gini']:.4f}, "
+            f"{lists['mean_popularity']:.1f} training events an item ({lists['mean_popularity_of_catalogue']:.1f} in "
+            "the catalogue)"
+        )
+    return "\n" + "\n".join(lines)
+
+
+def _test_sessions(trainer: Trainer) -> Sessions:
+    return trainer.datamodule.sessions["test"]  # type: ignore[attr-defined]
+
+
+def _joined(counts: Tensor, device: torch.device) -> np.ndarray:
+    """What all processes counted, each at its own positions."""
+    return sum_over_processes(counts.to(device)).cpu().numpy()

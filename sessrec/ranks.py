@@ -1,0 +1,259 @@
+"""The ranks file of a test: one row a position, from which every metric, interval and slice can be worked out again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sessrec.errors import SessRecError
+from sessrec.metrics import TieMode
+from sessrec.ranking import MISSED
+from sessrec.sessions import Sessions
+from sessrec.vocabulary import Vocabulary
+from sessrec.writing import replacing
+
+RANKS_FILE = "ranks.parquet"
+_METRICS = {"recall": "Recall", "mrr": "MRR", "ndcg": "NDCG"}
+_COLUMNS = {
+    "session": "session id, as in the click log",
+    "position": "events of the session before the target, from 1",
+    "item": "item id of the target",
+    "rank": "rank of the target by the rule of the test; none where the target is no candidate, which is a miss",
+    "ties": "other candidates that score exactly as the target does",
+    "candidates": "items that were ranked, the target among them",
+    "length": "events of the whole session",
+    "repeat": "whether the target is among the events before it",
+    "popularity": "share of the training events that belong to items more popular than the target",
+    "age": "seconds since the target's first training event; none where the log has no times",
+    "popular_odds": "probability that a candidate other than the target, drawn by popularity, scores at least as high",
+}
+"""Columns of the file and what they hold; kept in the file, too."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """What a ranks file holds, as arrays of shape (P,); positions session by session.
+
+    Args:
+        table: Columns of the file.
+        tie_mode: Rule by which the ranks were taken.
+    """
+
+    table: pa.Table
+    tie_mode: TieMode
+
+    def __len__(self) -> int:
+        """Number of positions."""
+        return len(self.table)
+
+    def column(self, name: str) -> np.ndarray:
+        """A column of numbers; NaN where there is none."""
+        return self.table[name].to_numpy()
+
+    @cached_property
+    def session(self) -> np.ndarray:
+        """Number of each position's session, from 0 in the order of the file, int64."""
+        codes = self.table["session"].combine_chunks()
+        if isinstance(codes, pa.ChunkedArray):
+            codes = codes.chunk(0)
+        numbers = codes.indices.to_numpy()
+        begins = np.concatenate([[True], numbers[1:] != numbers[:-1]])
+        return np.cumsum(begins) - 1
+
+    @cached_property
+    def rank(self) -> np.ndarray:
+        """Rank of each target, float64; infinite where it is no candidate."""
+        rank = self.column("rank").astype(np.float64)
+        return np.where(np.isnan(rank), np.inf, rank)
+
+    @cached_property
+    def above(self) -> np.ndarray:
+        """Candidates that score higher than the target, float64; infinite where it is no candidate."""
+        return self.rank - 1 - _share_of_ties(self.tie_mode) * self.column("ties")
+
+    def rank_by(self, tie_mode: TieMode) -> np.ndarray:
+        """Rank of each target by any rule for ties, float64; infinite where it is no candidate."""
+        return 1 + self.above + _share_of_ties(tie_mode) * self.column("ties")
+
+
+def _share_of_ties(tie_mode: TieMode) -> float:
+    return {"standard": 0.0, "median": 0.5, "conservative": 1.0}[tie_mode]
+
+
+def gains(rank: np.ndarray, metric: str) -> np.ndarray:
+    """What each position adds to a metric, whose value is the mean of all.
+
+    Args:
+        rank: Rank of each target, float64, infinite for a miss, shape (P,).
+        metric: ``recall@K``, ``mrr@K`` or ``ndcg@K`` with any K from 1 up.
+
+    Returns:
+        Gains in [0, 1], float64, shape (P,).
+
+    Raises:
+        SessRecError: If there is no such metric.
+
+    Example:
+        >>> gains(np.array([1.0, 2.0, 4.0, np.inf]), "mrr@3").tolist()
+        [1.0, 0.5, 0.0, 0.0]
+    """
+    name, _, cutoff = metric.partition("@")
+    if name not in _METRICS or not cutoff.isdigit() or int(cutoff) < 1:
+        raise SessRecError(f"{metric} is no metric: recall@K, mrr@K or ndcg@K with K from 1 up, such as recall@20")
+    gain = {"recall": rank**0, "mrr": 1 / rank, "ndcg": 1 / np.log2(rank + 1)}[name]
+    return np.where(rank <= int(cutoff), gain, 0.0)
+
+
+def metric_name(metric: str) -> str:
+    """A metric as it is printed, with or without its cutoff.
+
+    Example:
+        >>> metric_name("mrr@20")
+        'MRR@20'
+    """
+    name, at, cutoff = metric.partition("@")
+    return _METRICS[name] + at + cutoff
+
+
+def ranks_table(
+    sessions: Sessions,
+    vocabulary: Vocabulary,
+    above: np.ndarray,
+    tied: np.ndarray,
+    weight: np.ndarray,
+    tie_mode: TieMode,
+    excluded: tuple[bool, bool] = (False, False),
+    has_times: bool = True,
+) -> pa.Table:
+    """Lay the counts of a test out as the table that the ranks file holds.
+
+    Args:
+        sessions: The test part.
+        vocabulary: Items of the model.
+        above: Items above each target, int64, shape (P,), positions session by session.
+        tied: Other items tied with it, int64, shape (P,).
+        weight: Share of the training events that all these have, float64, shape (P,).
+        tie_mode: Rule for ties.
+        excluded: Whether the last item, and whether all items of the session so far, are no candidates.
+        has_times: Whether the times of the sessions are times, and no numbers of rows.
+    """
+    lengths = np.diff(sessions.offsets)
+    session = np.repeat(np.arange(len(sessions)), lengths - 1)
+    target = _targets(sessions)
+    items = np.asarray(sessions.items)
+    is_first, n_seen, share_seen = _so_far(items, sessions.offsets, vocabulary.popularity)
+    n_excluded, share_excluded = np.zeros(len(target), dtype=np.int64), np.zeros(len(target))
+    exclude_last, exclude_seen = excluded
+    if exclude_seen:
+        n_excluded, share_excluded = n_seen[target - 1], share_seen[target - 1]
+    elif exclude_last:
+        n_excluded, share_excluded = n_excluded + 1, vocabulary.popularity[items[target - 1]]
+    is_candidate = above < MISSED
+    others = 1 - share_excluded - vocabulary.popularity[items[target]]  # share of the candidates but the target
+    rank = 1 + above + _share_of_ties(tie_mode) * tied
+    kept, codes = np.unique(items[target], return_inverse=True)
+    age = np.full(len(target), np.nan)
+    if has_times and sessions.times is not None and vocabulary.first_times is not None:
+        age = np.asarray(sessions.times)[target] - vocabulary.first_times[items[target]]
+    columns = {
+        "session": pa.DictionaryArray.from_arrays(pa.array(session.astype(np.int32)), _text(sessions.session_ids)),
+        "position": pa.array((target - sessions.offsets[session]).astype(np.int32)),
+        "item": pa.DictionaryArray.from_arrays(
+            pa.array(codes.reshape(-1).astype(np.int32)), pa.array([vocabulary.item_ids[item] for item in kept])
+        ),
+        "rank": pa.array(rank if tie_mode == "median" else rank.astype(np.int64), mask=~is_candidate),
+        "ties": pa.array(tied.astype(np.int32)),
+        "candidates": pa.array((len(vocabulary) - n_excluded).astype(np.int32)),
+        "length": pa.array(lengths[session].astype(np.int32)),
+        "repeat": pa.array(~is_first[target]),
+        "popularity": pa.array(_share_above(vocabulary.counts)[items[target]]),
+        "age": pa.array(age, mask=np.isnan(age)),
+        "popular_odds": pa.array(
+            np.clip(weight / np.where(others > 0, others, 1.0), 0.0, 1.0), mask=~is_candidate | (others <= 0)
+        ),
+    }
+    assert columns.keys() == _COLUMNS.keys()
+    return pa.table(columns)
+
+
+def _targets(sessions: Sessions) -> np.ndarray:
+    """Number of the event that each position's target is: all but the first of a session, int64, shape (P,)."""
+    is_target = np.ones(len(sessions.items), dtype=bool)
+    is_target[sessions.offsets[:-1]] = False
+    return np.flatnonzero(is_target)
+
+
+def _so_far(
+    items: np.ndarray, offsets: np.ndarray, popularity: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each event: whether its item is new in the session, and how many items the session has up to it.
+
+    Returns:
+        Whether it is new, bool; the number of different items up to it, int64; the sum of their popularity, float64;
+        all of shape (events,).
+    """
+    lengths = np.diff(offsets)
+    pair = np.repeat(np.arange(len(lengths)), lengths) * len(popularity) + items
+    is_first = np.zeros(len(items), dtype=bool)
+    is_first[np.unique(pair, return_index=True)[1]] = True
+    sums = []
+    for value in (is_first.astype(np.int64), np.where(is_first, popularity[items], 0.0)):
+        total = np.concatenate([[0], np.cumsum(value)])
+        sums.append(total[1:] - np.repeat(total[offsets[:-1]], lengths))
+    return is_first, sums[0], sums[1]
+
+
+def _share_above(counts: np.ndarray) -> np.ndarray:
+    """Share of all events that belong to items with more events than each, float64, shape (N,)."""
+    ordered = np.sort(counts)
+    total = np.concatenate([[0], np.cumsum(ordered)])
+    return 1 - total[np.searchsorted(ordered, counts, side="right")] / total[-1]
+
+
+def _text(ids: pa.Array | None) -> pa.Array:
+    assert ids is not None
+    ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
+    return ids.cast(pa.string())
+
+
+def write_ranks(table: pa.Table, file: Path, tie_mode: TieMode) -> None:
+    """Write a ranks file, whole or not at all.
+
+    Args:
+        table: What `ranks_table` gave.
+        file: The file.
+        tie_mode: Rule for ties.
+    """
+    described = table.replace_schema_metadata({"sessrec.tie_mode": tie_mode, **_COLUMNS})
+    with replacing(file) as temporary:
+        pq.write_table(described, temporary, compression="zstd")
+
+
+def read_ranks(file: Path) -> Ranks:
+    """Read a ranks file.
+
+    Args:
+        file: The file.
+
+    Raises:
+        SessRecError: If it is missing, damaged or of another kind.
+    """
+    try:
+        table = pq.read_table(file)
+    except FileNotFoundError:
+        raise SessRecError(f"there is no {file}: `python -m sessrec.test` on that run writes it") from None
+    except (OSError, pa.ArrowException) as error:
+        raise SessRecError(
+            f"{file} cannot be read ({' '.join(str(error).split())[:120]}): test the run again"
+        ) from None
+    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    if missing := _COLUMNS.keys() - set(table.column_names):
+        raise SessRecError(f"{file} has no column {min(missing)}: test the run again")
+    if metadata.get("sessrec.tie_mode") not in ("conservative", "standard", "median"):
+        raise SessRecError(f"{file} does not say by which rule its ranks were taken: test the run again")
+    return Ranks(table, metadata["sessrec.tie_mode"])

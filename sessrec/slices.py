@@ -1,0 +1,110 @@
+"""Slices of a test: kinds of positions whose metrics are told apart."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from sessrec.errors import SessRecError
+from sessrec.ranks import Ranks, gains
+
+SLICE_METRICS = ("recall@20", "mrr@20")
+_DAY = 86400.0
+
+
+class Slicing(NamedTuple):
+    """One way to tell positions apart."""
+
+    name: str
+    """What they are told apart by."""
+    labels: list[str]
+    """Name of each slice."""
+    codes: np.ndarray
+    """Number of each position's slice, -1 where it belongs to none, int64, shape (P,)."""
+
+
+class Slices:
+    """Tells positions apart by session length, place in the session, and the target's popularity, novelty and age.
+
+    Args:
+        lengths: Longest session of each slice but the last, in events.
+        positions: Last position of each slice but the last, counted from 1.
+        popularity: Where the middle and the tail of the catalogue begin, as shares of the training events that more
+            popular items have.
+        ages: Greatest age of the target in each slice but the last, in days since its first training event.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int] = (4, 8, 15),
+        positions: Sequence[int] = (1, 2, 4, 8),
+        popularity: Sequence[float] = (1 / 3, 2 / 3),
+        ages: Sequence[float] = (1.0, 7.0, 30.0),
+    ) -> None:
+        for name, bounds in (
+            ("lengths", lengths),
+            ("positions", positions),
+            ("popularity", popularity),
+            ("ages", ages),
+        ):
+            if any(high <= low for low, high in itertools.pairwise([0, *bounds])):
+                raise SessRecError(f"--slices.{name} {list(bounds)} must ascend from above 0")
+        if len(popularity) != 2 or popularity[-1] >= 1:
+            raise SessRecError(f"--slices.popularity {list(popularity)} must be two shares below 1: head, middle, tail")
+        self.lengths, self.positions, self.popularity, self.ages = lengths, positions, popularity, ages
+
+    def of(self, ranks: Ranks) -> list[Slicing]:
+        """Give every position of a test its slices.
+
+        Args:
+            ranks: Ranks of the test.
+        """
+        age = ranks.column("age").astype(np.float64) / _DAY
+        in_days = np.where(np.isnan(age), -1, np.searchsorted(self.ages, age))
+        found = [
+            _by_whole_numbers("session length", ranks.column("length"), self.lengths, first=2),
+            _by_whole_numbers("position", ranks.column("position"), self.positions, first=1),
+            Slicing(
+                "target's popularity",
+                ["head", "middle", "tail"],
+                np.searchsorted(self.popularity, ranks.column("popularity"), side="right"),
+            ),
+            Slicing("target in the session", ["new", "repeat"], ranks.column("repeat").astype(np.int64)),
+            Slicing("target's age in days", _labels([f"{bound:g}" for bound in self.ages]), in_days),
+        ]
+        return [slicing for slicing in found if (slicing.codes >= 0).any()]
+
+
+def _by_whole_numbers(name: str, values: np.ndarray, bounds: Sequence[int], first: int) -> Slicing:
+    firsts = [first, *(bound + 1 for bound in bounds)]
+    labels = [str(low) if low == high else f"{low}-{high}" for low, high in zip(firsts, bounds, strict=False)]
+    return Slicing(name, [*labels, f"{firsts[-1]}+"], np.searchsorted(bounds, values))
+
+
+def _labels(bounds: list[str]) -> list[str]:
+    between = [f"{low} to {high}" for low, high in itertools.pairwise(bounds)]
+    return [f"up to {bounds[0]}", *between, f"over {bounds[-1]}"]
+
+
+def slice_metrics(
+    ranks: Ranks, slices: Slices, metrics: Sequence[str] = SLICE_METRICS
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Metrics of every slice: by what positions are told apart, then by slice.
+
+    Args:
+        ranks: Ranks of the test.
+        slices: How positions are told apart.
+        metrics: The metrics.
+    """
+    values = {metric: gains(ranks.rank, metric) for metric in metrics}
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for slicing in slices.of(ranks):
+        for number, label in enumerate(slicing.labels):
+            is_inside = slicing.codes == number
+            if n_positions := int(is_inside.sum()):
+                means = {metric: float(value[is_inside].mean()) for metric, value in values.items()}
+                found.setdefault(slicing.name, {})[label] = {"positions": n_positions, **means}
+    return found

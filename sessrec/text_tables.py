@@ -1,0 +1,40 @@
+"""Tables for people: in Markdown that can be read as it stands, and in HTML."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Table(NamedTuple):
+    """A table of text.
+
+    Example:
+        >>> table = Table(["model", "MRR@20"], [["markov", "0.2144"]])
+        >>> print(table.markdown())
+        | model  | MRR@20 |
+        |:-------|-------:|
+        | markov | 0.2144 |
+    """
+
+    head: Sequence[str]
+    """Names of the columns; all but the first are set to the right."""
+    rows: Sequence[Sequence[str]]
+    """Cells."""
+
+    def markdown(self) -> str:
+        """The table in Markdown."""
+        widths = [max(map(len, column)) for column in zip(self.head, *self.rows, strict=True)]
+        lines = [
+            " | ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+            for row in (self.head, *self.rows)
+        ]
+        rule = "|".join([":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])])
+        return "\n".join([f"| {lines[0]} |", f"|{rule}|", *(f"| {line} |" for line in lines[1:])])
+
+    def html(self) -> str:
+        """The table in HTML."""
+        lines = [f"<tr>{''.join(f'<th>{html.escape(cell)}</th>' for cell in self.head)}</tr>"]
+        lines += [f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows]
+        return f"<table>{''.join(lines)}</table>"
