@@ -26,6 +26,7 @@ from pathlib import Path
 import yaml
 
 import sessrec.models
+from sessrec.board import write_images
 from sessrec.comparison import Comparison, compare_runs, read_run
 from sessrec.comparison_tables import (
     comparison_csv,
@@ -39,7 +40,7 @@ from sessrec.errors import SessRecError
 from sessrec.experiments import fit_and_test
 from sessrec.figure_style import save_figure
 from sessrec.models.neural import NeuralRecommender
-from sessrec.result_figures import comparison_figure, cutoff_curves, slices_figure
+from sessrec.result_figures import comparison_figure, cutoff_curves, precision_recall_figure, slices_figure
 from sessrec.slices import Slices
 from sessrec.writing import replacing
 
@@ -91,6 +92,8 @@ def write_comparison(comparison: Comparison, output: Path) -> list[str]:
         "mrr_curves": cutoff_curves(models, "mrr"),
         "slices": slices_figure(models, metric, slices),
     }
+    best = comparison.models[0]
+    figures["precision_recall"] = precision_recall_figure(best.name, best.runs, slices)
     texts = {
         "comparison.md": "\n\n".join([*(table.markdown() for table in tables), protocol_text(comparison)]) + "\n",
         "comparison.csv": comparison_csv(comparison),
@@ -102,6 +105,7 @@ def write_comparison(comparison: Comparison, output: Path) -> list[str]:
     for name, figure in figures.items():
         save_figure(figure, output / f"{name}.png")
         save_figure(figure, output / f"{name}.svg")
+    write_images(figures, output)
     return [*texts, *(f"{name}.{kind}" for name in figures for kind in ("png", "svg"))]
 
 
@@ -124,7 +128,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--against", help="model that the others are compared to (default: the best)")
     parser.add_argument("--resamples", type=int, default=1000, help="resamples of the sessions (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the resamples (default: 0)")
-    parser.add_argument("--output", type=Path, help="folder for comparison.md, .csv, .html and the pictures")
+    parser.add_argument(
+        "--output", type=Path, help="folder for comparison.md, .csv, .html and the pictures, for TensorBoard, too"
+    )
     return parser
 
 

@@ -128,13 +128,14 @@ def fit_leaking(run: Run, seed: int) -> Run:
     return read_run(fit_and_test(words, f"{run.folder.resolve().name}-leaking-{seed}"))
 
 
-def fit_other_model(run: Run, name: str, options: Sequence[str] = ()) -> Run:
+def fit_other_model(run: Run, name: str, options: Sequence[str] = (), ending: str = "") -> Run:
     """Fit and test another model on a run's data, by its rules.
 
     Args:
         run: The run.
         name: Class of the model, one without settings of its own that matter.
         options: Words for its options.
+        ending: End of the new run's name, for several with different options.
     """
     config = _config_of(run)
     config["model"] = {"class_path": name}
@@ -142,7 +143,7 @@ def fit_other_model(run: Run, name: str, options: Sequence[str] = ()) -> Run:
     with replacing(config_file) as temporary:
         temporary.write_text(yaml.safe_dump(config), encoding="utf-8")
     words = ["--config", str(config_file), *_rules(run), *options, *_place()]
-    return read_run(fit_and_test(words, f"{run.folder.resolve().name}-{name.lower()}"))
+    return read_run(fit_and_test(words, f"{run.folder.resolve().name}-{name.lower()}{ending}"))
 
 
 def _place() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,28 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
             f"{file} was written by a later sessrec (format {written}, this one knows {CHECKPOINT_FORMAT}): update it"
         )
     return checkpoint
+
+
+def load_model(file: Path) -> SessionRecommender:
+    """Load the model of a checkpoint, whatever its class.
+
+    Args:
+        file: The checkpoint.
+
+    Raises:
+        SessRecError: If it is no checkpoint of sessrec, or of a class that is not known here.
+    """
+    class_path = read_checkpoint(file)["class_path"]
+    known = {f"{model.__module__}.{model.__qualname__}": model for model in _subclasses(SessionRecommender)}
+    if class_path not in known:
+        raise SessRecError(f"{file} holds a {class_path}, which is not known here: import its module first")
+    return known[class_path].load_from_checkpoint(file, map_location="cpu", weights_only=True).eval()
+
+
+def _subclasses(of: type[SessionRecommender]) -> Iterator[type[SessionRecommender]]:
+    for one in of.__subclasses__():
+        yield one
+        yield from _subclasses(one)
 
 
 def refuse_taken_run(run_folder: Path, checkpoint: Path | None) -> None:

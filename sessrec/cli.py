@@ -132,6 +132,12 @@ class SessRecCLI(LightningCLI):
             help="Length of the lists whose coverage, Gini coefficient and popularity test reports; 0 makes no lists, "
             "which take as long again as the ranks.",
         )
+        parser.add_argument(
+            "--projector",
+            type=bool,
+            default=False,
+            help="Whether test writes the item embeddings for TensorBoard's projector.",
+        )
         parser.add_argument("--output", type=str, default="predictions.tsv", help="File that predict writes.")
         parser.add_argument(
             "--report_dir",
@@ -205,7 +211,12 @@ class SessRecCLI(LightningCLI):
                 self.config_init.monitor, has_validation, self.config_init.checkpoint
             )
         elif self.command == "test":
-            record = RankRecord(self.config_init.slices, self.checkpoint, list_length=self.config_init.list_length)
+            record = RankRecord(
+                self.config_init.slices,
+                self.checkpoint,
+                list_length=self.config_init.list_length,
+                projector=self.config_init.projector,
+            )
             self.trainer_defaults["callbacks"].append(record)
         if (strategy := self.config_init.trainer.strategy) == "ddp":
             kwargs["strategy"] = LanesStrategy()

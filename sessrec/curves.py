@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
@@ -21,10 +23,9 @@ def forget_steps_from(run_folder: Path, step: int) -> None:
         run_folder: Folder of the run; nothing is done where it has no event files.
         step: First step to drop.
     """
-    for file in sorted(run_folder.glob("events.out.tfevents.*")):
+    for file in _event_files(run_folder):
         kept = []
-        for record in RawEventFileLoader(str(file)).Load():
-            event = Event.FromString(record)
+        for record, event in _records(file):
             tag = event.summary.value[0].tag if event.summary.value else ""
             if not tag or (event.step < step and not tag.startswith(("final/", "_hparams_/"))):
                 kept.append(record)
@@ -32,3 +33,34 @@ def forget_steps_from(run_folder: Path, step: int) -> None:
             writer = RecordWriter(stream)
             for record in kept:
                 writer.write(record)
+
+
+def read_curves(run_folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Read the curves of a run.
+
+    Args:
+        run_folder: Folder of the run.
+
+    Returns:
+        Steps (int64) and values (float64) of each tag, in the order of the steps.
+    """
+    found: dict[str, dict[int, float]] = {}
+    for file in _event_files(run_folder):
+        for _, event in _records(file):
+            for value in event.summary.value:
+                if value.WhichOneof("value") == "simple_value":
+                    found.setdefault(value.tag, {})[event.step] = value.simple_value
+    return {
+        tag: (np.array(sorted(curve)), np.array([curve[step] for step in sorted(curve)]))
+        for tag, curve in found.items()
+    }
+
+
+def _event_files(run_folder: Path) -> list[Path]:
+    return sorted(run_folder.glob("events.out.tfevents.*"))
+
+
+def _records(file: Path) -> Iterator[tuple[bytes, Event]]:
+    """Records of an event file, up to one that a killed process has left half-written."""
+    for record in RawEventFileLoader(str(file)).Load():
+        yield record, Event.FromString(record)

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from sessrec.batches import EvaluationBatch
+from sessrec.board import write_projector
 from sessrec.errors import SessRecError
 from sessrec.lists import list_statistics
 from sessrec.machine import hardware, versions
@@ -35,6 +36,7 @@ class RankRecord(Callback):
         folder: Where the files go; the run's folder where None.
         list_length: Length of the lists whose coverage, concentration and popularity are reported; 0 makes none, for
             they take as long again as the ranks.
+        projector: Whether to write the item embeddings for TensorBoard's projector.
     """
 
     def __init__(
@@ -43,10 +45,12 @@ class RankRecord(Callback):
         checkpoint: Path | None = None,
         folder: Path | None = None,
         list_length: int = 0,
+        projector: bool = False,
     ) -> None:
         if list_length < 0:
             raise SessRecError(f"--list_length must be at least 0, got {list_length}")
         self.slices, self.checkpoint, self.folder, self.list_length = slices, checkpoint, folder, list_length
+        self.projector = projector
         self.ranks: Ranks | None = None
         self._start = 0.0
 
@@ -117,6 +121,9 @@ class RankRecord(Callback):
         if folder:
             write_ranks(table, Path(folder) / RANKS_FILE, pl_module.tie_mode)
             write_json(Path(folder) / METRICS_FILE, report)
+            if self.projector:
+                n_items = write_projector(pl_module, Path(folder))
+                rank_zero_only(print)(f"embeddings of {n_items:,} items for TensorBoard's projector in {folder}")
 
 
 def test_report(model: SessionRecommender, data: Any, ranks: Ranks) -> dict[str, Any]:

@@ -23,7 +23,7 @@ FLOORS = {
     "models.ar": 3, "models.sasrec": 3, "models.sr": 3, "models.item_knn": 3, "models.s_pop": 3, "models.random": 3,
     "models.sknn": 3, "models.vsknn": 3, "models.stan": 3, "models.vstan": 3, "models.vmis_knn": 3,
     "ranks": 1.7, "slices": 1.8, "lists": 1, "machine": 1, "text_tables": 1, "bootstrap": 1, "comparison": 1.8,
-    "comparison_tables": 1.9, "audits": 1.9, "rank_record": 4, "result_figures": 4, "audit_figures": 4,
+    "comparison_tables": 1.9, "audits": 1.9, "rank_record": 4, "result_figures": 4, "training_figures": 4, "board": 3.2, "audit_figures": 4,
     "drawing": 1, "diagrams": 4, "batch_diagrams": 4, "sweep_figures": 4,
     "predictions": 4, "run": 4, "checkpoints": 4, "figure_style": 1, "data_figures": 4, "data_report": 4.1,
     "cli": 5,

@@ -1,0 +1,74 @@
+"""Pictures and item embeddings for TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from sessrec.errors import SessRecError
+from sessrec.figure_style import figure_bytes
+from sessrec.models.base import SessionRecommender
+from sessrec.writing import replacing
+
+_MOST_ITEMS = 10_000  # more than that makes the projector slow
+
+
+def write_images(figures: Mapping[str, Figure], folder: Path) -> None:
+    """Write pictures for TensorBoard, in place of those that were written there before.
+
+    Args:
+        figures: The pictures by name.
+        folder: Where ``tensorboard --logdir`` finds them.
+    """
+    for old in folder.glob("events.out.tfevents.*"):
+        old.unlink()
+    with SummaryWriter(folder) as writer:
+        for name, figure in figures.items():
+            picture = imread(BytesIO(figure_bytes(figure, "png")))
+            writer.add_image(name, picture, dataformats="HWC")
+
+
+def write_projector(model: SessionRecommender, folder: Path) -> int:
+    """Write the item embeddings for TensorBoard's projector, of the most popular items where there are very many.
+
+    Args:
+        model: A model with item embeddings.
+        folder: Folder of the run, where ``tensorboard --logdir`` finds them.
+
+    Returns:
+        Number of items.
+
+    Raises:
+        SessRecError: If the model has no item embeddings.
+    """
+    table = next(
+        (getattr(model, name) for name in ("output_embedding", "item_embedding") if hasattr(model, name)), None
+    )
+    if not isinstance(table, nn.Parameter):
+        raise SessRecError(f"{type(model).__name__} has no item embeddings: leave --projector out")
+    vocabulary = model.known_items
+    items = np.argsort(-vocabulary.counts, kind="stable")[:_MOST_ITEMS]
+    with replacing(folder / "item_embeddings.tsv") as temporary:
+        vectors = table.detach()[torch.from_numpy(items)].float().cpu().numpy()
+        np.savetxt(temporary, vectors, delimiter="\t", fmt="%.6g")
+    with replacing(folder / "item_names.tsv") as temporary, temporary.open("w", encoding="utf-8") as stream:
+        stream.write("item\ttraining events\n")
+        for item in items:
+            name = " ".join(vocabulary.item_ids[item].split()) or "(blank)"  # a line an item, whatever is in its id
+            stream.write(f"{name}\t{vocabulary.counts[item]}\n")
+    config = ProjectorConfig()
+    config.embeddings.add(
+        tensor_name="item embeddings", tensor_path="item_embeddings.tsv", metadata_path="item_names.tsv"
+    )
+    with replacing(folder / "projector_config.pbtxt") as temporary:
+        temporary.write_text(str(config), encoding="utf-8")
+    return len(items)
