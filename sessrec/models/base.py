@@ -74,6 +74,7 @@ class SessionRecommender(LightningModule):
         exclude_seen: bool = False,
     ) -> None:
         super().__init__()
+        self.save_hyperparameters("cutoffs", "tie_mode", "k", "exclude_last", "exclude_seen")
         if k < 1:
             raise SessRecError(f"--model.k must be at least 1, got {k}")
         check_choice("tie_mode", tie_mode, TieMode)
@@ -174,6 +175,24 @@ class SessionRecommender(LightningModule):
         if self.vocabulary is None and self._trainer is not None:
             self.set_vocabulary(self.trainer.datamodule.vocabulary)  # type: ignore[attr-defined]
 
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:
+        """Load a model of this class; nothing in the file is executed.
+
+        Args:
+            checkpoint_path: The checkpoint.
+            args: See Lightning, as for the options.
+            options: Among them options of the model, which win over the checkpoint's.
+
+        Raises:
+            SessRecError: If the checkpoint is another model's.
+        """
+        try:
+            return super().load_from_checkpoint(checkpoint_path, *args, **({"weights_only": True} | options))
+        except TypeError:  # options that this class does not have
+            cls._refuse_other_class(torch.load(checkpoint_path, map_location="cpu", weights_only=True))
+            raise
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the vocabulary, the class, the seed and the place in the epoch beside the weights."""
         checkpoint["format"] = CHECKPOINT_FORMAT
@@ -194,12 +213,7 @@ class SessionRecommender(LightningModule):
         Raises:
             SessRecError: If the checkpoint is no such model's, or was fitted to other items.
         """
-        own_class = f"{type(self).__module__}.{type(self).__qualname__}"
-        if "vocabulary" not in checkpoint or checkpoint.get("class_path") != own_class:
-            raise SessRecError(
-                f"the checkpoint holds {checkpoint.get('class_path', 'no model of sessrec')}, not {own_class}: "
-                "give the --model it was fitted with"
-            )
+        self._refuse_other_class(checkpoint)
         vocabulary = Vocabulary.from_state_dict(checkpoint["vocabulary"])
         if self.vocabulary is None:
             self.set_vocabulary(vocabulary)
@@ -223,6 +237,15 @@ class SessionRecommender(LightningModule):
         self.seed = checkpoint["seed"]
         self.progress = Progress.from_state_dict(checkpoint.get("progress", {}))
         self.results = checkpoint.get("results", {})
+
+    @classmethod
+    def _refuse_other_class(cls, checkpoint: dict[str, Any]) -> None:
+        own_class = f"{cls.__module__}.{cls.__qualname__}"
+        if "vocabulary" not in checkpoint or checkpoint.get("class_path") != own_class:
+            raise SessRecError(
+                f"the checkpoint holds {checkpoint.get('class_path', 'no model of sessrec')}, not {own_class}: "
+                "give the --model it was fitted with"
+            )
 
     def setup(self, stage: str) -> None:
         """Make ready for a stage, and refuse data whose items are numbered otherwise than the model's.

@@ -22,7 +22,6 @@ from sessrec.batches import Window
 from sessrec.errors import SessRecError, check_choice
 from sessrec.graphs import CapturedRun
 from sessrec.layers import GRUCell, GRUStack, ResetBeforeGRUCell, dropout_mask, initialise_gates, product
-from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.neural import NeuralRecommender
 from sessrec.negatives import LogQ, LogQMode, NegativeSampler
 from sessrec.optim import AdagradMomentum, take_rows
@@ -61,12 +60,7 @@ class GRU4Rec(NeuralRecommender):
         logq_mode: ``published`` corrects by raw counts; ``textbook`` by the expected number of times that a candidate
             is drawn.
         exclude_target_copies: Whether copies of a lane's target are kept out of its negatives.
-        cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
-        tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
-            all) or median.
-        k: Items that predict gives a session.
-        exclude_last: Whether the session's last item is no candidate for the next one.
-        exclude_seen: Whether no item of the session so far is a candidate.
+        protocol: Options of `SessionRecommender`.
 
     Raises:
         SessRecError: If the options contradict each other.
@@ -89,13 +83,9 @@ class GRU4Rec(NeuralRecommender):
         logq: float = 1.0,
         logq_mode: LogQMode = "published",
         exclude_target_copies: bool = False,
-        cutoffs: Sequence[int] = CUTOFFS,
-        tie_mode: TieMode = "conservative",
-        k: int = 20,
-        exclude_last: bool = False,
-        exclude_seen: bool = False,
+        **protocol: Any,
     ) -> None:
-        super().__init__(cutoffs=cutoffs, tie_mode=tie_mode, k=k, exclude_last=exclude_last, exclude_seen=exclude_seen)
+        super().__init__(**protocol)
         self.save_hyperparameters()
         self.options: Any = self.hparams
         self.layers = [100] if layers is None else list(layers)

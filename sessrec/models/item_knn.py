@@ -6,13 +6,12 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
 
 from sessrec.errors import SessRecError
-from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.item_rules import ItemRulesRecommender, events_of_sessions
 from sessrec.sessions import Sessions
 
@@ -28,12 +27,7 @@ class ItemKNN(ItemRulesRecommender):
             (GRU4Rec's baselines: 100).
         regularisation: r, which keeps rare items from being similar by chance (GRU4Rec's baselines: 20).
         balance: a: 0.5 is the cosine, 1 divides by the last item's support alone (GRU4Rec's baselines: 0.5).
-        cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
-        tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
-            all) or median.
-        k: Items that predict gives a session.
-        exclude_last: Whether the session's last item is no candidate for the next one.
-        exclude_seen: Whether no item of the session so far is a candidate.
+        protocol: Options of `SessionRecommender`.
     """
 
     def __init__(
@@ -41,20 +35,9 @@ class ItemKNN(ItemRulesRecommender):
         n_rules: int = 100,
         regularisation: float = 20.0,
         balance: float = 0.5,
-        cutoffs: Sequence[int] = CUTOFFS,
-        tie_mode: TieMode = "conservative",
-        k: int = 20,
-        exclude_last: bool = False,
-        exclude_seen: bool = False,
+        **protocol: Any,
     ) -> None:
-        super().__init__(
-            n_rules,
-            cutoffs=cutoffs,
-            tie_mode=tie_mode,
-            k=k,
-            exclude_last=exclude_last,
-            exclude_seen=exclude_seen,
-        )
+        super().__init__(n_rules, **protocol)
         self.save_hyperparameters()
         if regularisation < 0:
             raise SessRecError(f"--model.regularisation must be at least 0, got {regularisation}")

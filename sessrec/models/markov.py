@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor
 
 from sessrec.batches import Window
 from sessrec.errors import SessRecError
-from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.counting import CountingRecommender
 
 _TIE_BREAK = 1e-9  # weight of popularity at alpha 0: far below any difference between two transition scores
@@ -27,12 +25,7 @@ class Markov(CountingRecommender):
 
     Args:
         alpha: Share of popularity in the score, in [0, 1].
-        cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
-        tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
-            all) or median.
-        k: Items that predict gives a session.
-        exclude_last: Whether the session's last item is no candidate for the next one.
-        exclude_seen: Whether no item of the session so far is a candidate.
+        protocol: Options of `SessionRecommender`.
 
     Raises:
         SessRecError: If ``alpha`` is not in [0, 1].
@@ -52,13 +45,9 @@ class Markov(CountingRecommender):
     def __init__(
         self,
         alpha: float = 0.0,
-        cutoffs: Sequence[int] = CUTOFFS,
-        tie_mode: TieMode = "conservative",
-        k: int = 20,
-        exclude_last: bool = False,
-        exclude_seen: bool = False,
+        **protocol: Any,
     ) -> None:
-        super().__init__(cutoffs, tie_mode, k, exclude_last, exclude_seen)
+        super().__init__(**protocol)
         if not 0 <= alpha <= 1:
             raise SessRecError(f"--model.alpha must be in [0, 1], got {alpha}")
         self.save_hyperparameters()

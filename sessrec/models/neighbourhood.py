@@ -31,7 +31,7 @@ class NeighbourhoodRecommender(PrefixRecommender):
 
     grown_buffers = SessionIndex._fields
 
-    def __init__(self, n_neighbours: int, sample_size: int, idf_weight: float = 0.0, **protocol: Any) -> None:
+    def __init__(self, n_neighbours: int, sample_size: int, idf_weight: float, **protocol: Any) -> None:
         super().__init__(**protocol)
         for name, value in (("n_neighbours", n_neighbours), ("sample_size", sample_size)):
             if value < 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from sessrec.batches import Window
 from sessrec.errors import SessRecError
-from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.counting import CountingRecommender
 from sessrec.synthetic import SyntheticProcess
 
@@ -24,12 +23,7 @@ class Oracle(CountingRecommender):
     Args:
         process_items: Number of items of the process.
         process_seed: Seed of the process.
-        cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
-        tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
-            all) or median.
-        k: Items that predict gives a session.
-        exclude_last: Whether the session's last item is no candidate for the next one.
-        exclude_seen: Whether no item of the session so far is a candidate.
+        protocol: Options of `SessionRecommender`.
     """
 
     process_index: Tensor
@@ -38,13 +32,9 @@ class Oracle(CountingRecommender):
         self,
         process_items: int = 1000,
         process_seed: int = 42,
-        cutoffs: Sequence[int] = CUTOFFS,
-        tie_mode: TieMode = "conservative",
-        k: int = 20,
-        exclude_last: bool = False,
-        exclude_seen: bool = False,
+        **protocol: Any,
     ) -> None:
-        super().__init__(cutoffs, tie_mode, k, exclude_last, exclude_seen)
+        super().__init__(**protocol)
         self.save_hyperparameters()
         self.process = SyntheticProcess(n_items=process_items, seed=process_seed)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sessrec.batches import Window
-from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.counting import CountingRecommender
 
 
@@ -18,25 +17,13 @@ class Popularity(CountingRecommender):
     It learns by counting, in the first epoch; further epochs change nothing.
 
     Args:
-        cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
-        tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
-            all) or median.
-        k: Items that predict gives a session.
-        exclude_last: Whether the session's last item is no candidate for the next one.
-        exclude_seen: Whether no item of the session so far is a candidate.
+        protocol: Options of `SessionRecommender`.
     """
 
     counts: Tensor
 
-    def __init__(
-        self,
-        cutoffs: Sequence[int] = CUTOFFS,
-        tie_mode: TieMode = "conservative",
-        k: int = 20,
-        exclude_last: bool = False,
-        exclude_seen: bool = False,
-    ) -> None:
-        super().__init__(cutoffs, tie_mode, k, exclude_last, exclude_seen)
+    def __init__(self, **protocol: Any) -> None:
+        super().__init__(**protocol)
         self.save_hyperparameters()
 
     def build(self) -> None:

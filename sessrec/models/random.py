@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sessrec.errors import SessRecError
-from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.counting import CountingRecommender
 
 
@@ -19,30 +18,15 @@ class Random(CountingRecommender):
 
     Args:
         random_seed: Seed of the scores.
-        cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
-        tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
-            all) or median.
-        k: Items that predict gives a session.
-        exclude_last: Whether the session's last item is no candidate for the next one.
-        exclude_seen: Whether no item of the session so far is a candidate.
+        protocol: Options of `SessionRecommender`.
     """
 
     def __init__(
         self,
         random_seed: int = 0,
-        cutoffs: Sequence[int] = CUTOFFS,
-        tie_mode: TieMode = "conservative",
-        k: int = 20,
-        exclude_last: bool = False,
-        exclude_seen: bool = False,
+        **protocol: Any,
     ) -> None:
-        super().__init__(
-            cutoffs=cutoffs,
-            tie_mode=tie_mode,
-            k=k,
-            exclude_last=exclude_last,
-            exclude_seen=exclude_seen,
-        )
+        super().__init__(**protocol)
         self.save_hyperparameters()
         if not 0 <= random_seed < 1 << 63:
             raise SessRecError(f"--model.random_seed must be at least 0 and below 2^63, got {random_seed}")

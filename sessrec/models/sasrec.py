@@ -6,7 +6,6 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,7 +16,6 @@ from torch.optim import Adam, Optimizer
 from sessrec.batches import SessionBatch
 from sessrec.errors import SessRecError, check_choice
 from sessrec.losses import Candidates, cross_entropy
-from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.neural import NeuralRecommender
 from sessrec.negatives import LogQ, LogQMode, NegativeSampler
 
@@ -42,12 +40,7 @@ class SASRec(NeuralRecommender):
         logq: Strength in [0, 1] of the popularity correction of sampled logits in training.
         logq_mode: ``published`` corrects by raw counts; ``textbook`` by the expected number of times that a candidate
             is drawn.
-        cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
-        tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
-            all) or median.
-        k: Items that predict gives a session.
-        exclude_last: Whether the session's last item is no candidate for the next one.
-        exclude_seen: Whether no item of the session so far is a candidate.
+        protocol: Options of `SessionRecommender`.
 
     Raises:
         SessRecError: If an option is out of its range.
@@ -67,13 +60,9 @@ class SASRec(NeuralRecommender):
         sample_alpha: float = 0.75,
         logq: float = 1.0,
         logq_mode: LogQMode = "published",
-        cutoffs: Sequence[int] = CUTOFFS,
-        tie_mode: TieMode = "conservative",
-        k: int = 20,
-        exclude_last: bool = False,
-        exclude_seen: bool = False,
+        **protocol: Any,
     ) -> None:
-        super().__init__(cutoffs=cutoffs, tie_mode=tie_mode, k=k, exclude_last=exclude_last, exclude_seen=exclude_seen)
+        super().__init__(**protocol)
         self.save_hyperparameters()
         self.options: Any = self.hparams
         _check_options(self.options)

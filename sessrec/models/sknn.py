@@ -7,13 +7,11 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from sessrec.errors import check_choice
-from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.neighbourhood import NeighbourhoodRecommender
 from sessrec.neighbours import Neighbours, Prefixes, nearest
 
@@ -31,12 +29,7 @@ class SKNN(NeighbourhoodRecommender):
         sample_size: Training sessions with an item in common that are looked at, the most recent ones (session-rec:
             1000).
         similarity: cosine or jaccard.
-        cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
-        tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
-            all) or median.
-        k: Items that predict gives a session.
-        exclude_last: Whether the session's last item is no candidate for the next one.
-        exclude_seen: Whether no item of the session so far is a candidate.
+        protocol: Options of `SessionRecommender`.
     """
 
     def __init__(
@@ -44,21 +37,9 @@ class SKNN(NeighbourhoodRecommender):
         n_neighbours: int = 500,
         sample_size: int = 1000,
         similarity: SetSimilarity = "cosine",
-        cutoffs: Sequence[int] = CUTOFFS,
-        tie_mode: TieMode = "conservative",
-        k: int = 20,
-        exclude_last: bool = False,
-        exclude_seen: bool = False,
+        **protocol: Any,
     ) -> None:
-        super().__init__(
-            n_neighbours,
-            sample_size,
-            cutoffs=cutoffs,
-            tie_mode=tie_mode,
-            k=k,
-            exclude_last=exclude_last,
-            exclude_seen=exclude_seen,
-        )
+        super().__init__(n_neighbours, sample_size, idf_weight=0.0, **protocol)
         self.save_hyperparameters()
         check_choice("similarity", similarity, SetSimilarity)
         self.similarity = similarity

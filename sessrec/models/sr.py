@@ -7,13 +7,12 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array, csr_array
 
 from sessrec.errors import SessRecError
-from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.item_rules import ItemRulesRecommender
 from sessrec.sessions import Sessions
 
@@ -28,32 +27,16 @@ class SR(ItemRulesRecommender):
         n_rules: Successors kept for each item, the best; of equal ones the more popular, then the first in the
             vocabulary (session-rec: 20).
         n_steps: Greatest distance that counts (session-rec: 10).
-        cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
-        tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
-            all) or median.
-        k: Items that predict gives a session.
-        exclude_last: Whether the session's last item is no candidate for the next one.
-        exclude_seen: Whether no item of the session so far is a candidate.
+        protocol: Options of `SessionRecommender`.
     """
 
     def __init__(
         self,
         n_rules: int = 20,
         n_steps: int = 10,
-        cutoffs: Sequence[int] = CUTOFFS,
-        tie_mode: TieMode = "conservative",
-        k: int = 20,
-        exclude_last: bool = False,
-        exclude_seen: bool = False,
+        **protocol: Any,
     ) -> None:
-        super().__init__(
-            n_rules,
-            cutoffs=cutoffs,
-            tie_mode=tie_mode,
-            k=k,
-            exclude_last=exclude_last,
-            exclude_seen=exclude_seen,
-        )
+        super().__init__(n_rules, **protocol)
         self.save_hyperparameters()
         if n_steps < 1:
             raise SessRecError(f"--model.n_steps must be at least 1, got {n_steps}")

@@ -7,9 +7,8 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
-from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.sequence_time import SequenceTimeRecommender
 
 
@@ -31,12 +30,7 @@ class STAN(SequenceTimeRecommender):
             more, by the data). Where the log has no times, 86,400 rows stand for a day.
         distance_decay: Events over which a neighbour's items lose 1/e, away from the newest one shared, l3 in the
             paper.
-        cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
-        tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
-            all) or median.
-        k: Items that predict gives a session.
-        exclude_last: Whether the session's last item is no candidate for the next one.
-        exclude_seen: Whether no item of the session so far is a candidate.
+        protocol: Options of `SessionRecommender`.
     """
 
     def __init__(
@@ -46,11 +40,7 @@ class STAN(SequenceTimeRecommender):
         place_decay: float = 1.02,
         recency_decay: float = 5.0,
         distance_decay: float = 2.05,
-        cutoffs: Sequence[int] = CUTOFFS,
-        tie_mode: TieMode = "conservative",
-        k: int = 20,
-        exclude_last: bool = False,
-        exclude_seen: bool = False,
+        **protocol: Any,
     ) -> None:
         super().__init__(
             place_decay,
@@ -58,10 +48,7 @@ class STAN(SequenceTimeRecommender):
             distance_decay,
             n_neighbours=n_neighbours,
             sample_size=sample_size,
-            cutoffs=cutoffs,
-            tie_mode=tie_mode,
-            k=k,
-            exclude_last=exclude_last,
-            exclude_seen=exclude_seen,
+            idf_weight=0.0,
+            **protocol,
         )
         self.save_hyperparameters()

@@ -7,12 +7,11 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from sessrec.errors import SessRecError
-from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.neighbourhood import NeighbourhoodRecommender
 from sessrec.neighbours import Prefixes, items_of_neighbours, nearest
 
@@ -30,12 +29,7 @@ class VMISKNN(NeighbourhoodRecommender):
         sample_size: Training sessions with an item in common that are looked at, the most recent ones, m in the paper.
         max_items: Newest distinct items of the session that are looked at.
         idf_weight: Weight w of the idf: an item's score is multiplied by 1 + w log(sessions / sessions with the item).
-        cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
-        tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
-            all) or median.
-        k: Items that predict gives a session.
-        exclude_last: Whether the session's last item is no candidate for the next one.
-        exclude_seen: Whether no item of the session so far is a candidate.
+        protocol: Options of `SessionRecommender`.
     """
 
     def __init__(
@@ -44,22 +38,9 @@ class VMISKNN(NeighbourhoodRecommender):
         sample_size: int = 500,
         max_items: int = 9,
         idf_weight: float = 0.0,
-        cutoffs: Sequence[int] = CUTOFFS,
-        tie_mode: TieMode = "conservative",
-        k: int = 20,
-        exclude_last: bool = False,
-        exclude_seen: bool = False,
+        **protocol: Any,
     ) -> None:
-        super().__init__(
-            n_neighbours,
-            sample_size,
-            idf_weight,
-            cutoffs=cutoffs,
-            tie_mode=tie_mode,
-            k=k,
-            exclude_last=exclude_last,
-            exclude_seen=exclude_seen,
-        )
+        super().__init__(n_neighbours, sample_size, idf_weight, **protocol)
         self.save_hyperparameters()
         if max_items < 1:
             raise SessRecError(f"--model.max_items must be at least 1, got {max_items}")

@@ -7,13 +7,11 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from sessrec.errors import check_choice
-from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.neighbourhood import NeighbourhoodRecommender
 from sessrec.neighbours import Neighbours, Prefixes, items_of_neighbours, nearest
 
@@ -36,12 +34,7 @@ class VSKNN(NeighbourhoodRecommender):
         decay: Decay at a step s: div 1/s, linear 1 - 0.1 s and at least 0, quadratic 1/s^2, log 1 / log10(s + 1.7),
             same 1.
         idf_weight: Weight w of the idf: an item's score is multiplied by 1 + w log(sessions / sessions with the item).
-        cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
-        tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
-            all) or median.
-        k: Items that predict gives a session.
-        exclude_last: Whether the session's last item is no candidate for the next one.
-        exclude_seen: Whether no item of the session so far is a candidate.
+        protocol: Options of `SessionRecommender`.
     """
 
     def __init__(
@@ -51,22 +44,9 @@ class VSKNN(NeighbourhoodRecommender):
         weighting: Weighting = "quadratic",
         decay: Weighting = "quadratic",
         idf_weight: float = 0.0,
-        cutoffs: Sequence[int] = CUTOFFS,
-        tie_mode: TieMode = "conservative",
-        k: int = 20,
-        exclude_last: bool = False,
-        exclude_seen: bool = False,
+        **protocol: Any,
     ) -> None:
-        super().__init__(
-            n_neighbours,
-            sample_size,
-            idf_weight,
-            cutoffs=cutoffs,
-            tie_mode=tie_mode,
-            k=k,
-            exclude_last=exclude_last,
-            exclude_seen=exclude_seen,
-        )
+        super().__init__(n_neighbours, sample_size, idf_weight, **protocol)
         self.save_hyperparameters()
         check_choice("weighting", weighting, Weighting)
         check_choice("decay", decay, Weighting)

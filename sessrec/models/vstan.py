@@ -7,11 +7,10 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from sessrec.metrics import CUTOFFS, TieMode
 from sessrec.models.sequence_time import SequenceTimeRecommender
 from sessrec.neighbours import Neighbours, Prefixes, SharedItems
 
@@ -34,12 +33,7 @@ class VSTAN(SequenceTimeRecommender):
             paper.
         shared_decay: Events over which the weight of the newest shared item falls to 1/e, l4 (session-rec: 1.02).
         idf_weight: Weight w of the idf (session-rec: 5).
-        cutoffs: Lengths K of the recommendation list for Recall@K, MRR@K and NDCG@K.
-        tie_mode: Rank of a target whose score other items share: conservative (below them all), standard (above them
-            all) or median.
-        k: Items that predict gives a session.
-        exclude_last: Whether the session's last item is no candidate for the next one.
-        exclude_seen: Whether no item of the session so far is a candidate.
+        protocol: Options of `SessionRecommender`.
     """
 
     def __init__(
@@ -51,11 +45,7 @@ class VSTAN(SequenceTimeRecommender):
         distance_decay: float = 2.05,
         shared_decay: float = 1.02,
         idf_weight: float = 5.0,
-        cutoffs: Sequence[int] = CUTOFFS,
-        tie_mode: TieMode = "conservative",
-        k: int = 20,
-        exclude_last: bool = False,
-        exclude_seen: bool = False,
+        **protocol: Any,
     ) -> None:
         super().__init__(
             place_decay,
@@ -64,11 +54,7 @@ class VSTAN(SequenceTimeRecommender):
             n_neighbours=n_neighbours,
             sample_size=sample_size,
             idf_weight=idf_weight,
-            cutoffs=cutoffs,
-            tie_mode=tie_mode,
-            k=k,
-            exclude_last=exclude_last,
-            exclude_seen=exclude_seen,
+            **protocol,
         )
         self.save_hyperparameters()
         self.shared_decay = self.positive("shared_decay", shared_decay)
