@@ -6,10 +6,22 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LINT_READY := $(VENV)/.lint-ready
 
-.PHONY: help demo figures test lint clean
+REFERENCE_URL ?= https://github.com/hidasib/GRU4Rec_PyTorch_Official.git
+REFERENCE := vendor/GRU4Rec_PyTorch_Official
+DATA := data/synth_sessions.tsv
+TINY := lightning_logs/tiny
+BASELINES := random popularity s_pop markov ar sr item_knn sknn vsknn stan vstan vmis_knn
+COMPARED := lightning_logs/baselines-comparison
+# more words for the commands behind the targets, such as make demo DEMO_WORDS="--max_epochs 2"
+SYNTH_WORDS := --n_sessions 20000 --n_items 1000
+DEMO_WORDS :=
+FIGURES_WORDS :=
+TEST_WORDS :=
+
+.PHONY: help demo figures fetch synth_data preprocess train_tiny eval_tiny baselines visualize report test lint ci clean
 
 help:  ## Show the targets
-	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -21,20 +33,66 @@ $(LINT_READY): $(READY)
 	touch $@
 
 demo: $(READY)  ## Fit Popularity, Markov, GRU4Rec and the Oracle on generated sessions, compare and draw them
-	$(BIN)/python scripts/demo.py
+	$(BIN)/python scripts/demo.py $(DEMO_WORDS)
 
 figures: $(READY)  ## Draw all pictures of the demo's runs anew, after running the demo where there are none
-	test -d lightning_logs/demo-comparison || $(BIN)/python scripts/demo.py
+	test -d lightning_logs/demo-comparison || $(BIN)/python scripts/demo.py $(DEMO_WORDS)
 	$(BIN)/python scripts/figures.py --runs $(addprefix lightning_logs/demo-,gru4rec markov popularity oracle) \
-		--output lightning_logs/demo-figures
+		--output lightning_logs/demo-figures $(FIGURES_WORDS)
+
+fetch:  ## Clone the reference implementation into vendor/, for scripts/compare_reference.py; its licence is its own
+	@if test -e $(REFERENCE); then echo "$(REFERENCE) is there already"; exit; fi; \
+	if reason=$$(GIT_TERMINAL_PROMPT=0 git clone --quiet "$(REFERENCE_URL)" $(REFERENCE) 2>&1); \
+	then echo "cloned into $(REFERENCE); it is not part of sessrec and must not be passed on with it"; \
+	else echo "fetch: no clone of $(REFERENCE_URL); offline? REFERENCE_URL=... names a copy." $$reason >&2; exit 1; fi
+
+$(DATA): scripts/make_synth_data.py sessrec/synthetic.py | $(READY)
+	$(BIN)/python scripts/make_synth_data.py $(SYNTH_WORDS) --output $@
+
+synth_data: $(DATA)  ## Generate the sessions that the targets below work on
+
+preprocess: $(DATA)  ## Read, clean and split them, keep the prepared log, and report what is in it
+	$(BIN)/python -m sessrec.prepare --data.path $(DATA)
+
+# a finished run on older sessions is begun anew, one that was stopped goes on
+$(TINY)/.fitted: $(DATA)
+	test ! -e $@ || rm -rf $(TINY) $(TINY)-*
+	$(BIN)/python -m sessrec.fit --config configs/synthetic.yaml --data.path $(DATA) --trainer.max_epochs 3 \
+		--trainer.logger.version $(notdir $(TINY)) --ckpt_path auto
+	touch $@
+
+$(TINY)/metrics.json: $(TINY)/.fitted
+	$(BIN)/python -m sessrec.test --config $(TINY)/config.yaml --ckpt_path best
+
+train_tiny: $(TINY)/.fitted  ## Fit GRU4Rec to them for three epochs, as the run tiny
+
+eval_tiny: $(TINY)/.fitted  ## Test the run tiny
+	$(BIN)/python -m sessrec.test --config $(TINY)/config.yaml --ckpt_path best
+
+$(COMPARED)/comparison.md: $(DATA)
+	rm -rf lightning_logs/baselines-*
+	$(BIN)/python scripts/compare.py --name baselines --configs $(BASELINES:%=configs/%.yaml) --data.path $(DATA) \
+		--output $(COMPARED)
+
+baselines: $(COMPARED)/comparison.md  ## Fit and test the baselines on them, in one table with intervals
+	@cat $<
+
+visualize: $(TINY)/metrics.json $(COMPARED)/comparison.md  ## Draw all pictures of the run tiny and the baselines
+	$(BIN)/python scripts/figures.py --runs $(TINY) $(BASELINES:%=lightning_logs/baselines-%-1) $(FIGURES_WORDS)
+
+report: $(READY)  ## Bring the tables and numbers in docs/ up to date with the runs
+	$(BIN)/python scripts/report.py
 
 test: $(READY)  ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal $(TEST_WORDS)
 
 lint: $(LINT_READY)  ## Check style and types
 	$(BIN)/ruff check sessrec scripts tests
 	$(BIN)/ruff format --check sessrec scripts tests
 	$(BIN)/mypy sessrec scripts
+
+ci:  ## Do what continuous integration does: style, types, tests
+	.ci/run
 
 clean:  ## Remove the virtual environment and caches, but no runs and no data
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -25,6 +25,7 @@ from sessrec.audits import Audit, chance_audit, changed_data_audit, sampled_audi
 from sessrec.comparison import Run, group_runs, read_run, refuse_unlike
 from sessrec.errors import SessRecError
 from sessrec.figure_style import save_figure
+from sessrec.report import write_json
 from sessrec.writing import replacing
 
 Models = dict[str, list[Run]]
@@ -119,6 +120,7 @@ def main(args: list[str] | None = None) -> None:
     print(f"\n{text}\n")
     with replacing(output / f"{audit.name}.md") as temporary:
         temporary.write_text(f"# {text}\n", encoding="utf-8")
+    write_json(output / f"{audit.name}.json", audit._asdict())
     figure = audit_figure(audit)
     for kind in ("png", "svg"):
         save_figure(figure, output / f"{audit.name}.{kind}")

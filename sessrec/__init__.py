@@ -11,4 +11,4 @@ import os
 # quarter; read at torch's first tensor, and left to the user where it is set
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

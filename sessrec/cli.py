@@ -311,7 +311,7 @@ def run_command(command: str, args: list[str] | None = None) -> SessRecCLI:
             print(f"sessrec.{command}: {stop}", file=sys.stderr)
         raise SystemExit(stop.exit_code) from None
     except Exception as error:
-        fault = _users_fault(error)
+        fault = users_fault(error)
         if fault is None:
             raise
         print(f"sessrec.{command}: error: {fault}", file=sys.stderr)
@@ -319,8 +319,15 @@ def run_command(command: str, args: list[str] | None = None) -> SessRecCLI:
     return cli
 
 
-def _users_fault(error: BaseException | None) -> BaseException | None:
-    """The fault that the user can mend behind an error, None where there is none; the parser wraps those of options."""
+def users_fault(error: BaseException | None) -> BaseException | None:
+    """The fault that the user can mend behind an error; the parser wraps those of options.
+
+    Args:
+        error: Any error.
+
+    Returns:
+        The fault, None where there is none.
+    """
     while error is not None and not isinstance(error, (SessRecError, MisconfigurationException, OSError)):
         error = error.__cause__ or error.__context__
     return error

@@ -26,37 +26,60 @@ def words(*names: str) -> list[str]:
     return ["--configs", *configs, "--data.path", "log.tsv", "--data.cache_dir", "null", *small]
 
 
+def tables_of(text: str) -> list[list[list[str]]]:
+    """Rows of every Markdown table, the head first."""
+    tables = []
+    for part in text.split("\n\n"):
+        lines = [line for line in part.splitlines() if line.startswith("| ")]
+        if lines:
+            tables.append([[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines])
+    return tables
+
+
 def rows_of(text: str) -> list[list[str]]:
-    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    return [[cell.strip() for cell in row] for row in rows][1:]
+    """Rows of the table of metrics."""
+    return tables_of(text)[0][1:]
 
 
 def test_one_table_of_several_models(compare: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    args = [*words("random", "markov", "gru4rec"), "--seeds", "1", "2", "--output", "table.md"]
+    args = [*words("random", "markov", "gru4rec"), "--seeds", "1", "2", "--output", "tables"]
     compare.main(args)
-    text = Path("table.md").read_text()
-    assert text in capsys.readouterr().out
-    rows = rows_of(text)
-    assert [row[1] for row in sorted(rows)] == ["2", "1", "1"]  # gru4rec, markov, random: who draws has two seeds
-    assert [float(row[3].split()[0]) for row in rows] == sorted(
-        (float(row[3].split()[0]) for row in rows), reverse=True
-    )
+    file = Path("tables/comparison.md")
+    text, out = file.read_text(), capsys.readouterr().out
+    metrics, differences, *_ = tables_of(text)
+    assert tables_of(out)[-2:] == [metrics, differences]
+    assert metrics[0] == ["model", "fits", "Recall@20", "MRR@20", "MRR@20 of the fits", "fit", "test"]
+    rows = metrics[1:]
+    assert [row[:2] for row in sorted(rows)] == [["gru4rec", "2"], ["markov", "1"], ["random", "1"]]  # who draws: two
+    values = [float(row[3].split()[0]) for row in rows]
+    assert values == sorted(values, reverse=True)
     assert rows[-1][0] == "random"
-    found = [
-        json.loads(Path(f"lightning_logs/compare-gru4rec-{seed}/metrics.json").read_text()) for seed in (1, 2)
-    ]
-    values = [report["metrics"]["test/recall@20"] for report in found]
-    cell = next(row[2] for row in rows if row[0] == "gru4rec")
-    assert cell == f"{sum(values) / 2:.4f} ({min(values):.4f} - {max(values):.4f})"
-    assert f"positions {found[0]['data']['positions']}" in text
-    assert "exclude seen False" in text
+    assert differences[0][0] == f"minus {rows[0][0]}"
+    assert [row[0] for row in differences[1:]] == [row[0] for row in rows[1:]]
+    assert differences[-1][-1].endswith("*")  # chance is worse, and not by chance
+
+    found = [json.loads(Path(f"lightning_logs/compare-gru4rec-{seed}/metrics.json").read_text()) for seed in (1, 2)]
+    own = next(row for row in rows if row[0] == "gru4rec")
+    for place, metric in ((2, "test/recall@20"), (3, "test/mrr@20")):
+        seeds = [report["metrics"][metric] for report in found]
+        assert own[place].split()[0] == f"{sum(seeds) / 2:.4f}"
+    assert own[4] == f"{min(seeds):.4f} - {max(seeds):.4f}"
+    for row in rows:
+        for cell in row[2:4]:
+            value, low, high = (float(number.strip("[],")) for number in cell.split())
+            assert low <= value <= high
+    assert f"{found[0]['data']['positions']} positions" in text
+    assert "all items candidates" in text
+    assert "One fit only: " in text
+
     compare.main(args)  # what is fitted is not fitted again
     assert "nothing to do: the checkpoint lightning_logs/compare-gru4rec-2" in capsys.readouterr().out
-    assert rows_of(Path("table.md").read_text())[0][:5] == rows[0][:5]
+    assert [row[:6] for row in rows_of(file.read_text())] == [row[:6] for row in rows]
     for seed in (1, 2):
-        Path(f"lightning_logs/compare-gru4rec-{seed}/fit_seconds.json").unlink()
-    compare.main(args)  # how long a fit took that was not begun here, is not known
-    assert next(row[4] for row in rows_of(Path("table.md").read_text()) if row[0] == "gru4rec") == "-"
+        Path(f"lightning_logs/compare-gru4rec-{seed}/fit.json").unlink()
+    compare.main(args[:-2])  # how long a fit took that was not begun here, is not known
+    last = tables_of(capsys.readouterr().out)[-2]
+    assert next(row[5] for row in last if row[0] == "gru4rec") == "-"
 
 
 def test_runs_of_another_log_or_other_rules_are_refused(

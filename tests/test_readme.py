@@ -107,11 +107,15 @@ def test_every_command_and_example(
     assert not re.search(r"^[A-Z]+$", README, flags=re.MULTILINE)  # no placeholder is left
     monkeypatch.chdir(tmp_path)
     make_files()
+    monkeypatch.syspath_prepend(str(tmp_path))  # as python -m does
+    for example in blocks("python"):
+        if name := re.match(r"# file: (\S+)\n", example):
+            Path(name[1]).write_text(example, encoding="utf-8")
     for command in COMMANDS:
         print(f"$ {command}")
         run(command, capsys, monkeypatch)
     for example in blocks("python"):
-        exec(compile(example, "README.md", "exec"), {})
+        exec(compile(example, "README.md", "exec"), {"__name__": "readme"})
     assert {"my-run", "serenade-ce-1", "gru4rec-1", "markov-1", "popularity-1", "oracle-1"} <= {
         path.name for path in Path("lightning_logs").iterdir()
     }
@@ -127,7 +131,8 @@ def test_demo_prints_one_table(
     for _ in range(2):  # twice in a row works
         demo.main(["--n_sessions", "8000", "--max_epochs", "8"])
     assert "| gru4rec" in capsys.readouterr().out
-    rows = csv.DictReader(Path("lightning_logs/demo-comparison/comparison.csv").open(encoding="utf-8"))
+    text = Path("lightning_logs/demo-comparison/comparison.csv").read_text(encoding="utf-8")
+    rows = csv.DictReader(text.splitlines())
     mrr = {row["model"]: float(row["value"]) for row in rows if row["metric"] == "mrr@20"}
     assert mrr["popularity"] * 1.5 < mrr["markov"]
     assert mrr["markov"] * 1.02 < mrr["gru4rec"]

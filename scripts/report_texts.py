@@ -1,0 +1,182 @@
+"""The texts that `scripts/report.py` makes of docs/results.json."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sessrec.errors import SessRecError
+from sessrec.ranks import metric_name
+from sessrec.text_tables import Table
+
+_HEAD = """# Results of all models
+
+Each section is what its command gives on one log, best MRR@20 first: all items ranked at every position of the test
+part, ties against the model. In brackets are 95 % intervals by bootstrap over sessions, and over seeds where a model
+was fitted several times; behind them the least and greatest MRR@20 of the fits. A star marks a paired difference to the
+better GRU4Rec that is significant at 5 % after correction for the number of comparisons on the log (Holm); `+` stands
+before models that are above it.
+
+GRU4Rec has the options published for RSC15 (`gru4rec`, cross-entropy) and RetailRocket (`gru4rec_bpr-max`), the
+neighbourhood methods and rules those of their authors or of session-rec, SASRec those of `configs/sasrec.yaml`, chosen
+among four tried on the test parts of `rsc15_100k` and `serenade_example`; else nothing was tuned on the logs
+themselves, and a model that is tuned to a log does better on it. Times are those of one CPU core beside other work (a
+dash: not taken in one piece) and say only which models take seconds and which minutes. The README tells where the logs
+come from; those without times (`Order` in place of a time) give STAN and VSTAN rows for seconds. `python
+scripts/report.py --fit LOG` repeats a section.
+"""
+_PUBLISHED = """## Published figures
+
+On yoochoose1_64, the papers on graph networks print Recall@20 / MRR@20 in percent (as quoted in Mathematical Problems
+in Engineering 2020, article 9290576, table 5): POP 6.71 / 1.65, S-POP 30.44 / 18.35, GRU4Rec 60.64 / 22.89, NARM 68.32
+/ 28.76, SR-GNN - / 30.94, Sess-ODEnet 69.19 / 29.38. Their test part is the same, but that it keeps 498 positions whose
+items no model was trained on (55,898 in place of 55,400), which every model misses: that accounts for a hundredth of a
+figure, not for the ten points between their GRU4Rec and the one here. Theirs is of 2016, without sampled negatives and
+logQ.
+
+The GRU4Rec figures of Hidasi and Czapp (RecSys 2023) on RSC15, Yoochoose, RetailRocket, Diginetica, Rees46 and Coveo
+are of the whole data sets with a preprocessing of their own (`configs/data/` has it), so that they cannot be put beside
+these slices. For the reference implementation on the very same splits see the README.
+"""
+_MARKED = re.compile(r"([-+]?[\d,]*\.?\d+)(?=<!--([^<>\s]+/[^<>\s]+)-->)")
+
+
+def results_text(logs: Mapping[str, Mapping[str, Any]]) -> str:
+    """docs/results.md.
+
+    Args:
+        logs: Results of each log, as docs/results.json has them.
+    """
+    return "\n".join([_HEAD, *(_section(log, entry) for log, entry in logs.items()), _PUBLISHED])
+
+
+def _section(log: str, entry: Mapping[str, Any]) -> str:
+    protocol, against = entry["protocol"], entry["against"]
+    metrics = [name for name in next(iter(entry["models"].values())) if "@" in name]
+    head = ["model", "fits", *map(metric_name, metrics), f"{metric_name(metrics[-1])} of the fits", "fit", "test"]
+    rows = []
+    for model, own in entry["models"].items():
+        cells = [_cell(own[metric]) for metric in metrics]
+        by_fit = own[metrics[-1]]["by_fit"]
+        spread = f"{min(by_fit):.4f} - {max(by_fit):.4f}" if len(by_fit) > 1 else ""
+        times = [_seconds(own["fit_seconds"]), _seconds(own["test_seconds"])]
+        rows.append([model, str(own["fits"]), *cells, spread, *times])
+    rules = ", ".join(
+        f"{name.replace('_', ' ')} {protocol[name]}"
+        for name in ("tie_mode", "items_ranked", "exclude_last", "exclude_seen", "positions", "sessions")
+    )
+    return (
+        f"## {log}\n\n```\n{entry['command']}\n```\n\n{Table(head, rows).markdown()}\n\n"
+        f"All items ranked at every position of the test part: {rules}.\n\n{_verdict(entry, against, metrics)}\n"
+    )
+
+
+def _cell(found: Mapping[str, Any]) -> str:
+    difference = found.get("difference")
+    above = "+" if difference and difference["value"] > 0 else " "
+    star = "*" if difference and difference["p"] < 0.05 else " "
+    return f"{above}{found['value']:.4f}{star} [{found['low']:.4f}, {found['high']:.4f}]"
+
+
+def _verdict(entry: Mapping[str, Any], against: str, metrics: list[str]) -> str:
+    """Which models are above the better GRU4Rec, and which of them by more than chance."""
+    parts = []
+    for metric in reversed(metrics):
+        above = [
+            f"{model}{'*' if own[metric]['difference']['p'] < 0.05 else ''}"
+            for model, own in entry["models"].items()
+            if "difference" in own[metric] and own[metric]["difference"]["value"] > 0
+        ]
+        if above:
+            parts.append(f"at {metric_name(metric)} {', '.join(above)}")
+    if not parts:
+        return f"No other model beats the better GRU4Rec here, {against}."
+    return f"Above the better GRU4Rec here, {against}: {'; '.join(parts)}."
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.3g} s"
+
+
+def audits_text(audits: Mapping[str, Mapping[str, Any]], log: str, commands: Mapping[str, str]) -> str:
+    """docs/audits.md.
+
+    Args:
+        audits: What `scripts/audit.py` wrote, by audit.
+        log: Name of the log.
+        commands: Command of each audit.
+    """
+    parts = [
+        f"# What hangs on a choice\n\nAudits of models on `{log}` (docs/results.md has the fits). In brackets are 95 % "
+        "intervals by bootstrap over sessions.\n"
+    ]
+    for name, audit in audits.items():
+        parts.append(f"## {audit['title']}\n\n```\n{commands[name]}\n```\n")
+        parts.append(f"![{audit['title']}](figures/audit_{name}.png)\n")
+        for metric, by_model in audit["values"].items():
+            ordered = sorted(by_model.items(), key=lambda item: -item[1][0][0])
+            rows = [[model, *(f"{v:.4f} [{low:.4f}, {high:.4f}]" for v, low, high in own)] for model, own in ordered]
+            parts.append(Table([metric_name(metric), *audit["conditions"]], rows).markdown() + "\n")
+        parts.append("\n".join(f"- {remark}" for remark in audit["remarks"]) + "\n")
+    return "\n".join(parts)
+
+
+def number_at(path: str, results: Mapping[str, Any]) -> float:
+    """The number that a path leads to.
+
+    Args:
+        path: Such as ``yoochoose1_64/gru4rec/mrr@20``, with ``/low``, ``/high`` or ``/fits`` behind;
+            ``yoochoose1_64/positions``; ``audits/sampled/gru4rec/mrr@20/1`` for a condition of an audit.
+        results: Content of docs/results.json.
+
+    Raises:
+        SessRecError: If it leads nowhere.
+    """
+    try:
+        log, *steps = path.split("/")
+        here: Any = results[log]
+        if log == "audits":
+            audit, model, metric, condition = steps
+            return float(here[audit]["values"][metric][model][int(condition)][0])
+        if steps[0] in here["models"]:
+            here = here["models"]
+        for step in steps:
+            here = here[step]
+        return float(here["value"] if isinstance(here, dict) else here)
+    except (KeyError, IndexError, ValueError, TypeError):
+        raise SessRecError(f"{path} leads to no number in docs/results.json") from None
+
+
+def as_shown(number: float, example: str) -> str:
+    """A number with the decimals, commas and sign of another one.
+
+    Example:
+        >>> as_shown(55400.0, "1,000"), as_shown(0.31312, "0.0000"), as_shown(0.5, "+0.10")
+        ('55,400', '0.3131', '+0.50')
+    """
+    decimals = len(example.partition(".")[2])
+    sign = "+" if example.startswith("+") else ""
+    comma = "," if "." not in example else ""
+    return f"{number:{sign}{comma}.{decimals}f}"
+
+
+def filled_text(document: Path, results: Mapping[str, Any]) -> tuple[str, int]:
+    """A document with those numbers of the results that its marks name.
+
+    Args:
+        document: A file in Markdown.
+        results: Content of docs/results.json.
+
+    Returns:
+        Its text, and how many numbers it has.
+
+    Raises:
+        SessRecError: If a mark leads to no number.
+    """
+    text = document.read_text(encoding="utf-8")
+    try:
+        return _MARKED.subn(lambda found: as_shown(number_at(found[2], results), found[1]), text)
+    except SessRecError as error:
+        raise SessRecError(f"{document}: {error}") from None

@@ -1,0 +1,341 @@
+"""Intervals and paired tests: they cover the truth as often as they say, and find nothing as seldom as they should."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from sessrec.batches import EvaluationLoader
+from sessrec.bootstrap import (
+    Difference,
+    difference,
+    holm,
+    interval,
+    pool_seeds,
+    resampled_means,
+    sums_by_session,
+)
+from sessrec.errors import SessRecError
+from sessrec.metrics import rank_from_counts
+from sessrec.models import Oracle
+from sessrec.ranks import gains
+from sessrec.sessions import Sessions
+from sessrec.vocabulary import Vocabulary
+
+METRICS = ("recall@5", "mrr@20")
+N_ITEMS, N_SESSIONS = 30, 300
+
+
+# 1. Resamples
+
+
+def some_sessions(seed: int = 0, n_sessions: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of two gains, shape (S, 2), and positions of sessions that differ in both."""
+    generator = np.random.default_rng(seed)
+    positions = generator.integers(1, 9, size=n_sessions)
+    ability = generator.beta(1, 2, size=n_sessions)
+    hits = generator.binomial(positions, ability)
+    return np.stack([hits, hits * generator.random(n_sessions)], axis=1), positions
+
+
+def test_resampled_means_are_those_of_a_loop_over_the_same_draws() -> None:
+    sums, positions = some_sessions()
+    drawn = np.random.default_rng(7).integers(40, size=(50, 40))
+    found = resampled_means(sums, positions, n_resamples=50, seed=7)
+    assert found.shape == (50, 2)
+    for row, sessions in zip(found, drawn.tolist(), strict=True):
+        for place in range(2):
+            total = math.fsum(sums[session, place] for session in sessions)
+            assert row[place] == pytest.approx(total / sum(positions[session] for session in sessions))
+
+
+def test_resamples_do_not_depend_on_how_many_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sums, positions = some_sessions()
+    whole = resampled_means(sums, positions, n_resamples=30, seed=1)
+    for at_once in (1, 100, 400):
+        monkeypatch.setattr("sessrec.bootstrap._DRAWS_AT_ONCE", at_once)
+        np.testing.assert_allclose(resampled_means(sums, positions, n_resamples=30, seed=1), whole, rtol=1e-14)
+
+
+def test_columns_may_be_means_over_other_positions() -> None:
+    """Each as if it stood alone; where a resample has no position there is no mean."""
+    sums, positions = some_sessions()
+    rare = np.zeros(40, dtype=np.int64)
+    rare[:1] = positions[:1]
+    found = resampled_means(np.stack([sums[:, 0], sums[:, 1]], axis=1), np.stack([positions, rare], axis=1), 200, 3)
+    assert found[:, 0].tolist() == resampled_means(sums[:, :1], positions, 200, 3)[:, 0].tolist()
+    is_there = [0 in draws for draws in np.random.default_rng(3).integers(40, size=(200, 40)).tolist()]
+    assert 0 < sum(is_there) < 200
+    assert np.isfinite(found[:, 1]).tolist() == is_there
+
+
+def test_the_spread_is_that_of_a_ratio_of_sums_over_sessions() -> None:
+    """Linearised, as textbooks on sampling have it; a spread over positions would be another one."""
+    sums, positions = some_sessions(seed=1, n_sessions=2000)
+    mean = sums.sum(axis=0) / positions.sum()
+    found = resampled_means(sums, positions, n_resamples=4000, seed=0)
+    np.testing.assert_allclose(found.mean(axis=0), mean, atol=4 * found.std(axis=0).max() / math.sqrt(4000))
+    residuals = sums - positions[:, None] * mean
+    theory = np.sqrt((residuals**2).sum(axis=0)) / positions.sum()
+    np.testing.assert_allclose(found.std(axis=0), theory, rtol=0.05)
+    as_positions = math.sqrt(mean[0] * (1 - mean[0]) / positions.sum())
+    assert theory[0] > 1.3 * as_positions  # the positions of a session hang together
+
+
+def test_the_same_seed_draws_the_same() -> None:
+    sums, positions = some_sessions()
+    one, again, other = (resampled_means(sums, positions, 100, seed) for seed in (5, 5, 6))
+    assert one.tolist() == again.tolist()
+    assert one.tolist() != other.tolist()
+    assert (
+        one[:, 0].tolist() == resampled_means(sums[:, :1], positions, 100, 5)[:, 0].tolist()
+    )  # whatever stands beside
+
+
+def test_models_are_drawn_together() -> None:
+    sums, positions = some_sessions()
+    twice = resampled_means(np.concatenate([sums, sums], axis=1), positions, 100)
+    assert twice[:, :2].tolist() == twice[:, 2:].tolist()
+
+
+def test_nothing_to_resample_is_refused() -> None:
+    with pytest.raises(SessRecError, match="no sessions"):
+        resampled_means(np.zeros((0, 1)), np.zeros(0, dtype=np.int64))
+
+
+def test_sums_by_session() -> None:
+    assert sums_by_session(np.array([0.5, 1.0, 2.0]), np.array([0, 2, 2]), 4).tolist() == [0.5, 0.0, 3.0, 0.0]
+
+
+# 2. Intervals
+
+
+def test_an_interval_is_between_quantiles() -> None:
+    values = np.arange(1001) / 1000
+    assert interval(values, 0.4) == (0.4, pytest.approx(0.025), pytest.approx(0.975))
+    assert interval(values, 0.4, level=0.5) == (0.4, pytest.approx(0.25), pytest.approx(0.75))
+    with_gaps = np.concatenate([values, [np.nan] * 50])
+    assert interval(with_gaps, 0.4) == interval(values, 0.4)
+
+
+def oracle() -> Oracle:
+    model = Oracle(process_items=N_ITEMS, process_seed=3)
+    model.set_vocabulary(Vocabulary([str(number + 1) for number in range(N_ITEMS)], np.ones(N_ITEMS, dtype=np.int64)))
+    return model.eval()
+
+
+def oracle_gains(n_sessions: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of the Oracle's gains over fresh sessions, shape (S, metrics), and their positions."""
+    model = oracle()
+    frame = model.process.sample(n_sessions, seed=seed)
+    lengths = np.bincount(frame["SessionId"].to_numpy())[1:]
+    sessions = Sessions(frame["ItemId"].to_numpy().astype(np.int32) - 1, np.concatenate([[0], lengths.cumsum()]))
+    sums = np.zeros((n_sessions, len(METRICS)))
+    for batch in EvaluationLoader(sessions, 2048):
+        with torch.inference_mode():
+            rank = rank_from_counts(*model.count_positions(batch), "conservative").double().numpy()
+        session = np.repeat(batch.sessions.numpy(), batch.lengths.numpy() - 1)
+        for place, metric in enumerate(METRICS):
+            sums[:, place] += np.bincount(session, gains(rank, metric), n_sessions)
+    return sums, lengths - 1
+
+
+@cache
+def truth() -> np.ndarray:
+    """The Oracle's metrics on 200,000 sessions: known to about 0.0005."""
+    sums, positions = oracle_gains(200_000, seed=1)
+    return sums.sum(axis=0) / positions.sum()
+
+
+def test_intervals_cover_the_truth() -> None:
+    """The Oracle's metrics on 500 logs of 300 fresh sessions each."""
+    sums, positions = oracle_gains(500 * N_SESSIONS, seed=2)
+    covered = np.zeros(len(METRICS))
+    widths = []
+    for number in range(500):
+        part = slice(number * N_SESSIONS, (number + 1) * N_SESSIONS)
+        means = resampled_means(sums[part], positions[part], 1000, seed=number)
+        found = [interval(means[:, place], 0.0) for place in range(len(METRICS))]
+        covered += [one.low <= true <= one.high for one, true in zip(found, truth(), strict=True)]
+        widths.append(found[0].high - found[0].low)
+    for metric, share in zip(METRICS, covered / 500, strict=True):
+        assert 0.93 <= share <= 0.97, metric
+    assert 0.02 < np.mean(widths) < 0.2  # an interval that says something, and more than how well the truth is known
+
+
+# 3. Paired tests
+
+
+def exchangeable(generator: np.random.Generator, n_sessions: int) -> tuple[np.ndarray, np.ndarray]:
+    """Reciprocal ranks of two models of equal worth; both find some sessions easy, and each some of its own."""
+    positions = 1 + generator.geometric(0.3, size=n_sessions)
+    session = np.repeat(np.arange(n_sessions), positions)
+    easy = generator.normal(size=n_sessions)
+    sums = []
+    for _ in range(2):
+        level = (easy + 0.7 * generator.normal(size=n_sessions))[session]
+        rank = np.exp(np.maximum(0, 1.5 - level + generator.normal(size=len(session)))).astype(np.int64)
+        sums.append(sums_by_session(np.where(rank <= 20, 1 / rank, 0.0), session, n_sessions))
+    return np.stack(sums, axis=1), positions
+
+
+def test_equal_models_are_told_apart_in_one_case_of_twenty() -> None:
+    generator, p_values, n_sessions = np.random.default_rng(11), [], 200
+    for number in range(3000):
+        sums, positions = exchangeable(generator, n_sessions)
+        means = resampled_means(sums, positions, 300, seed=number)
+        own = sums.sum(axis=0) / positions.sum()
+        p_values.append(difference(means[:, 0], means[:, 1], own[0] - own[1], n_sessions).p)
+    found = np.array(p_values)
+    assert 0.04 <= (found < 0.05).mean() <= 0.06
+    assert 0.08 <= (found < 0.1).mean() <= 0.12
+    assert 0.47 <= (found < 0.5).mean() <= 0.53
+
+
+def test_a_difference_that_is_there_is_found() -> None:
+    generator, n_sessions, found = np.random.default_rng(4), 200, []
+    for number in range(100):
+        sums, positions = exchangeable(generator, n_sessions)
+        sums[:, 0] += 0.08 * positions  # of a standard error of about 0.023
+        means = resampled_means(sums, positions, 300, seed=number)
+        own = sums.sum(axis=0) / positions.sum()
+        one = difference(means[:, 0], means[:, 1], own[0] - own[1], n_sessions)
+        assert one.low < one.value < one.high
+        found.append(one)
+    assert np.mean([one.p < 0.05 for one in found]) > 0.8
+    assert np.mean([one.low <= 0.08 <= one.high for one in found]) > 0.88
+    assert np.mean([(one.p < 0.05) == (one.low > 0) for one in found]) > 0.9  # test and interval say the same
+
+
+def test_pairs_tell_more_than_two_intervals() -> None:
+    sums, positions = exchangeable(np.random.default_rng(5), 400)
+    means = resampled_means(sums, positions, 1000)
+    paired = difference(means[:, 0], means[:, 1], 0.0, 400)
+    apart = math.hypot(*(np.diff(interval(means[:, place], 0.0)[1:]).item() for place in range(2)))
+    assert paired.high - paired.low < 0.8 * apart
+
+
+def test_identical_models_do_not_differ() -> None:
+    sums, positions = some_sessions()
+    means = resampled_means(sums, positions, 100)
+    assert difference(means[:, 0], means[:, 0], 0.0, 40) == Difference(0.0, 0.0, 0.0, 1.0)
+
+
+def test_a_difference_has_two_directions() -> None:
+    sums, positions = some_sessions()
+    means = resampled_means(sums, positions, 500)
+    value = float((sums[:, 0] - sums[:, 1]).sum() / positions.sum())
+    one, other = difference(means[:, 0], means[:, 1], value, 40), difference(means[:, 1], means[:, 0], -value, 40)
+    assert (other.value, other.low, other.high) == pytest.approx((-one.value, -one.high, -one.low))
+    assert one.p == pytest.approx(other.p)
+    assert 0 < one.p < 1
+
+
+def test_a_p_value_by_hand() -> None:
+    """Student's with 10 degrees of freedom: 2.228 standard errors are its 97.5 % quantile."""
+    changes = np.array([-1.0, 1.0] * 500)
+    error = changes.std(ddof=1)
+    found = difference(changes, np.zeros(1000), 2.228139 * error, n_sessions=11)
+    assert found.p == pytest.approx(0.05, abs=1e-6)
+    assert (found.low, found.high) == (-1.0, 1.0)
+
+
+# 4. Several seeds
+
+
+def test_one_fit_is_left_as_it_is() -> None:
+    means = np.random.default_rng(0).random((50, 1))
+    pooled, own = pool_seeds(means, np.array([0.4]), seed=3)
+    assert pooled.tolist() == means[:, 0].tolist()
+    assert own == 0.4
+
+
+def test_seeds_are_drawn_by_the_seed() -> None:
+    means = np.random.default_rng(0).random((200, 4))
+    one, again, other = (pool_seeds(means, means[0], seed)[0].tolist() for seed in ((1, 2), (1, 2), (1, 3)))
+    assert one == again
+    assert one != other
+    assert pool_seeds(means, np.array([0.1, 0.2, 0.3, 0.6]))[1] == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("n_fits", [2, 3, 5, 20])
+def test_the_variance_is_that_of_sessions_and_of_seeds(n_fits: int) -> None:
+    generator = np.random.default_rng(n_fits)
+    of_sessions = 0.02 * generator.normal(size=(100_000, 1))
+    of_seeds = 0.05 * generator.normal(size=n_fits)
+    pooled, own = pool_seeds(0.3 + of_sessions + of_seeds, 0.3 + of_seeds)
+    expected = of_sessions.var() + of_seeds.var(ddof=1) / n_fits
+    assert pooled.var() == pytest.approx(expected, rel=0.02)
+    assert pooled.mean() == pytest.approx(own, abs=0.001)
+    assert own == pytest.approx(0.3 + of_seeds.mean())
+
+
+def coverage_of_pooled(seed_effect: float, n_fits: int, n_logs: int = 400, n_sessions: int = 150) -> float:
+    """Share of intervals that hold the mean over all sessions and all seeds."""
+    generator, covered = np.random.default_rng(8), 0
+    for number in range(n_logs):
+        positions = 1 + generator.geometric(0.3, size=n_sessions)
+        noise = generator.normal(size=(n_sessions, 1)) + seed_effect * generator.normal(size=n_fits)
+        sums = positions[:, None] * noise  # the true mean is 0
+        means = resampled_means(sums, positions, 400, seed=number)
+        own = sums.sum(axis=0) / positions.sum()
+        found = interval(*pool_seeds(means, own, (number, 0)))
+        covered += found.low <= 0 <= found.high
+    return covered / n_logs
+
+
+def test_intervals_of_pooled_seeds_cover_the_truth() -> None:
+    """A session's share of the error is about 0.1: the seeds' is as great at 0.1 sqrt(5)."""
+    assert 0.92 <= coverage_of_pooled(0.0, 5) <= 0.97
+    assert 0.90 <= coverage_of_pooled(0.1 * math.sqrt(5), 5) <= 0.97
+    assert 0.92 <= coverage_of_pooled(0.1 * math.sqrt(20), 20) <= 0.97
+
+
+# 5. Many tests
+
+
+def test_holm_by_hand() -> None:
+    assert holm([]) == []
+    assert holm([0.2]) == [0.2]
+    assert holm([0.01, 0.02, 0.03, 0.04]) == pytest.approx([0.04, 0.06, 0.06, 0.06])
+    assert holm([0.04, 0.001, 0.02, 0.3]) == pytest.approx([0.08, 0.004, 0.06, 0.3])
+    assert holm([0.5, 0.6, 0.9]) == [1.0, 1.0, 1.0]
+    assert holm([0.03, 0.03]) == [0.06, 0.06]
+    assert holm([0.0, 1.0]) == [0.0, 1.0]
+
+
+def naive_holm(p_values: list[float], level: float) -> set[int]:
+    """What is rejected at a level: the least p value as long as it is below the level over how many are left."""
+    rejected: set[int] = set()
+    left = dict(enumerate(p_values))
+    while left:
+        number = min(left, key=lambda place: left[place])
+        if left[number] * len(left) > level:
+            break
+        rejected.add(number)
+        del left[number]
+    return rejected
+
+
+def test_corrected_p_values_reject_what_the_procedure_rejects() -> None:
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        p_values = (generator.random(generator.integers(1, 9)) ** 3).tolist()
+        corrected = holm(p_values)
+        for level in (0.01, 0.05, 0.2):
+            assert {place for place, p in enumerate(corrected) if p <= level} == naive_holm(p_values, level)
+        assert all(own >= p for own, p in zip(corrected, p_values, strict=True))
+        assert max(corrected) <= 1
+        order = np.argsort(p_values, kind="stable")
+        assert all(corrected[low] <= corrected[high] for low, high in itertools.pairwise(order))
+
+
+def test_a_table_of_equal_models_has_a_star_in_one_case_of_twenty() -> None:
+    generator = np.random.default_rng(1)
+    stars = [min(holm(generator.random(6).tolist())) < 0.05 for _ in range(4000)]
+    assert 0.04 < np.mean(stars) < 0.06

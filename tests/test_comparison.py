@@ -1,0 +1,601 @@
+"""Tested runs side by side: what is one model, what may be compared, and what is written about it."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from conftest import ROOT, one_error, random_rows
+
+from sessrec import fit, test
+from sessrec.bootstrap import difference, holm
+from sessrec.comparison import Comparison, compare_runs, group_runs, pooled_means, read_run, refuse_unlike
+from sessrec.comparison_tables import (
+    comparison_csv,
+    comparison_html,
+    differences_table,
+    metrics_table,
+    protocol_text,
+    slices_table,
+)
+from sessrec.errors import SessRecError
+from sessrec.ranks import gains
+from sessrec.slices import Slices, slice_metrics
+from sessrec.text_tables import Table
+
+pytestmark = pytest.mark.filterwarnings("ignore:at .* other items score exactly")
+LOGS = Path("lightning_logs")
+OPTIONS = [
+    *("--data.path", "log.tsv", "--data.cache_dir", "null", "--data.val_ratio", "0", "--trainer.accelerator", "cpu"),
+    *("--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"),
+]
+SMALL = {"GRU4Rec": ["--model.layers", "[6]", "--model.n_sample", "4"]}
+FITS = [("Markov", 1), ("SKNN", 1), ("GRU4Rec", 1), ("GRU4Rec", 2), ("GRU4Rec", 3)]
+METRICS = ("recall@5", "mrr@20")
+
+
+def folder_of(model: str, seed: int) -> Path:
+    return LOGS / f"cmp-{model.lower()}-{seed}"
+
+
+ALL = [folder_of(*one) for one in FITS]
+
+
+def write_rows(rows: list[tuple], file: str) -> None:
+    lines = ["SessionId\tItemId\tTime", *("\t".join(map(str, row)) for row in rows)]
+    Path(file).write_text("\n".join(lines) + "\n")
+
+
+def fit_run(model: str, seed: int, *words: str, name: str | None = None) -> Path:
+    run = folder_of(model, seed) if name is None else LOGS / name
+    place = ["--seed_everything", str(seed), "--trainer.logger.version", run.name]
+    fit.main(["--model", model, *OPTIONS, *SMALL.get(model, []), *place, *words])
+    return test_run(run)
+
+
+def test_run(run: Path, *words: str) -> Path:
+    place = ["--trainer.logger.version", run.name]  # a copy's config names the run that it is a copy of
+    test.main(["--config", str(run / "config.yaml"), "--ckpt_path", "last", *place, *words])
+    return run
+
+
+test_run.__test__ = False  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, before = tmp_path_factory.mktemp("fits"), Path.cwd()
+    os.chdir(folder)
+    write_rows(random_rows(120, 30), "log.tsv")
+    for one in FITS:
+        fit_run(*one)
+    os.chdir(before)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(fits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of the tested runs."""
+    shutil.copytree(fits, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def compare(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    return importlib.import_module("compare")
+
+
+def report_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "metrics.json").read_text())
+
+
+def change_report(run: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    report = report_of(run)
+    change(report)
+    (run / "metrics.json").write_text(json.dumps(report))
+
+
+def copied(run: Path, name: str) -> Path:
+    return Path(shutil.copytree(run, LOGS / name))
+
+
+def compared(**options: Any) -> Comparison:
+    return compare_runs([read_run(folder) for folder in ALL], METRICS, **options)
+
+
+# 1. What is one model
+
+
+def test_runs_that_differ_in_their_seeds_are_one_model() -> None:
+    groups = group_runs([read_run(folder) for folder in ALL])
+    assert {name: [run.folder for run in runs] for name, runs in groups.items()} == {
+        "markov": ALL[:1],
+        "sknn": ALL[1:2],
+        "gru4rec": ALL[2:],
+    }
+
+
+def test_what_changes_no_result_makes_no_other_model() -> None:
+    words = ["--data.cache_dir", "kept", "--data.eval_batch_size", "7", "--trainer.logger.save_dir", "."]
+    fit_run("GRU4Rec", 4, *words)
+    runs = [read_run(folder) for folder in [*ALL, folder_of("GRU4Rec", 4)]]
+    assert len(group_runs(runs)["gru4rec"]) == 4
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--model.learning_rate", "0.05"],
+        ["--trainer.max_epochs", "2"],
+        ["--data.batch_size", "8"],
+        ["--data.shuffle", "true"],
+        ["--trainer.precision", "64-true"],
+    ],
+)
+def test_other_options_make_another_model(words: list[str]) -> None:
+    other = fit_run("GRU4Rec", 4, *words, name="cmp-other-4")
+    groups = group_runs([read_run(folder) for folder in [*ALL, other]])
+    assert {name: len(runs) for name, runs in groups.items()} == {"markov": 1, "sknn": 1, "gru4rec": 3, "other": 1}
+
+
+def test_names_without_what_all_begin_with() -> None:
+    one, other = copied(ALL[0], "study-a-markov-x"), copied(ALL[1], "study-a-sknn-1")
+    assert list(group_runs([read_run(one), read_run(other)])) == ["markov-x", "sknn"]
+    assert list(group_runs([read_run(one)])) == ["study-a-markov-x"]
+
+
+def test_two_models_of_one_name_are_called_by_their_folders() -> None:
+    one, other = Path("a/cmp-x-1"), Path("b/cmp-x-1")
+    for source, target in ((ALL[0], one), (ALL[1], other)):
+        shutil.copytree(source, target)
+    assert list(group_runs([read_run(one), read_run(other)])) == [str(one), str(other)]
+
+
+def test_seeds_with_names_of_their_own() -> None:
+    runs = [copied(folder, name) for folder, name in zip(ALL[2:], ("tuned_a", "tuned_b", "tuned_c"), strict=True)]
+    assert list(group_runs([read_run(folder) for folder in [ALL[0], *runs]])) == ["cmp-markov", "tuned"]
+
+
+def test_a_run_without_its_config_is_a_model_of_its_own() -> None:
+    (ALL[3] / "config.yaml").unlink()
+    groups = group_runs([read_run(folder) for folder in ALL])
+    assert sorted(len(runs) for runs in groups.values()) == [1, 1, 1, 2]
+
+
+# 2. What is measured
+
+
+def test_values_are_those_of_metrics_json() -> None:
+    by_name = {model.name: model for model in compared().models}
+    for name, folders in (("markov", ALL[:1]), ("sknn", ALL[1:2]), ("gru4rec", ALL[2:])):
+        for metric in METRICS:
+            own = [report_of(folder)["metrics"][f"test/{metric}"] for folder in folders]
+            assert by_name[name].by_run[metric] == pytest.approx(own, abs=1e-9)
+            found = by_name[name].metrics[metric]
+            assert found.value == pytest.approx(sum(own) / len(own), abs=1e-9)
+            assert found.low < found.value < found.high
+    assert len(set(by_name["gru4rec"].by_run["mrr@20"])) == 3
+
+
+def test_the_best_come_first_and_are_what_the_others_are_compared_to() -> None:
+    comparison = compared()
+    values = [model.metrics["mrr@20"].value for model in comparison.models]
+    assert values == sorted(values, reverse=True)
+    assert comparison.against == comparison.models[0].name
+    assert comparison.models[0].differences == {}
+    other = compare_runs([read_run(folder) for folder in ALL], ["mrr@20", "recall@1"])
+    values = [model.metrics["recall@1"].value for model in other.models]
+    assert values == sorted(values, reverse=True)
+
+
+def test_differences_are_paired_and_corrected_for_their_number() -> None:
+    runs = [read_run(folder) for folder in ALL]
+    groups = group_runs(runs)
+    comparison = compared(against="sknn", n_resamples=300, seed=5)
+    means = pooled_means(groups, lambda run: [gains(run.ranks.rank, metric) for metric in METRICS], None, 300, 5)
+    n_sessions = report_of(ALL[0])["protocol"]["sessions"]
+    raw = {
+        (name, metric): difference(
+            means[name][place].resampled,
+            means["sknn"][place].resampled,
+            means[name][place].value - means["sknn"][place].value,
+            n_sessions,
+        )
+        for name in ("markov", "gru4rec")
+        for place, metric in enumerate(METRICS)
+    }
+    corrected = dict(zip(raw, holm([one.p for one in raw.values()]), strict=True))
+    by_name = {model.name: model for model in comparison.models}
+    assert by_name["sknn"].differences == {}
+    for (name, metric), one in raw.items():
+        found = by_name[name].differences[metric]
+        assert found == one._replace(p=corrected[name, metric])
+        own, other = by_name[name].metrics[metric].value, by_name["sknn"].metrics[metric].value
+        assert found.value == pytest.approx(own - other, abs=1e-12)
+    assert any(corrected[key] > raw[key].p for key in raw)
+
+
+def test_a_model_does_not_differ_from_its_twin() -> None:
+    twin = copied(ALL[0], "cmp-twin-1")
+    (twin / "config.yaml").unlink()
+    found = compare_runs([read_run(ALL[0]), read_run(twin)], METRICS, n_resamples=200).models[1].differences
+    for one in found.values():
+        assert tuple(one) == (0, 0, 0, 1)
+
+
+def test_one_seed_one_comparison() -> None:
+    one, again, other = (comparison_csv(compared(seed=seed, n_resamples=200)) for seed in (3, 3, 4))
+    assert one == again
+    assert one != other
+
+
+def test_more_confidence_is_a_wider_interval() -> None:
+    for wide, narrow in zip(compared(level=0.99).models, compared(level=0.5).models, strict=True):
+        for metric in METRICS:
+            assert wide.metrics[metric].low < narrow.metrics[metric].low
+            assert wide.metrics[metric].high > narrow.metrics[metric].high
+
+
+def test_parts_of_a_test_are_averaged_over_their_own_positions() -> None:
+    runs = {"markov": [read_run(ALL[0])]}
+    inside = runs["markov"][0].ranks.column("position") > 2
+    values = gains(runs["markov"][0].ranks.rank, "mrr@20")
+    found = pooled_means(runs, lambda run: [values, values], [inside, ~inside])["markov"]
+    assert [mean.value for mean in found] == pytest.approx([values[inside].mean(), values[~inside].mean()])
+    assert found[0].resampled.std() > 0
+
+
+# 3. What cannot be compared
+
+
+def refused(folders: list[Path], message: str, **options: Any) -> None:
+    with pytest.raises(SessRecError, match=message) as caught:
+        compare_runs([read_run(folder) for folder in folders], **options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model.tie_mode", "median"], "tie mode conservative against median"),
+        (["--model.tie_mode", "standard"], "tie mode conservative against standard"),
+        (["--model.exclude_last", "true"], "exclude last False against True"),
+        (["--model.exclude_seen", "true"], "exclude seen False against True"),
+        (["--trainer.limit_test_batches", "2", "--data.eval_batch_size", "5"], "positions .* against"),
+        (["--data.path", "more.tsv"], "cannot be compared: (positions|sessions|data digest)"),
+        (["--data.path", "item.tsv"], "cannot be compared: data digest one test part against another"),
+        (["--data.path", "name.tsv"], "cannot be compared: data digest one test part against another"),
+        (["--data.test_ratio", "0.3"], "cannot be compared: positions"),
+    ],
+)
+def test_other_rules_or_data_are_refused(words: list[str], message: str) -> None:
+    rows = random_rows(120, 30)
+    write_rows([*rows, ("more", "x1", rows[-1][2] + 50), ("more", "x2", rows[-1][2] + 60)], "more.tsv")
+    write_rows([*rows[:-1], (rows[-1][0], "x1" if rows[-1][1] != "x1" else "x2", rows[-1][2])], "item.tsv")
+    write_rows([(f"{name}b" if name == rows[-1][0] else name, *rest) for name, *rest in rows], "name.tsv")
+    other = test_run(copied(ALL[1], "cmp-other-1"), *words)
+    refused([ALL[0], other], message)
+    refused([other, ALL[0]], "cannot be compared")
+    with pytest.raises(SessRecError, match=f"^{ALL[0]} and {other} cannot be compared.*by the same rules$"):
+        refuse_unlike([read_run(ALL[0]), read_run(ALL[1]), read_run(other)])
+
+
+def test_other_candidates_are_refused() -> None:
+    change_report(ALL[1], lambda report: report["protocol"].update(items_ranked=7))
+    refused(ALL, "items ranked 30 against 7")
+
+
+def test_runs_that_would_count_twice_are_refused() -> None:
+    refused([ALL[0], ALL[1], ALL[0]], "is given twice")
+    refused([ALL[0], LOGS / ".." / ALL[0]], "is given twice")
+    refused([ALL[2], copied(ALL[2], "cmp-copy-1")], "of one model and one seed")
+    refused([ALL[0], copied(ALL[0], "cmp-copy-2")], "of one model and one seed")
+
+
+def test_what_is_not_there_is_named() -> None:
+    refused(ALL, "there is no model nobody to compare to; there are .*gru4rec", against="nobody")
+    refused(ALL, "hit@5 is no metric", metrics=["mrr@20", "hit@5"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metrics.json", None, "is no tested run, it has no metrics.json: `python -m sessrec.test` writes it"),
+        ("metrics.json", b"", "metrics.json cannot be read"),
+        ("metrics.json", b"{", "metrics.json cannot be read"),
+        ("metrics.json", b"{}", "metrics.json cannot be read"),
+        ("metrics.json", b"[1]", "metrics.json cannot be read"),
+        ("metrics.json", b"\xff\xfe\x00", "metrics.json cannot be read"),
+        ("ranks.parquet", None, "there is no .*ranks.parquet"),
+        ("ranks.parquet", b"PAR1", "ranks.parquet cannot be read"),
+    ],
+)
+def test_runs_that_lack_something(name: str, content: bytes | None, message: str) -> None:
+    file = ALL[0] / name
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    refused(ALL, message)
+
+
+def test_files_of_two_tests_are_told_apart() -> None:
+    whole = (ALL[0] / "ranks.parquet").read_bytes()
+    for words in (["--data.test_ratio", "0.3"], ["--model.tie_mode", "median"]):
+        test_run(ALL[0], *words)
+        (ALL[0] / "ranks.parquet").write_bytes(whole)
+        refused(ALL, "metrics.json and ranks.parquet are of two tests: test the run again")
+    refused([Path("nowhere")], "nowhere is no tested run")
+
+
+# 4. What is written
+
+
+def cells(text: str) -> list[list[str]]:
+    """Rows of a Markdown table, the head first, checked for its form."""
+    lines = text.splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert re.fullmatch(r"\|:-+\|(-+:\|)+", lines[1])
+    rows = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in (lines[0], *lines[2:])]
+    assert len({len(row) for row in rows}) == 1 == len({len(row) for row in [rows[0], lines[1].strip("|").split("|")]})
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+def test_tables_say_what_was_found() -> None:
+    comparison = compared(against="markov")
+    head, *rows = cells(metrics_table(comparison).markdown())
+    assert head == ["model", "fits", "Recall@5", "MRR@20", "MRR@20 of the fits", "fit", "test"]
+    assert [row[0] for row in rows] == [model.name for model in comparison.models]
+    for row, model in zip(rows, comparison.models, strict=True):
+        assert row[1] == str(len(model.runs))
+        for cell, metric in zip(row[2:], METRICS, strict=False):
+            assert cell == "{:.4f} [{:.4f}, {:.4f}]".format(*model.metrics[metric])
+        own = model.by_run["mrr@20"]
+        assert row[4] == (f"{min(own):.4f} - {max(own):.4f}" if len(own) > 1 else "")
+        assert row[5:] == [f"{model.fit_seconds:.3g} s", f"{model.test_seconds:.3g} s"]
+    head, *rows = cells(differences_table(comparison).markdown())
+    assert head == ["minus markov", "Recall@5", "p", "MRR@20", "p"]
+    assert [row[0] for row in rows] == [model.name for model in comparison.models if model.name != "markov"]
+    by_name = {model.name: model.differences for model in comparison.models}
+    for row in rows:
+        for place, metric in enumerate(METRICS):
+            found = by_name[row[0]][metric]
+            assert row[1 + 2 * place] == f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+            assert row[2 + 2 * place].endswith("*") == (found.p < 0.05)
+            assert row[2 + 2 * place].removesuffix(" *") == ("<0.001" if found.p < 0.001 else f"{found.p:.3f}")
+
+
+def test_slices_are_means_over_the_fits() -> None:
+    models = {model.name: model.runs for model in compared().models}
+    head, *rows = cells(slices_table(models, "recall@5", Slices()).markdown())
+    assert head == ["Recall@5", "positions", *models]
+    found = {name: [slice_metrics(run.ranks, Slices(), ["recall@5"]) for run in runs] for name, runs in models.items()}
+    for row in rows:
+        kind = max((kind for kind in found["markov"][0] if row[0].startswith(kind)), key=len)
+        label = row[0].removeprefix(kind).strip()
+        means = [np.mean([one[kind][label]["recall@5"] for one in of_runs]) for of_runs in found.values()]
+        assert row[2:] == [f"{mean:.4f}" for mean in means]
+        assert row[1] == f"{found['markov'][0][kind][label]['positions']:,}"
+    assert len(rows) == sum(len(parts) for parts in found["markov"][0].values())
+
+
+def test_the_text_tells_the_protocol() -> None:
+    comparison = compared(n_resamples=1234)
+    text, protocol = protocol_text(comparison), report_of(ALL[0])["protocol"]
+    for part in (
+        "30 items ranked",
+        f"{protocol['positions']:,} positions of {protocol['sessions']:,} test sessions",
+        "ties conservative, all items candidates",
+        "95% intervals",
+        "1,234 resamples",
+        "Holm",
+    ):
+        assert part in text
+    for name in ("markov", "sknn"):
+        assert name in text.partition("One fit only: ")[2]
+    for rule, told in (("exclude_last", "the last item no candidate"), ("exclude_seen", "no item of the session so")):
+        comparison.protocol[rule] = True
+        assert told in protocol_text(comparison)
+
+
+def test_the_csv_has_every_figure_in_full() -> None:
+    comparison = compared(against="markov")
+    rows = list(csv.DictReader(io.StringIO(comparison_csv(comparison))))
+    assert [(row["model"], row["metric"]) for row in rows] == [
+        (model.name, metric) for model in comparison.models for metric in METRICS
+    ]
+    by_name = {model.name: model for model in comparison.models}
+    for row in rows:
+        model = by_name[row["model"]]
+        assert int(row["fits"]) == len(model.runs)
+        assert tuple(float(row[name]) for name in ("value", "low", "high")) == model.metrics[row["metric"]]
+        assert [float(value) for value in row["by_fit"].split()] == model.by_run[row["metric"]]
+        assert row["runs"].split() == [str(run.folder) for run in model.runs]
+        assert (float(row["fit_seconds"]), float(row["test_seconds"])) == (model.fit_seconds, model.test_seconds)
+        names = ("difference", "difference_low", "difference_high", "p_corrected")
+        if row["model"] == "markov":
+            assert {row[name] for name in ("against", *names)} == {""}
+        else:
+            assert row["against"] == "markov"
+            assert tuple(float(row[name]) for name in names) == model.differences[row["metric"]]
+
+
+class Page(HTMLParser):
+    """Reads a page; all tags have to be closed in order, and nothing may come from elsewhere."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.texts: list[str] = []
+        self.pictures = 0
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag not in ("script", "link", "iframe", "object")
+        for name, value in attrs:
+            assert name not in ("href", "srcset", "onload", "onerror")
+            if name == "src":
+                assert value is not None
+                assert value.startswith("data:image/png;base64,iVBOR")
+                self.pictures += 1
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self.open:
+            assert "url(" not in data
+            assert "@import" not in data
+        else:
+            self.texts.append(data)
+
+
+def test_the_page_needs_no_other_file(compare: ModuleType) -> None:
+    strange = copied(ALL[1], "cmp-<b>&amp;\"'-1")
+    (ALL[1] / "metrics.json").unlink()
+    compare.main([str(ALL[0]), str(strange), *map(str, ALL[2:]), "--output", "out"])
+    text = Path("out/comparison.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.pictures >= 4
+    assert text.startswith("<!DOCTYPE html>")
+    assert "http" not in re.sub(r"base64,[^\"]*", "", text)
+    assert page.texts.count("<b>&amp;\"'") == 3  # a row of each of two tables, and the head of the third
+    assert any(str(strange) in one for one in page.texts)
+    assert {"Recall@20", "MRR@20", "markov", "gru4rec"} <= set(page.texts)
+
+
+def test_tables_in_html() -> None:
+    page = Page(Table(["a<b", "c"], [["<i>", "1 & 2"], ["", "</table>"]]).html())
+    assert page.texts == ["a<b", "c", "<i>", "1 & 2", "</table>"]
+
+
+def test_a_comparison_of_one_model(compare: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    compare.main([*map(str, ALL[2:]), "--output", "out"])
+    text = capsys.readouterr().out
+    assert "cmp-gru4rec" in text
+    assert "minus" not in text
+    assert "One fit only" not in text
+    Page(Path("out/comparison.html").read_text())
+
+
+def test_fit_times(compare: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    for folder, seconds in zip(ALL[2:], (5.0, 100.0, 7.0), strict=True):
+        (folder / "fit.json").write_text(json.dumps({"seconds": seconds}))
+    (ALL[1] / "fit.json").unlink()
+    (ALL[0] / "fit.json").write_text('{"seconds": null}')
+    models = {model.name: model for model in compared().models}
+    assert models["gru4rec"].fit_seconds == 7.0
+    assert models["sknn"].fit_seconds is None
+    assert models["markov"].fit_seconds is None
+    assert [row[-2] for row in cells(metrics_table(compared()).markdown())[1:] if row[0] != "gru4rec"] == ["-", "-"]
+    rows = {row["model"]: row for row in csv.DictReader(io.StringIO(comparison_csv(compared())))}
+    assert rows["sknn"]["fit_seconds"] == ""
+
+
+# 5. The command
+
+
+def test_all_is_printed_and_written(compare: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {file: file.read_bytes() for folder in ALL for file in folder.rglob("*") if file.is_file()}
+    compare.main([*map(str, ALL), "--against", "markov", "--metrics", "ndcg@3", "recall@7", "--output", "a/b"])
+    assert {file: file.read_bytes() for folder in ALL for file in folder.rglob("*") if file.is_file()} == before
+    out = capsys.readouterr().out
+    files = {file.name for file in Path("a/b").iterdir() if file.is_file()}
+    names = ("comparison", "recall_curves", "mrr_curves", "slices")
+    assert files >= {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
+    assert files >= {"comparison.md", "comparison.csv", "comparison.html"}
+    assert not any(name.startswith(".") for name in files)
+    told = re.search(r"written to a/b: (.*)", out)
+    assert told is not None
+    assert set(told[1].split(", ")) <= files
+    for file in Path("a/b").glob("*.png"):
+        assert file.read_bytes().startswith(b"\x89PNG")
+    for file in Path("a/b").glob("*.svg"):
+        assert "<svg" in file.read_text(encoding="utf-8")
+    tables = Path("a/b/comparison.md").read_text().split("\n\n")
+    for table in tables[:2]:
+        assert table.rstrip("\n") in out
+    assert "NDCG@3" in out
+    assert "minus markov" in out
+    rows = list(csv.DictReader(io.StringIO(Path("a/b/comparison.csv").read_text())))
+    assert {row["metric"] for row in rows} == {"ndcg@3", "recall@7"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name runs to compare"),
+        (["--output", "x"], "name runs to compare"),
+        ([str(ALL[0]), "--metrics", "mrr@0"], "mrr@0 is no metric"),
+        ([str(ALL[0]), "--against", "nobody"], "there is no model nobody"),
+        ([str(ALL[0]), str(ALL[0])], "is given twice"),
+        ([str(ALL[0]), "nowhere"], "nowhere is no tested run"),
+        ([str(ALL[0]), "--resamples", "99"], "--resamples 99 is too few"),
+        ([str(ALL[0]), "--output", "log.tsv"], "--output log.tsv is a file"),
+        ([str(ALL[0]), "--against", "x", str(ALL[1])], "runs stand before all options"),
+        ([str(ALL[0]), "--data.path", "log.tsv"], "unknown words --data.path log.tsv"),
+        (["--resamples", "200", str(ALL[0])], "runs stand before all options"),
+        ([str(ALL[0]), "--configs", "nowhere.yaml"], "there is no config nowhere.yaml"),
+        ([str(ALL[0]), "--configs"], "expected at least one argument"),
+        ([str(ALL[0]), "--seed", "one"], "invalid int value"),
+    ],
+)
+def test_words_that_cannot_be_are_one_line(
+    compare: ModuleType, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert message in one_error(capsys, compare.main, words)
+
+
+def test_runs_and_configs_together(compare: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    """The words behind the configs go to the fits; those of the comparison may stand among them."""
+    config = Path("popular.yaml")
+    config.write_text(yaml.safe_dump({"model": {"class_path": "Popularity"}}))
+    words = ["--configs", str(config), *OPTIONS, "--metrics", "recall@5", "--name", "mine", "--seeds", "7", "8"]
+    compare.main([*map(str, ALL[:2]), *words])
+    out = capsys.readouterr().out
+    assert sorted(folder.name for folder in LOGS.glob("mine*")) == ["mine-popular-7"]  # it draws no random numbers
+    head, *rows = cells("\n".join(line for line in out.split("\n\n| ")[1].splitlines() if line).join(["| ", ""]))
+    assert head[:3] == ["model", "fits", "Recall@5"]
+    assert {row[0] for row in rows} == {"cmp-markov", "cmp-sknn", "mine-popular"}
+    assert report_of(LOGS / "mine-popular-7")["seed"] == 7
+
+
+def test_ranks_are_what_counts() -> None:
+    """Values come from the ranks file: with every target first, every metric is 1."""
+    file = ALL[0] / "ranks.parquet"
+    table = pq.read_table(file)
+    first = pa.array(np.ones(len(table), dtype=np.int64))
+    changed = table.set_column(table.column_names.index("rank"), "rank", first)
+    pq.write_table(changed.replace_schema_metadata(table.schema.metadata), file)
+    try:
+        found = {model.name: model for model in compared().models}["markov"]
+    except SessRecError as error:  # a check of metrics.json against the ranks may refuse it
+        assert "of two tests" in str(error)  # noqa: PT017
+    else:
+        assert [tuple(one) for one in found.metrics.values()] == [(1, 1, 1)] * 2
+
+
+def test_figures_go_on_one_page() -> None:
+    page = Page(comparison_html(compared(), [], []))
+    assert page.pictures == 0
+    assert report_of(ALL[0])["protocol"]["data_digest"] in "".join(page.texts)

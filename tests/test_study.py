@@ -1,0 +1,101 @@
+"""`scripts/report.py`: results, documents and their numbers come from the runs alone."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from conftest import ROOT, random_rows
+
+from sessrec.errors import SessRecError
+
+
+@pytest.fixture
+def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script, in a folder with a small log under the name of a public one."""
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    lines = ["SessionId\tItemId\tTime", *("\t".join(map(str, row)) for row in random_rows(80))]
+    Path("data/serenade_example.tsv").write_text("\n".join(lines) + "\n")
+    Path("configs").symlink_to(ROOT / "configs")
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    return importlib.import_module("report")
+
+
+def fit(report: ModuleType, *models: str, seeds: tuple[int, ...] = (1,)) -> None:
+    compare = importlib.import_module("compare")
+    small = ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+    configs = [f"configs/{model}.yaml" for model in models]
+    words = ["--data.path", "data/serenade_example.tsv", "--data.cache_dir", "null", "--data.val_ratio", "0", *small]
+    chosen = [str(seed) for seed in seeds]
+    compare.main(["--configs", *configs, "--seeds", *chosen, "--name", "serenade_example", *words])
+
+
+def test_results_are_those_of_the_runs(report: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(report, "markov", "popularity", "gru4rec", seeds=(1, 2))
+    Path("docs/en").mkdir(parents=True)
+    document = Path("docs/en/text.md")
+    document.write_text(
+        "MRR 0.0<!--serenade_example/gru4rec/mrr@20-->, from 0.00<!--serenade_example/gru4rec/mrr@20/low-->; "
+        "0<!--serenade_example/positions--> positions, 9<!--serenade_example/gru4rec/fits--> fits, 0.5 is left.\n"
+    )
+    report.main([])
+    assert "serenade_example (3 models); 4 numbers in" in capsys.readouterr().out
+    results = json.loads(Path("docs/results.json").read_text())
+    own = results["serenade_example"]["models"]["gru4rec"]
+    runs = [json.loads(Path(f"lightning_logs/serenade_example-gru4rec-{n}/metrics.json").read_text()) for n in (1, 2)]
+    values = [run["metrics"]["test/mrr@20"] for run in runs]
+    assert own["mrr@20"]["by_fit"] == pytest.approx(values, abs=1e-12)
+    assert own["mrr@20"]["value"] == pytest.approx(sum(values) / 2, abs=1e-12)
+    positions = runs[0]["protocol"]["positions"]
+    assert document.read_text() == (
+        f"MRR {sum(values) / 2:.1f}<!--serenade_example/gru4rec/mrr@20-->, from "
+        f"{own['mrr@20']['low']:.2f}<!--serenade_example/gru4rec/mrr@20/low-->; "
+        f"{positions:,}<!--serenade_example/positions--> positions, 2<!--serenade_example/gru4rec/fits--> fits, 0.5 is "
+        "left.\n"
+    )
+    text = Path("docs/results.md").read_text()
+    assert f"positions {positions}" in text
+    assert "--seeds 1 2 " in text
+    assert text.count("\n## ") == 2  # the log and the published figures
+    before = Path("docs/results.json").read_text()
+    for run in Path("lightning_logs").iterdir():
+        (run / "metrics.json").unlink()
+    report.main([])  # a log without runs keeps what is known of it
+    assert Path("docs/results.json").read_text() == before
+    assert Path("docs/results.md").read_text() == text
+
+
+def test_a_path_that_leads_nowhere_is_named(report: ModuleType) -> None:
+    texts = importlib.import_module("report_texts")
+    results = {"demo": {"positions": 7, "models": {"gru4rec": {"fits": 1, "mrr@20": {"value": 0.25}}}}}
+    assert texts.number_at("demo/gru4rec/mrr@20", results) == 0.25
+    assert texts.number_at("demo/positions", results) == 7
+    for path in ("demo/markov/mrr@20", "nowhere/positions", "demo/gru4rec", "demo/gru4rec/mrr@10"):
+        with pytest.raises(SessRecError, match=f"{path} leads to no number"):
+            texts.number_at(path, results)
+
+
+def test_the_verdict_names_who_is_above(report: ModuleType) -> None:
+    texts = importlib.import_module("report_texts")
+
+    def model(recall: float, mrr: float, p: float = 0.01, is_best: bool = False) -> dict:
+        own = {"fits": 1, "fit_seconds": None, "test_seconds": 1.0}
+        for metric, value, best in (("recall@20", recall, 0.5), ("mrr@20", mrr, 0.3)):
+            own[metric] = {"value": value, "low": value, "high": value, "by_fit": [value]}
+            if not is_best:
+                own[metric]["difference"] = {"value": value - best, "low": 0.0, "high": 0.0, "p": p}
+        return own
+
+    protocol = dict.fromkeys(("tie_mode", "items_ranked", "exclude_last", "exclude_seen", "positions", "sessions"), 1)
+    models = {"stan": model(0.4, 0.4), "gru4rec": model(0.5, 0.3, is_best=True), "sasrec": model(0.6, 0.2, p=0.5)}
+    entry = {"command": "c", "protocol": protocol, "against": "gru4rec", "models": models}
+    text = texts.results_text({"log": entry})
+    assert "Above the better GRU4Rec here, gru4rec: at MRR@20 stan*; at Recall@20 sasrec." in text
+    assert "+0.4000* [0.4000, 0.4000]" in text
+    assert "+0.6000  [0.6000, 0.6000]" in text
+    del models["stan"], models["sasrec"]
+    assert "No other model beats the better GRU4Rec here, gru4rec." in texts.results_text({"log": entry})
