@@ -25,7 +25,9 @@ from sessrec.audits import Audit, chance_audit, changed_data_audit, sampled_audi
 from sessrec.comparison import Run, group_runs, read_run, refuse_unlike
 from sessrec.errors import SessRecError
 from sessrec.figure_style import save_figure
+from sessrec.ranks import check_metrics
 from sessrec.report import write_json
+from sessrec.script_words import ScriptParser
 from sessrec.writing import replacing
 
 Models = dict[str, list[Run]]
@@ -86,9 +88,7 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: Words of the command line; those of the process where None.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = ScriptParser(__doc__)
     parser.add_argument("audit", choices=list(AUDITS), help="which audit")
     parser.add_argument("runs", nargs="+", type=Path, help="folders of tested runs, all of one test part")
     parser.add_argument(
@@ -105,16 +105,18 @@ def main(args: list[str] | None = None) -> None:
         "--output", type=Path, help="folder for the table and the picture (default: lightning_logs/audit-NAME)"
     )
     options = parser.parse_args(args)
+    if options.seed < 0:
+        parser.error(f"--seed must be at least 0, got {options.seed}")
     if options.negatives < 1:
         parser.error(f"--negatives must be at least 1, got {options.negatives}")
     output = options.output or Path("lightning_logs", f"audit-{options.audit}")
-    if output.is_file():
-        parser.error(f"--output {output} is a file; name a folder")
+    parser.check_output(output)
     try:
+        check_metrics(options.metrics)
         runs = [read_run(folder) for folder in options.runs]
         refuse_unlike(runs)
         audit = AUDITS[options.audit](group_runs(runs), options)
-    except SessRecError as error:
+    except (SessRecError, OSError) as error:
         parser.error(str(error))
     text = "\n\n".join([audit.title, *(table.markdown() for table in audit.tables()), "\n".join(audit.remarks)])
     print(f"\n{text}\n")

@@ -38,16 +38,19 @@ from sessrec.comparison_tables import (
 )
 from sessrec.errors import SessRecError
 from sessrec.experiments import fit_and_test
-from sessrec.figure_style import save_figure
+from sessrec.figure_style import figure_bytes, save_figure
 from sessrec.models.neural import NeuralRecommender
+from sessrec.ranks import check_metrics
 from sessrec.result_figures import comparison_figure, cutoff_curves, precision_recall_figure, slices_figure
+from sessrec.script_words import ScriptParser
 from sessrec.slices import Slices
 from sessrec.writing import replacing
 
 
 def has_seeds(config: Path) -> bool:
     """Whether the model of a config draws random numbers in its fit; one of somebody else's may."""
-    name = yaml.safe_load(config.read_text(encoding="utf-8"))["model"]["class_path"]
+    model = (yaml.safe_load(config.read_text(encoding="utf-8")) or {}).get("model") or {}
+    name = model.get("class_path", "")
     return issubclass(getattr(sessrec.models, name, NeuralRecommender), NeuralRecommender)
 
 
@@ -82,7 +85,8 @@ def write_comparison(comparison: Comparison, output: Path) -> list[str]:
         Names of the files.
     """
     models = {model.name: model.runs for model in comparison.models}
-    metric, slices = list(comparison.models[0].metrics)[-1], Slices()
+    metric = list(comparison.models[0].metrics)[-1]
+    slices = Slices(**comparison.models[0].runs[0].report.get("slice_options", {}))
     tables = [metrics_table(comparison), slices_table(models, metric, slices)]
     if len(models) > 1:
         tables.insert(1, differences_table(comparison))
@@ -94,27 +98,26 @@ def write_comparison(comparison: Comparison, output: Path) -> list[str]:
     }
     best = comparison.models[0]
     figures["precision_recall"] = precision_recall_figure(best.name, best.runs, slices)
+    pictures = {name: figure_bytes(figure, "png") for name, figure in figures.items()}
     texts = {
         "comparison.md": "\n\n".join([*(table.markdown() for table in tables), protocol_text(comparison)]) + "\n",
         "comparison.csv": comparison_csv(comparison),
-        "comparison.html": comparison_html(comparison, tables, list(figures.values())),
+        "comparison.html": comparison_html(comparison, tables, pictures),
     }
     for name, text in texts.items():
         with replacing(output / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     for name, figure in figures.items():
-        save_figure(figure, output / f"{name}.png")
+        with replacing(output / f"{name}.png") as temporary:
+            temporary.write_bytes(pictures[name])
         save_figure(figure, output / f"{name}.svg")
-    write_images(figures, output)
+    write_images(pictures, output / "tensorboard")
     return [*texts, *(f"{name}.{kind}" for name in figures for kind in ("png", "svg"))]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="python scripts/compare.py [RUN ...] [--configs CONFIG ... [--GROUP.OPTION VALUE ...]] [options]",
-        allow_abbrev=False,
+def _parser() -> ScriptParser:
+    parser = ScriptParser(
+        __doc__, usage="python scripts/compare.py [RUN ...] [--configs CONFIG ... [--GROUP.OPTION VALUE ...]] [options]"
     )
     parser.add_argument("--configs", nargs="+", type=Path, default=[], help="configs of models to fit and test first")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1], help="seeds of each random model (default: 1)")
@@ -140,27 +143,15 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: Words of the command line; those of the process where None.
     """
-    args = sys.argv[1:] if args is None else list(args)
-    folders = [Path(word) for word in itertools.takewhile(lambda word: not word.startswith("-"), args)]
     parser = _parser()
-    options, words = parser.parse_known_args(args[len(folders) :])
-    if words and not options.configs:
-        parser.error(f"unknown words {' '.join(words)}; runs stand before all options")
-    if not folders and not options.configs:
-        parser.error("name runs to compare, or --configs to fit and test first")
-    if options.output is not None and options.output.is_file():
-        parser.error(f"--output {options.output} is a file; name a folder")
-    if options.resamples < 100:
-        parser.error(f"--resamples {options.resamples} is too few for an interval: give 100 or more")
-    for config in options.configs:
-        if not config.is_file():
-            parser.error(f"there is no config {config}")
+    folders, options, words = _parsed(parser, sys.argv[1:] if args is None else list(args))
     try:
+        check_metrics(options.metrics)
         runs = [read_run(folder) for folder in folders]
         runs += [read_run(folder) for folder in fit_configs(options.configs, options.seeds, options.name, words)]
         comparison = compare_runs(runs, options.metrics, options.against, options.resamples, options.seed)
         files = [] if options.output is None else write_comparison(comparison, options.output)
-    except SessRecError as error:
+    except (SessRecError, OSError) as error:
         parser.error(str(error))
     print(f"\n{metrics_table(comparison).markdown()}\n")
     if len(comparison.models) > 1:
@@ -168,6 +159,39 @@ def main(args: list[str] | None = None) -> None:
     print(protocol_text(comparison))
     if files:
         print(f"\nwritten to {options.output}: {', '.join(files)}")
+
+
+def _check_fits(parser: ScriptParser, folders: list[Path], options: argparse.Namespace, words: list[str]) -> None:
+    """Say what would only be found out after the fits."""
+    if len({config.stem for config in options.configs}) < len(options.configs):
+        parser.error("two of the --configs have one name: their runs would, too")
+    if len(set(options.seeds)) < len(options.seeds):
+        parser.error("--seeds has one seed twice")
+    if any(word.startswith("--trainer.logger") for word in words):
+        parser.error("--trainer.logger is not for here: the runs lie in lightning_logs, --name begins their names")
+    if options.against is not None and not folders and options.against not in {c.stem for c in options.configs}:
+        parser.error(f"there is no config {options.against} (--against)")
+
+
+def _parsed(parser: ScriptParser, args: list[str]) -> tuple[list[Path], argparse.Namespace, list[str]]:
+    """Runs, own options, and words for the fits; what is wrong with them is said before any fit."""
+    folders = [Path(word) for word in itertools.takewhile(lambda word: not word.startswith("-"), args)]
+    options, words = parser.parse_known_args(args[len(folders) :])
+    if words and not options.configs:
+        parser.error(f"unknown words {' '.join(words)}; runs stand before all options")
+    if not folders and not options.configs:
+        parser.error("name runs to compare, or --configs to fit and test first")
+    if options.output is not None:
+        parser.check_output(options.output)
+    if options.seed < 0:
+        parser.error(f"--seed must be at least 0, got {options.seed}")
+    if options.resamples < 100:
+        parser.error(f"--resamples {options.resamples} is too few for an interval: give 100 or more")
+    for config in options.configs:
+        if not config.is_file():
+            parser.error(f"there is no config {config}")
+    _check_fits(parser, folders, options, words)
+    return folders, options, words
 
 
 if __name__ == "__main__":

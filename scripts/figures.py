@@ -11,7 +11,6 @@ Markov's alpha fits and tests Markov with several values, as runs of their own.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from sessrec.audit_figures import audit_figure
-from sessrec.audit_runs import fit_other_model
+from sessrec.audit_runs import checkpoint_of, fit_other_model
 from sessrec.audits import sampled_audit
 from sessrec.batch_diagrams import protocol_figure, session_parallel_figure, traditional_figure
 from sessrec.batches import EvaluationBatch
@@ -37,6 +36,7 @@ from sessrec.figure_style import save_figure
 from sessrec.models import GRU4Rec, SessionRecommender
 from sessrec.preparation import PreparedLog
 from sessrec.result_figures import comparison_figure, cutoff_curves, slices_figure
+from sessrec.script_words import ScriptParser
 from sessrec.slices import Slices
 from sessrec.sweep_figures import sweep_figure
 from sessrec.training_figures import training_figure
@@ -81,7 +81,7 @@ def run_figures(runs: Sequence[Run]) -> dict[str, Figure]:
         "comparison": comparison_figure(comparison),
         "recall_curves": cutoff_curves(models, "recall"),
         "mrr_curves": cutoff_curves(models, "mrr"),
-        "slices": slices_figure(models, "mrr@20", Slices()),
+        "slices": slices_figure(models, "mrr@20", Slices(**runs[0].report.get("slice_options", {}))),
         "sampled": audit_figure(sampled_audit(models, ["recall@20", "mrr@20"])),
     }
     folders = {
@@ -96,6 +96,8 @@ def run_figures(runs: Sequence[Run]) -> dict[str, Figure]:
 def protocol_of(run: Run, log: PreparedLog) -> Figure:
     """Explain the evaluation on one session of the test part: the first of five events with both a hit and a miss."""
     model, sessions = _model_of(run), log.sessions["test"]
+    if sessions.digest_of_ids(log.vocabulary.item_ids) != run.report["protocol"]["data_digest"]:
+        raise SessRecError(f"{run.folder} was tested on another log, or on a part of this one (--data)")
     ranks, session = run.ranks.rank, run.ranks.session
     lengths = np.diff(sessions.offsets)
     hits = np.bincount(session, ranks <= 20)
@@ -104,8 +106,6 @@ def protocol_of(run: Run, log: PreparedLog) -> Figure:
         if wanted.any():
             break
     number = int(np.argmax(wanted))
-    if len(positions) != len(sessions) or model.known_items.item_ids != log.vocabulary.item_ids:
-        raise SessRecError(f"{run.folder} was tested on another log than it was fitted to")
     items = torch.from_numpy(sessions[number].astype(np.int64))
     batch = EvaluationBatch(items[None], torch.tensor([int(lengths[number])]), torch.tensor([number]))
     with torch.inference_mode():
@@ -116,11 +116,12 @@ def protocol_of(run: Run, log: PreparedLog) -> Figure:
     return protocol_figure([ids[item] for item in items.tolist()], top, own, len(ids))
 
 
-def alpha_figure(run: Run) -> Figure:
+def alpha_figure(run: Run, path: str | None) -> Figure:
     """Fit and test Markov with several alphas on a run's data, and draw its metrics."""
+    words = [] if path is None else ["--data.path", path]
     results: dict[str, list[Sequence[float]]] = {"Recall@20": [], "MRR@20": []}
     for alpha in tqdm(ALPHAS, desc="alpha of Markov", disable=None):
-        fitted = fit_other_model(run, "Markov", ["--model.alpha", str(alpha)], f"-alpha-{alpha}")
+        fitted = fit_other_model(run, "Markov", ["--model.alpha", str(alpha), *words], f"-alpha-{alpha}")
         for name, values in results.items():
             values.append([fitted.report["metrics"][f"test/{name.lower()}"]])
     metrics = {name: {"Markov": values} for name, values in results.items()}
@@ -128,7 +129,7 @@ def alpha_figure(run: Run) -> Figure:
 
 
 def _model_of(run: Run) -> SessionRecommender:
-    return load_model(run.folder / "checkpoints" / Path(run.report["checkpoint"]).name)
+    return load_model(checkpoint_of(run))
 
 
 def draw(runs: Sequence[Run], path: str | None, with_alphas: bool) -> tuple[Mapping[str, Figure], list[str]]:
@@ -156,7 +157,7 @@ def draw(runs: Sequence[Run], path: str | None, with_alphas: bool) -> tuple[Mapp
     if "training_curves" not in figures:
         left_out.append("training_curves: no run has a curve of more than one point")
     if with_alphas:
-        figures["alpha_sweep"] = alpha_figure(runs[0])
+        figures["alpha_sweep"] = alpha_figure(runs[0], path)
     else:
         left_out.append("alpha_sweep: --no_alphas")
     return figures, left_out
@@ -168,9 +169,7 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: Words of the command line; those of the process where None.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = ScriptParser(__doc__)
     parser.add_argument("--runs", nargs="+", type=Path, required=True, help="folders of tested runs, of one test part")
     parser.add_argument("--data", help="the click log, if it no longer lies where the first run read it")
     parser.add_argument("--no_alphas", action="store_true", help="leave out the sweep of Markov's alpha, which fits")
@@ -178,12 +177,11 @@ def main(args: list[str] | None = None) -> None:
         "--output", type=Path, default=Path("lightning_logs/figures"), help="folder (default: lightning_logs/figures)"
     )
     options = parser.parse_args(args)
-    if options.output.is_file():
-        parser.error(f"--output {options.output} is a file; name a folder")
+    parser.check_output(options.output)
     try:
         runs = [read_run(folder) for folder in options.runs]
         figures, left_out = draw(runs, options.data, not options.no_alphas)
-    except SessRecError as error:
+    except (SessRecError, OSError) as error:
         parser.error(str(error))
     for name, figure in tqdm(figures.items(), desc="writing", disable=None):
         save_figure(figure, options.output / f"{name}.png")

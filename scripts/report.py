@@ -13,7 +13,6 @@ as it has.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import shutil
@@ -28,6 +27,7 @@ from report_texts import audits_text, filled_text, results_text
 from sessrec.comparison import ComparedModel, Comparison, compare_runs, read_run
 from sessrec.errors import SessRecError
 from sessrec.report import write_json
+from sessrec.script_words import ScriptParser
 from sessrec.writing import replacing
 
 _SPLIT = "--data.test_ratio 0.1 --data.val_ratio 0"
@@ -52,6 +52,7 @@ _FITTED_AGAIN = ("gru4rec", "markov", "vsknn", "stan", "item_knn", "popularity")
 AUDITS = {"sampled": _TESTED_AGAIN, "ties": _TESTED_AGAIN, "order": _TESTED_AGAIN, "leakage": _FITTED_AGAIN}
 """Models of each audit."""
 METRICS = ("recall@20", "mrr@20")
+_WRITTEN = ("results.md", "audits.md")
 FIGURES = (
     *("architecture", "pipeline", "protocol", "session_parallel", "traditional_against_session_based"),
     *("comparison", "slices", "training_curves"),
@@ -163,22 +164,21 @@ def audits_of(folder: Path) -> dict[str, Any]:
     return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
 
 
-def update_results(file: Path, found: Mapping[str, Any], audits: Mapping[str, Any]) -> dict[str, Any]:
-    """Put what was found in place of what docs/results.json had of it.
+def updated_results(file: Path, found: Mapping[str, Any], audits: Mapping[str, Any]) -> dict[str, Any]:
+    """What docs/results.json has, with what was found in place of what it had of it.
 
     Args:
-        file: The file; written, whole or not at all.
+        file: The file.
         found: Results of each log, None where there are no runs.
         audits: Findings of each audit.
 
     Returns:
-        All that it holds now.
+        All that it is to hold.
     """
     results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     results |= {log: entry for log, entry in found.items() if entry is not None}
     if audits:
         results["audits"] = results.get("audits", {}) | audits
-    write_json(file, results)
     return results
 
 
@@ -215,23 +215,34 @@ def write_texts(results: Mapping[str, Any], docs: Path) -> None:
             temporary.write_text(text, encoding="utf-8")
 
 
-def fill_documents(results: Mapping[str, Any], docs: Path) -> tuple[int, int]:
-    """Bring the marked numbers of the README and all documents up to date.
+def filled_documents(results: Mapping[str, Any], docs: Path) -> dict[Path, tuple[str, int]]:
+    """README and all documents with their marked numbers brought up to date; nothing is written yet.
 
     Args:
-        results: Content of docs/results.json.
+        results: What docs/results.json is to hold.
         docs: Folder of the documents.
 
     Returns:
-        How many numbers in how many documents.
+        Text and number of marks of each document.
     """
     documents = [*docs.rglob("*.md"), *(path for path in [docs.parent / "README.md"] if path.is_file())]
-    filled = {document: filled_text(document, results) for document in documents}  # all of them, before any changes
+    return {document: filled_text(document, results) for document in documents if document.name not in _WRITTEN}
+
+
+def write_filled(filled: Mapping[Path, tuple[str, int]]) -> int:
+    """Write the documents whose text has changed.
+
+    Args:
+        filled: What `filled_documents` gave.
+
+    Returns:
+        How many marked numbers there are.
+    """
     for document, (text, _) in filled.items():
         if text != document.read_text(encoding="utf-8"):
             with replacing(document) as temporary:
                 temporary.write_text(text, encoding="utf-8")
-    return sum(n_numbers for _, n_numbers in filled.values()), len(documents)
+    return sum(n_numbers for _, n_numbers in filled.values())
 
 
 def main(args: list[str] | None = None) -> None:
@@ -240,9 +251,7 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: Words of the command line; those of the process where None.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = ScriptParser(__doc__)
     parser.add_argument("--fit", nargs="+", choices=list(LOGS), default=[], help="logs to fit and test models on first")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="--fit: seeds (default: 1 2 3)")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="--fit: some of the models")
@@ -250,6 +259,9 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, default=Path("lightning_logs"), help="folder (default: lightning_logs)")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the documents (default: docs)")
     options = parser.parse_args(args)
+    for folder in (options.runs, options.docs):
+        if not folder.is_dir():
+            parser.error(f"there is no folder {folder}")
     for log in options.fit:
         compare.main(shlex.split(command(log, options.models, options.seeds))[2:])
     if options.audit:
@@ -257,14 +269,16 @@ def main(args: list[str] | None = None) -> None:
             audit.main(shlex.split(audit_command(name, options.runs))[2:])
     try:
         found = {log: results_of(log, options.runs) for log in LOGS} | {"demo": demo_results(options.runs)}
-        results = update_results(options.docs / "results.json", found, audits_of(options.runs))
+        results = updated_results(options.docs / "results.json", found, audits_of(options.runs))
+        filled = filled_documents(results, options.docs)
+        write_json(options.docs / "results.json", results)
         copy_pictures(options.runs, options.docs / "figures")
         write_texts(results, options.docs)
-        n_filled, n_documents = fill_documents(results, options.docs)
-    except SessRecError as error:
+        n_filled = write_filled(filled)
+    except (SessRecError, OSError) as error:
         parser.error(str(error))
     taken = ", ".join(f"{log} ({len(entry['models'])} models)" for log, entry in found.items() if entry is not None)
-    print(f"results of {taken or 'no new runs'}; {n_filled} numbers in {n_documents} documents are up to date")
+    print(f"results of {taken or 'no new runs'}; {n_filled} numbers in {len(filled)} documents are up to date")
 
 
 if __name__ == "__main__":

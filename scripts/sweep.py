@@ -25,7 +25,7 @@ import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from sweep_experiments import EXPERIMENTS, OWN_CATALOGUE, Experiment
 from sweep_fits import ORACLE, Fit, Model, Sweep, fits_of, model_of, parsed, run_fit
@@ -33,6 +33,7 @@ from sweep_tables import EVERY_VALUE, METRICS, Row, is_one_test, lines_of, markd
 
 from sessrec.errors import SessRecError
 from sessrec.figure_style import save_figure
+from sessrec.script_words import ScriptParser
 from sessrec.sweep_figures import sweep_figure
 from sessrec.writing import replacing
 
@@ -40,17 +41,8 @@ DEFAULT_MODELS = ("Popularity", "Markov", "GRU4Rec")
 OWN_WORDS = ("--model", "--ckpt_path", "--trainer.logger.version")
 
 
-class _OneLineParser(argparse.ArgumentParser):
-    """Reports a bad option in one line, without the usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _OneLineParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = ScriptParser(__doc__)
     parser.add_argument("experiment", choices=EXPERIMENTS, help="what changes")
     parser.add_argument("--values", nargs="+", help="its values (default: some that fit generated sessions)")
     parser.add_argument(

@@ -30,7 +30,7 @@ def audit_figure(audit: Audit) -> Figure:
                 axes.errorbar(
                     places,
                     value,
-                    yerr=[value - low, high - value],
+                    yerr=[np.maximum(0, value - low), np.maximum(0, high - value)],
                     color=PALETTE[number % len(PALETTE)],
                     linestyle=LINES[number // len(PALETTE) % len(LINES)],
                     marker=MARKERS[number % len(MARKERS)],
@@ -59,7 +59,14 @@ def _bars(audit: Audit) -> Figure:
         panels = figure.subplots(1, len(audit.values), sharey=True, squeeze=False)[0]
         for (metric, by_model), axes in zip(audit.values.items(), panels, strict=True):
             value, low, high = np.array([by_model[name][0] for name in names]).T
-            axes.barh(names, value, xerr=[value - low, high - value], color=PALETTE[5], ecolor="black", capsize=3)
+            axes.barh(
+                names,
+                value,
+                xerr=[np.maximum(0, value - low), np.maximum(0, high - value)],
+                color=PALETTE[5],
+                ecolor="black",
+                capsize=3,
+            )
             axes.set_title(metric_name(metric))
             axes.margins(x=0.12)
         figure.suptitle(audit.title)

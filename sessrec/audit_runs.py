@@ -43,6 +43,9 @@ _PLAIN_LOG = {
 """How a log is read that has the three columns."""
 
 
+_ONE_PROCESS = ["--trainer.devices", "1", "--trainer.strategy", "auto"]
+
+
 def shuffle_sessions(sessions: Sessions, seed: int) -> Sessions:
     """The same sessions with the same items, each in a random order.
 
@@ -67,14 +70,18 @@ def rank_shuffled(run: Run, seed: int) -> Run:
         What the test found; its files lie in the run's folder, in ``audits/order``.
     """
     folder = run.folder / "audits" / "order"
-    checkpoint = _checkpoint_of(run)
+    checkpoint = checkpoint_of(run)
     cli = SessRecCLI(
-        "test", ["--config", str(run.folder / "config.yaml"), "--ckpt_path", str(checkpoint), *_rules(run)]
+        "test",
+        ["--config", str(run.folder / "config.yaml"), "--ckpt_path", str(checkpoint), *_rules(run), *_ONE_PROCESS],
     )
     model, data = cli.model, cli.datamodule
     model.on_load_checkpoint(read_checkpoint(checkpoint))
     data.vocabulary = model.vocabulary
     data.setup("test")
+    assert model.vocabulary is not None
+    if data.sessions["test"].digest_of_ids(model.vocabulary.item_ids) != run.report["protocol"]["data_digest"]:
+        raise SessRecError(f"{run.folder} was tested on another log than the one in its config.yaml")
     data.sessions["test"] = shuffle_sessions(data.sessions["test"], seed)
     cli.trainer.loggers = []  # the run's own curves are of its own test
     for callback in cli.trainer.callbacks:  # type: ignore[attr-defined]
@@ -122,7 +129,7 @@ def fit_leaking(run: Run, seed: int) -> Run:
         events = Preparation.of_options(config["data"]).read(DataReport())
         with replacing(log) as temporary:
             pq.write_table(deal_sessions(events, seed), temporary, compression="zstd")
-    words = ["--config", str(run.folder / "config.yaml"), "--data.path", str(log), *_place()]
+    words = ["--config", str(run.folder / "config.yaml"), *_rules(run), "--data.path", str(log), *_place()]
     for option, value in _PLAIN_LOG.items():
         words += [f"--data.{option}", value]
     return read_run(fit_and_test(words, f"{run.folder.resolve().name}-leaking-{seed}"))
@@ -139,10 +146,10 @@ def fit_other_model(run: Run, name: str, options: Sequence[str] = (), ending: st
     """
     config = _config_of(run)
     config["model"] = {"class_path": name}
-    config_file = run.folder / "audits" / "chance" / f"{name}.yaml"
+    config_file = run.folder / "audits" / "other_models" / f"{name}.yaml"
     with replacing(config_file) as temporary:
         temporary.write_text(yaml.safe_dump(config), encoding="utf-8")
-    words = ["--config", str(config_file), *_rules(run), *options, *_place()]
+    words = ["--config", str(config_file), *_rules(run), *options, *_place(), *_ONE_PROCESS]
     return read_run(fit_and_test(words, f"{run.folder.resolve().name}-{name.lower()}{ending}"))
 
 
@@ -166,8 +173,15 @@ def _config_of(run: Run) -> dict[str, Any]:
     return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
-def _checkpoint_of(run: Run) -> Path:
-    """The checkpoint that was tested, found in the run even if that was moved."""
+def checkpoint_of(run: Run) -> Path:
+    """The checkpoint that was tested, found in the run even if that was moved.
+
+    Args:
+        run: The run.
+
+    Raises:
+        SessRecError: If it is gone.
+    """
     _config_of(run)
     file = run.folder / "checkpoints" / Path(run.report["checkpoint"]).name
     if not file.is_file():

@@ -99,10 +99,11 @@ def sampled_audit(
     for metric, by_model in values.items():
         for place, condition in enumerate(conditions[1:], 1):
             ratios = [own[place].value / own[0].value for own in by_model.values() if own[0].value > 0]
-            remarks.append(
-                f"{metric_name(metric)} among {condition}: {min(ratios):.1f} to {max(ratios):.1f} times that among all "
-                f"items; {_reversals(by_model, place)}."
-            )
+            if ratios:
+                remarks.append(
+                    f"{metric_name(metric)} among {condition}: {min(ratios):.1f} to {max(ratios):.1f} times that among "
+                    f"all items; {_reversals(by_model, place)}."
+                )
     return Audit("sampled", "Ranks among sampled negatives against all items", conditions, values, remarks)
 
 
@@ -194,12 +195,16 @@ def chance_audit(
     for metric, by_model in values.items():
         low = by_model[chance][0].value
         if ceiling is None:
-            told = [f"{name} {own[0].value / max(low, 1e-12):.0f}" for name, own in by_model.items() if name != chance]
+            told = [
+                f"{name} {own[0].value / low:.0f}" if low else f"{name} -"
+                for name, own in by_model.items()
+                if name != chance
+            ]
             remarks.append(f"{metric_name(metric)} over that of chance ({low:.4f}): {', '.join(told)}.")
         else:
             way = by_model[ceiling][0].value - low
             told = [
-                f"{name} {(own[0].value - low) / way:.0%}"
+                f"{name} {(own[0].value - low) / way:.0%}" if way else f"{name} -"
                 for name, own in by_model.items()
                 if name not in (chance, ceiling)
             ]
@@ -213,6 +218,6 @@ def _intervals(
     """Intervals by metric and model, one for each array of ranks that a run has."""
     found = pooled_means(models, lambda run: [gains(rank, metric) for rank in ranks_of(run) for metric in metrics])
     return {
-        metric: {name: [interval(*mean[:2]) for mean in means[place :: len(metrics)]] for name, means in found.items()}
+        metric: {name: [interval(mean) for mean in means[place :: len(metrics)]] for name, means in found.items()}
         for place, metric in enumerate(metrics)
     }

@@ -8,33 +8,47 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from matplotlib.image import imread
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from sessrec.errors import SessRecError
-from sessrec.figure_style import figure_bytes
 from sessrec.models.base import SessionRecommender
 from sessrec.writing import replacing
 
 _MOST_ITEMS = 10_000  # more than that makes the projector slow
 
 
-def write_images(figures: Mapping[str, Figure], folder: Path) -> None:
+def write_images(pictures: Mapping[str, bytes], folder: Path) -> None:
     """Write pictures for TensorBoard, in place of those that were written there before.
 
     Args:
-        figures: The pictures by name.
-        folder: Where ``tensorboard --logdir`` finds them.
+        pictures: Content of PNG files, by name.
+        folder: A folder of their own, where ``tensorboard --logdir`` finds them.
     """
     for old in folder.glob("events.out.tfevents.*"):
         old.unlink()
     with SummaryWriter(folder) as writer:
-        for name, figure in figures.items():
-            picture = imread(BytesIO(figure_bytes(figure, "png")))
-            writer.add_image(name, picture, dataformats="HWC")
+        for name, picture in pictures.items():
+            writer.add_image(name, imread(BytesIO(picture)), dataformats="HWC")
+
+
+def item_embeddings(model: SessionRecommender) -> nn.Parameter:
+    """The table of item embeddings of a model, shape (N, size).
+
+    Args:
+        model: The model.
+
+    Raises:
+        SessRecError: If it has none.
+    """
+    table = next(
+        (getattr(model, name) for name in ("output_embedding", "item_embedding") if hasattr(model, name)), None
+    )
+    if not isinstance(table, nn.Parameter):
+        raise SessRecError(f"{type(model).__name__} has no item embeddings: leave --projector out")
+    return table
 
 
 def write_projector(model: SessionRecommender, folder: Path) -> int:
@@ -50,11 +64,7 @@ def write_projector(model: SessionRecommender, folder: Path) -> int:
     Raises:
         SessRecError: If the model has no item embeddings.
     """
-    table = next(
-        (getattr(model, name) for name in ("output_embedding", "item_embedding") if hasattr(model, name)), None
-    )
-    if not isinstance(table, nn.Parameter):
-        raise SessRecError(f"{type(model).__name__} has no item embeddings: leave --projector out")
+    table = item_embeddings(model)
     vocabulary = model.known_items
     items = np.argsort(-vocabulary.counts, kind="stable")[:_MOST_ITEMS]
     with replacing(folder / "item_embeddings.tsv") as temporary:

@@ -6,7 +6,8 @@ same draws.
 
 References:
     Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 8 and 13 (resampling clusters, percentile
-    intervals); Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics,
+    intervals); Satterthwaite, "An Approximate Distribution of Estimates of Variance Components", Biometrics Bulletin,
+    1946; Holm, "A Simple Sequentially Rejective Multiple Test Procedure", Scandinavian Journal of Statistics,
     1979.
 """
 
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import norm
 from scipy.stats import t as student
 
 from sessrec.errors import SessRecError
@@ -41,18 +43,18 @@ class Difference(NamedTuple):
     """Probability of a difference as large where there is none, two-sided."""
 
 
-def sums_by_session(values: np.ndarray, session: np.ndarray, n_sessions: int) -> np.ndarray:
-    """Sum up values of positions over their sessions.
+class PooledMean(NamedTuple):
+    """A mean over positions of a model, over all of its fits."""
 
-    Args:
-        values: Float or bool, shape (P,).
-        session: Number of each position's session, int64, shape (P,).
-        n_sessions: Number of sessions S.
-
-    Returns:
-        Float64, shape (S,).
-    """
-    return np.bincount(session, weights=values, minlength=n_sessions)
+    resampled: np.ndarray
+    """Its value in resamples of the sessions and seeds, float64, shape (B,)."""
+    value: float
+    by_fit: list[float]
+    """Each fit's own value."""
+    seed_variance: float
+    """Part of its variance that comes from the seeds; 0 for a single fit, of which that is not known."""
+    n_sessions: int
+    """Sessions that have positions."""
 
 
 def resampled_means(gains: np.ndarray, positions: np.ndarray, n_resamples: int = 1000, seed: int = 0) -> np.ndarray:
@@ -94,63 +96,82 @@ def resampled_means(gains: np.ndarray, positions: np.ndarray, n_resamples: int =
         return sums[:, :n_means] / sums[:, n_means:]
 
 
-def pool_seeds(means: np.ndarray, own: np.ndarray, seed: int | Sequence[int] = 0) -> tuple[np.ndarray, float]:
+def pool_seeds(means: np.ndarray, own: np.ndarray, n_sessions: int, seed: int | Sequence[int] = 0) -> PooledMean:
     """Make one model of several fits with different seeds: its mean, uncertain for its sessions and for its seeds.
 
-    A resample draws seeds, too. So few deviations from a mean of their own are too small by sqrt((R - 1) / R), and are
-    stretched by as much; with less than about five seeds their share of the interval is a rough one all the same.
+    The variance of the fits' own means has two parts: that of the seeds, and that of fits which err on other sessions,
+    which the resampled sessions hold already. The second one is taken out before seeds are drawn, with deviations
+    stretched such that they vary by the first one over the number of fits.
 
     Args:
         means: Resampled means of each fit, shape (B, R).
         own: The fits' own means, shape (R,).
+        n_sessions: Number of sessions that have positions.
         seed: Seed of the draws; models need different ones, for their seeds have nothing to do with each other.
-
-    Returns:
-        Resampled means of the model, shape (B,), and its own mean.
     """
     n_resamples, n_fits = means.shape
-    centre = means.mean(axis=1)
+    centre, value = means.mean(axis=1), float(own.mean())
     if n_fits == 1:
-        return centre, float(own[0])
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(n_fits, size=(n_resamples, n_fits))
-    of_drawn = np.take_along_axis(means, drawn, axis=1).mean(axis=1)
-    return centre + np.sqrt(n_fits / (n_fits - 1)) * (of_drawn - centre), float(own.mean())
+        return PooledMean(centre, value, own.tolist(), 0.0, n_sessions)
+    apart = (means - centre[:, None]) - (own - value)
+    by_session = float(np.nanmean((apart**2).sum(axis=1)) / (n_fits - 1))
+    total = float(own.var(ddof=1))
+    by_seed = max(0.0, total - by_session)
+    stretch = np.sqrt(by_seed / total * n_fits / (n_fits - 1)) if total > 0 else 0.0
+    drawn = np.random.default_rng(seed).integers(n_fits, size=(n_resamples, n_fits))
+    resampled = centre + stretch * (own[drawn].mean(axis=1) - value)
+    return PooledMean(resampled, value, own.tolist(), by_seed / n_fits, n_sessions)
 
 
-def interval(resampled: np.ndarray, value: float, level: float = 0.95) -> Interval:
-    """Percentile interval.
+def interval(mean: PooledMean, level: float = 0.95) -> Interval:
+    """Percentile interval, widened as Student's is where there are few sessions or seeds.
 
     Args:
-        resampled: Resampled means, shape (B,).
-        value: The mean itself.
+        mean: The mean.
         level: Share of cases in which the interval holds the true mean.
     """
-    low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value, float(low), float(high))
+    return Interval(mean.value, *_limits(mean.resampled, mean.value, _freedom(mean.resampled, mean), level))
 
 
-def difference(
-    resampled: np.ndarray, other: np.ndarray, value: float, n_sessions: int, level: float = 0.95
-) -> Difference:
+def difference(mean: PooledMean, other: PooledMean, level: float = 0.95) -> Difference:
     """Paired difference of two models, with its interval and the p value of there being none.
 
-    The p value is Student's, of the difference over its standard error among the resamples, with one degree of freedom
-    less than there are sessions.
+    The p value is Student's, of the difference over its standard error among the resamples.
 
     Args:
-        resampled: Resampled means of a model, shape (B,).
-        other: Those of another one, from the same draws.
-        value: Difference of the means themselves.
-        n_sessions: Number of sessions.
+        mean: A model's mean.
+        other: That of another model, from the same draws of sessions.
         level: As in `interval`.
     """
-    changes = resampled - other
-    low, high = np.nanquantile(changes, [(1 - level) / 2, (1 + level) / 2])
+    changes, value = mean.resampled - other.resampled, mean.value - other.value
+    freedom = _freedom(changes, mean, other)
+    limits = _limits(changes, value, freedom, level)
     error = float(np.nanstd(changes, ddof=1))
-    if error < 1e-12:  # the two models do the same everywhere
-        return Difference(value, float(low), float(high), 1.0 if abs(value) < 1e-12 else 0.0)
-    return Difference(value, float(low), float(high), float(2 * student.sf(abs(value) / error, max(1, n_sessions - 1))))
+    if freedom == 0 or error < 1e-12:  # nothing to tell a difference by, or the same one in every session
+        return Difference(value, *limits, 0.0 if freedom and abs(value) > 1e-12 else 1.0)
+    return Difference(value, *limits, float(2 * student.sf(abs(value) / error, freedom)))
+
+
+def _freedom(resampled: np.ndarray, *means: PooledMean) -> float:
+    """Degrees of freedom of a variance with a part from sessions and one from each model's seeds (Satterthwaite)."""
+    n_sessions = min(mean.n_sessions for mean in means)
+    if n_sessions < 2:
+        return 0.0
+    total = float(np.nanvar(resampled, ddof=1))
+    by_sessions = max(total - sum(mean.seed_variance for mean in means), 1e-300)
+    parts = [by_sessions**2 / (n_sessions - 1)]
+    parts += [mean.seed_variance**2 / (len(mean.by_fit) - 1) for mean in means if mean.seed_variance > 0]
+    whole = by_sessions + sum(mean.seed_variance for mean in means)
+    return whole**2 / sum(parts) if sum(parts) > 0 else float(n_sessions - 1)
+
+
+def _limits(resampled: np.ndarray, value: float, freedom: float, level: float) -> tuple[float, float]:
+    """Quantiles of the resamples, as far from the value as Student's quantile is against the normal one."""
+    if not freedom:  # one session says nothing about others
+        return float("nan"), float("nan")
+    low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    stretch = float(student.ppf((1 + level) / 2, freedom) / norm.ppf((1 + level) / 2))
+    return min(value, value - stretch * (value - low)), max(value, value + stretch * (high - value))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import yaml
 
-from sessrec.bootstrap import Difference, Interval, difference, holm, interval, pool_seeds, resampled_means
+from sessrec.bootstrap import Difference, Interval, PooledMean, difference, holm, interval, pool_seeds, resampled_means
 from sessrec.errors import SessRecError
 from sessrec.ranks import RANKS_FILE, Ranks, gains, read_ranks
 
 # what may differ between fits that are one model: where they lie and ran, and the seed
 _FREE_OPTIONS = {"cache_dir", "eval_batch_size"}
-_RESULT_OPTIONS = (
-    "max_epochs",
-    "max_steps",
-    "limit_train_batches",
-    "overfit_batches",
-    "precision",
-    "gradient_clip_val",
+_FREE_TRAINER_OPTIONS = {
+    *("logger", "enable_progress_bar", "enable_model_summary", "log_every_n_steps", "default_root_dir"),
+    *("accelerator", "num_sanity_val_steps", "profiler", "enable_checkpointing"),
+}
+PROTOCOL = (
+    *("tie_mode", "items_ranked", "exclude_last", "exclude_seen", "positions", "sessions", "data_digest"),
+    "items_digest",
 )
+"""What has to be the same of two tests that are compared."""
+_DIGESTS = {"data_digest": "test part", "items_digest": "catalogue"}
 
 
 @dataclass(frozen=True)
@@ -92,23 +96,39 @@ def read_run(folder: str | Path) -> Run:
         folder: The run's folder.
 
     Raises:
-        SessRecError: If it is no tested run, or its files do not belong together.
+        SessRecError: If it is no tested run, or its files are damaged or do not belong together.
     """
     folder = Path(folder)
     file = folder / "metrics.json"
     if not file.is_file():
         raise SessRecError(f"{folder} is no tested run, it has no metrics.json: `python -m sessrec.test` writes it")
-    try:
-        report = json.loads(file.read_text(encoding="utf-8"))
-        positions = report["protocol"]["positions"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise SessRecError(f"{file} cannot be read ({error!r}): test the run again") from None
+    report = _read_json(file, ("model", "model_options", "seed", "seconds", "checkpoint", "metrics", "protocol"))
+    if missing := set(PROTOCOL) - report["protocol"].keys():
+        raise SessRecError(f"{file} does not say {min(missing)}: test the run again")
     ranks = read_ranks(folder / RANKS_FILE)
-    if len(ranks) != positions or ranks.tie_mode != report["protocol"]["tie_mode"]:
-        raise SessRecError(f"{folder}: metrics.json and {RANKS_FILE} are of two tests: test the run again")
+    file_digest = hashlib.sha256((folder / RANKS_FILE).read_bytes()).hexdigest()
+    is_one_test = report.get("ranks_digest", file_digest) == file_digest
+    is_one_test = (
+        is_one_test
+        and ranks.tie_mode == report["protocol"]["tie_mode"]
+        and len(ranks) == report["protocol"]["positions"]
+    )
+    for name, value in report["metrics"].items():
+        is_one_test = is_one_test and abs(gains(ranks.rank, name.removeprefix("test/")).mean() - value) < 1e-9
+    if not is_one_test:
+        raise SessRecError(f"{folder}: metrics.json and {RANKS_FILE} are of two tests, or damaged: test the run again")
     fit_file = folder / "fit.json"
-    fit_seconds = json.loads(fit_file.read_text(encoding="utf-8"))["seconds"] if fit_file.is_file() else None
+    fit_seconds = _read_json(fit_file, ("seconds",))["seconds"] if fit_file.is_file() else None
     return Run(folder, report, ranks, _settings(folder, report), fit_seconds)
+
+
+def _read_json(file: Path, keys: Sequence[str]) -> dict[str, Any]:
+    """Content of a run's file that has at least some keys."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return content | {key: content[key] for key in keys}
+    except (ValueError, KeyError, TypeError) as error:
+        raise SessRecError(f"{file} is damaged or incomplete ({error!r}): remove it, or make the run again") from None
 
 
 def _settings(folder: Path, report: dict[str, Any]) -> str:
@@ -116,10 +136,15 @@ def _settings(folder: Path, report: dict[str, Any]) -> str:
     config_file = folder / "config.yaml"
     if not config_file.is_file():
         return str(folder)  # nothing is known of it: a model of its own
-    config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
-    data = {name: value for name, value in config["data"].items() if name not in _FREE_OPTIONS}
-    trainer = {name: config["trainer"].get(name) for name in _RESULT_OPTIONS}
-    return json.dumps([report["model"], report["model_options"], data, trainer, config["monitor"]], sort_keys=True)
+    try:
+        config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+        data = {name: value for name, value in config["data"].items() if name not in _FREE_OPTIONS}
+        trainer = {name: value for name, value in config["trainer"].items() if name not in _FREE_TRAINER_OPTIONS}
+        kept = [report["model"], report["model_options"], data, trainer, config["monitor"]]
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise SessRecError(f"{config_file} is damaged or no config of a fit ({reason})") from None
+    return json.dumps([*kept, Path(report["checkpoint"]).name], sort_keys=True)
 
 
 def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -173,27 +198,15 @@ def refuse_unlike(runs: Sequence[Run]) -> None:
         SessRecError: If test data or rules differ.
     """
     first = runs[0]
-    for run in runs[1:]:
-        for name, value in first.report["protocol"].items():
-            own = run.report["protocol"].get(name)
-            if own != value:
-                if name == "data_digest":
-                    value, own = "one test part", "another"
-                raise SessRecError(
-                    f"{first.folder} and {run.folder} cannot be compared: {name.replace('_', ' ')} {value} against "
-                    f"{own}; test them on the same data by the same rules"
-                )
-
-
-class PooledMean(NamedTuple):
-    """A mean over positions of a model, over all of its runs."""
-
-    resampled: np.ndarray
-    """Its value in resamples of the sessions and seeds, float64, shape (B,)."""
-    value: float
-    """Its value."""
-    by_run: list[float]
-    """Each run's own."""
+    for run, name in itertools.product(runs[1:], PROTOCOL):
+        value, own = first.report["protocol"][name], run.report["protocol"][name]
+        if own != value:
+            if name in _DIGESTS:
+                value, own = f"one {_DIGESTS[name]}", "another"
+            raise SessRecError(
+                f"{first.folder} and {run.folder} cannot be compared: {name.replace('_', ' ')} {value} against "
+                f"{own}; test them on the same data by the same rules"
+            )
 
 
 def pooled_means(
@@ -227,8 +240,9 @@ def pooled_means(
     n_means = len(columns) // len(runs)
     parts = [np.ones(len(session), dtype=bool)] * n_means if inside is None else inside
     positions = np.stack([np.bincount(session, part, n_sessions) for part in parts], axis=1)
-    sums = np.stack(columns, axis=1)
-    counts = np.tile(positions, (1, len(runs)))
+    sums, n_filled = np.stack(columns, axis=1), np.count_nonzero(positions, axis=0).tolist()
+    # over all positions the means have one and the same count, which need not be summed up for each of them
+    counts = positions[:, 0] if inside is None else np.tile(positions, (1, len(runs)))
     with np.errstate(invalid="ignore"):
         own = (sums.sum(axis=0) / counts.sum(axis=0)).reshape(len(runs), n_means)
     means = resampled_means(sums, counts, n_resamples, seed).reshape(n_resamples, len(runs), n_means)
@@ -236,9 +250,7 @@ def pooled_means(
     for name in models:
         which = [number for number, (own_name, _) in enumerate(runs) if own_name == name]
         found[name] = [
-            PooledMean(
-                *pool_seeds(means[:, which, place], own[which, place], (seed, which[0])), own[which, place].tolist()
-            )
+            pool_seeds(means[:, which, place], own[which, place], n_filled[place], (seed, which[0]))
             for place in range(n_means)
         ]
     return found
@@ -267,7 +279,6 @@ def compare_runs(
     """
     refuse_unlike(runs)
     groups = group_runs(runs)
-    n_sessions = runs[0].report["protocol"]["sessions"]
     found = pooled_means(
         groups, lambda run: [gains(run.ranks.rank, metric) for metric in metrics], None, n_resamples, seed
     )
@@ -278,13 +289,7 @@ def compare_runs(
         raise SessRecError(f"there is no model {against} to compare to; there are {', '.join(order)}")
     others = [name for name in order if name != against]
     differences = {
-        (name, metric): difference(
-            pooled[name][metric].resampled,
-            pooled[against][metric].resampled,
-            pooled[name][metric].value - pooled[against][metric].value,
-            n_sessions,
-            level,
-        )
+        (name, metric): difference(pooled[name][metric], pooled[against][metric], level)
         for name in others
         for metric in metrics
     }
@@ -293,8 +298,8 @@ def compare_runs(
         ComparedModel(
             name,
             groups[name],
-            {metric: interval(*pooled[name][metric][:2], level) for metric in metrics},
-            {metric: pooled[name][metric].by_run for metric in metrics},
+            {metric: interval(pooled[name][metric], level) for metric in metrics},
+            {metric: pooled[name][metric].by_fit for metric in metrics},
             {} if name == against else {m: differences[name, m]._replace(p=corrected[name, m]) for m in metrics},
         )
         for name in order

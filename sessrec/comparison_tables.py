@@ -6,12 +6,10 @@ import base64
 import csv
 import html
 import io
+import json
 from collections.abc import Mapping, Sequence
 
-from matplotlib.figure import Figure
-
 from sessrec.comparison import Comparison, Run
-from sessrec.figure_style import figure_bytes
 from sessrec.ranks import metric_name
 from sessrec.slices import Slices, slice_metrics
 from sessrec.text_tables import Table
@@ -80,14 +78,15 @@ def slices_table(models: Mapping[str, Sequence[Run]], metric: str, slices: Slice
         slices: How positions are told apart.
     """
     by_model = {name: [slice_metrics(run.ranks, slices, [metric]) for run in runs] for name, runs in models.items()}
-    first = next(iter(by_model.values()))[0]
+    kinds = max((of_runs[0] for of_runs in by_model.values()), key=len)  # older checkpoints do not know ages
     rows = []
-    for kind, parts in first.items():
+    for kind, parts in kinds.items():
         for label, row in parts.items():
-            means = [
-                sum(found[kind][label][metric] for found in of_runs) / len(of_runs) for of_runs in by_model.values()
-            ]
-            rows.append([f"{kind} {label}", f"{row['positions']:,}", *(f"{mean:.4f}" for mean in means)])
+            cells = []
+            for of_runs in by_model.values():
+                own = [found[kind][label][metric] for found in of_runs if kind in found]
+                cells.append(f"{sum(own) / len(own):.4f}" if own else "-")
+            rows.append([f"{kind} {label}", f"{row['positions']:,}", *cells])
     return Table([metric_name(metric), "positions", *by_model], rows)
 
 
@@ -107,8 +106,11 @@ def protocol_text(comparison: Comparison) -> str:
         "Differences are paired; p values are corrected for their number (Holm), a star is below 0.05."
     )
     single = [model.name for model in comparison.models if len(model.runs) == 1]
-    if len(single) < len(comparison.models):
-        text += f" One fit only: {', '.join(single)}." if single else ""
+    if single:
+        text += (
+            f" One fit only: {', '.join(single)}; where that fit drew random numbers, figures and p values are of it, "
+            "and another seed's may differ by more."
+        )
     return text
 
 
@@ -128,26 +130,25 @@ def comparison_csv(comparison: Comparison) -> str:
         for metric, found in model.metrics.items():
             d = model.differences.get(metric)
             difference = ["", "", "", "", ""] if d is None else [comparison.against, d.value, d.low, d.high, d.p]
-            own = " ".join(map(str, model.by_run[metric]))
-            folders = " ".join(str(run.folder) for run in model.runs)
+            own = json.dumps(model.by_run[metric])
+            folders = json.dumps([str(run.folder) for run in model.runs])
             times = ["" if model.fit_seconds is None else model.fit_seconds, model.test_seconds]
             rows.writerow([model.name, metric, len(model.runs), *found, *difference, own, *times, folders])
     return stream.getvalue()
 
 
-def comparison_html(comparison: Comparison, tables: Sequence[Table], figures: Sequence[Figure]) -> str:
+def comparison_html(comparison: Comparison, tables: Sequence[Table], pictures: Mapping[str, bytes]) -> str:
     """One page that needs no other file.
 
     Args:
         comparison: The comparison.
         tables: Tables.
-        figures: Pictures, put into the page.
+        pictures: Content of PNG files, by what they show; put into the page.
     """
     parts = [f"<p>{html.escape(protocol_text(comparison))}</p>", *(table.html() for table in tables)]
-    for figure in figures:
-        picture = base64.b64encode(figure_bytes(figure, "png")).decode()
-        title = figure.axes[0].get_title() if figure.axes else ""
-        parts.append(f'<p><img alt="{html.escape(title)}" src="data:image/png;base64,{picture}"></p>')
+    for name, picture in pictures.items():
+        content = base64.b64encode(picture).decode()
+        parts.append(f'<p><img alt="{html.escape(name)}" src="data:image/png;base64,{content}"></p>')
     folders = ", ".join(str(run.folder) for model in comparison.models for run in model.runs)
     digest = comparison.protocol["data_digest"]
     parts.append(f'<p class="note">Runs: {html.escape(folders)}. Test data: {html.escape(digest)}.</p>')

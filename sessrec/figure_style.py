@@ -25,6 +25,8 @@ STYLE: Any = {
     "axes.grid": True,
     "grid.alpha": 0.3,
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.08,  # inches at the edges and between panels
+    "figure.constrained_layout.h_pad": 0.08,
     "savefig.dpi": 150,
     "svg.hashsalt": "sessrec",  # the same picture is the same file
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from sessrec.batches import EvaluationBatch
-from sessrec.board import write_projector
+from sessrec.board import item_embeddings, write_projector
 from sessrec.errors import SessRecError
 from sessrec.lists import list_statistics
 from sessrec.machine import hardware, versions
@@ -21,7 +22,7 @@ from sessrec.models.base import SessionRecommender
 from sessrec.processes import sum_over_processes
 from sessrec.ranks import RANKS_FILE, Ranks, ranks_table, write_ranks
 from sessrec.report import write_json
-from sessrec.sessions import Sessions
+from sessrec.sessions import Sessions, digest_of_texts
 from sessrec.slices import SLICE_METRICS, Slices, slice_metrics
 
 METRICS_FILE = "metrics.json"
@@ -57,6 +58,8 @@ class RankRecord(Callback):
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make room for the counts of every position."""
         assert isinstance(pl_module, SessionRecommender)
+        if self.projector:
+            item_embeddings(pl_module)  # whether there are any is known before the test
         self._start = time.perf_counter()
         n_positions = _test_sessions(trainer).n_positions
         self._above = torch.zeros(n_positions, dtype=torch.int64)
@@ -115,11 +118,13 @@ class RankRecord(Callback):
         report |= {"checkpoint": str(self.checkpoint), "seconds": round(seconds, 3)}
         if self.list_length:
             statistics = list_statistics(times_recommended, vocabulary.counts)
-            report["lists"] = {"length": self.list_length, **statistics}
+            report["lists"] = {"length": min(self.list_length, pl_module.n_items), **statistics}
         report["slices"] = slice_metrics(self.ranks, self.slices)
+        report["slice_options"] = self.slices.options()
         rank_zero_only(print)(_text(report))
         if folder:
             write_ranks(table, Path(folder) / RANKS_FILE, pl_module.tie_mode)
+            report["ranks_digest"] = hashlib.sha256((Path(folder) / RANKS_FILE).read_bytes()).hexdigest()
             write_json(Path(folder) / METRICS_FILE, report)
             if self.projector:
                 n_items = write_projector(pl_module, Path(folder))
@@ -147,6 +152,7 @@ def test_report(model: SessionRecommender, data: Any, ranks: Ranks) -> dict[str,
             "positions": len(ranks),
             "sessions": int(ranks.session[-1]) + 1,
             "data_digest": data.sessions["test"].digest_of_ids(model.known_items.item_ids),
+            "items_digest": digest_of_texts(sorted(model.known_items.item_ids)),
         },
         "tied_positions": int((ranks.column("ties") > 0).sum()),
         "data": data.report.sections["test"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -103,10 +104,23 @@ def gains(rank: np.ndarray, metric: str) -> np.ndarray:
         [1.0, 0.5, 0.0, 0.0]
     """
     name, _, cutoff = metric.partition("@")
-    if name not in _METRICS or not cutoff.isdigit() or int(cutoff) < 1:
+    if name not in _METRICS or not (cutoff.isascii() and cutoff.isdecimal()) or int(cutoff) < 1:
         raise SessRecError(f"{metric} is no metric: recall@K, mrr@K or ndcg@K with K from 1 up, such as recall@20")
     gain = {"recall": rank**0, "mrr": 1 / rank, "ndcg": 1 / np.log2(rank + 1)}[name]
     return np.where(rank <= int(cutoff), gain, 0.0)
+
+
+def check_metrics(metrics: Iterable[str]) -> None:
+    """Refuse names that are no metrics, before the work.
+
+    Args:
+        metrics: Names such as ``recall@20``.
+
+    Raises:
+        SessRecError: If one is none.
+    """
+    for metric in metrics:
+        gains(np.ones(1), metric)
 
 
 def metric_name(metric: str) -> str:
@@ -212,7 +226,7 @@ def _share_above(counts: np.ndarray) -> np.ndarray:
     """Share of all events that belong to items with more events than each, float64, shape (N,)."""
     ordered = np.sort(counts)
     total = np.concatenate([[0], np.cumsum(ordered)])
-    return 1 - total[np.searchsorted(ordered, counts, side="right")] / total[-1]
+    return (total[-1] - total[np.searchsorted(ordered, counts, side="right")]) / total[-1]
 
 
 def _text(ids: pa.Array | None) -> pa.Array:
@@ -231,7 +245,7 @@ def write_ranks(table: pa.Table, file: Path, tie_mode: TieMode) -> None:
     """
     described = table.replace_schema_metadata({"sessrec.tie_mode": tie_mode, **_COLUMNS})
     with replacing(file) as temporary:
-        pq.write_table(described, temporary, compression="zstd")
+        pq.write_table(described, temporary, compression="zstd", write_page_checksum=True)
 
 
 def read_ranks(file: Path) -> Ranks:
@@ -244,15 +258,18 @@ def read_ranks(file: Path) -> Ranks:
         SessRecError: If it is missing, damaged or of another kind.
     """
     try:
-        table = pq.read_table(file)
+        table = pq.read_table(file, page_checksum_verification=True)
+        metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        missing = _COLUMNS.keys() - set(table.column_names)
+        for name in {"session", "item"} - missing:
+            table[name].validate(full=True)
     except FileNotFoundError:
         raise SessRecError(f"there is no {file}: `python -m sessrec.test` on that run writes it") from None
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise SessRecError(
             f"{file} cannot be read ({' '.join(str(error).split())[:120]}): test the run again"
         ) from None
-    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    if missing := _COLUMNS.keys() - set(table.column_names):
+    if missing:
         raise SessRecError(f"{file} has no column {min(missing)}: test the run again")
     if metadata.get("sessrec.tie_mode") not in ("conservative", "standard", "median"):
         raise SessRecError(f"{file} does not say by which rule its ranks were taken: test the run again")

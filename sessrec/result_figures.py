@@ -155,7 +155,7 @@ def _bands(
         return values if inside is None else values * len(inside)
 
     found = pooled_means(models, values_of, inside, _N_RESAMPLES)
-    return {name: np.array([interval(*mean[:2]) for mean in means]).T for name, means in found.items()}
+    return {name: np.array([interval(mean) for mean in means]).T for name, means in found.items()}
 
 
 def _line(axes: Axes, number: int, x: Sequence[int] | np.ndarray, y: np.ndarray, label: str | None) -> None:

@@ -71,6 +71,13 @@ class Sessions:
         return digest.hexdigest()
 
 
+def digest_of_texts(texts: Sequence[str]) -> str:
+    """Fingerprint of some texts in their order."""
+    digest = hashlib.sha256()
+    _add_text(digest, pa.array(texts, pa.large_string()))
+    return digest.hexdigest()
+
+
 def _add_text(digest: Any, texts: pa.Array) -> None:
     """Add the lengths and bytes of some texts to a digest."""
     digest.update(pc.binary_length(texts).to_numpy(zero_copy_only=False).astype("<i8").data)

@@ -50,11 +50,17 @@ class Slices:
             ("popularity", popularity),
             ("ages", ages),
         ):
-            if any(high <= low for low, high in itertools.pairwise([0, *bounds])):
+            if not bounds or any(high <= low for low, high in itertools.pairwise([0, *bounds])):
                 raise SessRecError(f"--slices.{name} {list(bounds)} must ascend from above 0")
         if len(popularity) != 2 or popularity[-1] >= 1:
             raise SessRecError(f"--slices.popularity {list(popularity)} must be two shares below 1: head, middle, tail")
+        if lengths[0] < 2:
+            raise SessRecError(f"--slices.lengths {list(lengths)} must begin at 2 or more: no session is shorter")
         self.lengths, self.positions, self.popularity, self.ages = lengths, positions, popularity, ages
+
+    def options(self) -> dict[str, list[float]]:
+        """The options, as plain values."""
+        return {name: list(getattr(self, name)) for name in ("lengths", "positions", "popularity", "ages")}
 
     def of(self, ranks: Ranks) -> list[Slicing]:
         """Give every position of a test its slices.

@@ -25,10 +25,11 @@ class Table(NamedTuple):
 
     def markdown(self) -> str:
         """The table in Markdown."""
-        widths = [max(map(len, column)) for column in zip(self.head, *self.rows, strict=True)]
+        head, *rows = [[cell.replace("|", "\\|") for cell in row] for row in (self.head, *self.rows)]
+        widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         lines = [
             " | ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-            for row in (self.head, *self.rows)
+            for row in (head, *rows)
         ]
         rule = "|".join([":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])])
         return "\n".join([f"| {lines[0]} |", f"|{rule}|", *(f"| {line} |" for line in lines[1:])])

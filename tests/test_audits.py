@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -22,7 +23,8 @@ import yaml
 from conftest import ROOT, make_sessions, one_error, random_rows
 
 from sessrec import fit, models, test
-from sessrec.audit_runs import deal_sessions, rank_shuffled, shuffle_sessions
+from sessrec.audit_figures import audit_figure
+from sessrec.audit_runs import deal_sessions, fit_leaking, fit_other_model, rank_shuffled, shuffle_sessions
 from sessrec.audits import Audit, chance_audit, changed_data_audit, sampled_audit, sampled_rank, ties_audit
 from sessrec.bootstrap import Interval
 from sessrec.comparison import Run, read_run
@@ -230,6 +232,29 @@ def test_the_audit_of_sampled_ranks() -> None:
     assert f"MRR@20 among 5 uniform: {min(ratios):.1f} to {max(ratios):.1f} times" in "".join(found.remarks)
 
 
+def change_ranks(name: str, rank: int) -> Run:
+    """A run in which every target has one rank, without ties."""
+    folder = LOGS / name
+    table = pq.read_table(folder / "ranks.parquet")
+    for column, value in (("rank", rank), ("ties", 0)):
+        new = pa.array([value] * len(table), table.schema.field(column).type)
+        table = table.set_column(table.column_names.index(column), column, new)
+    pq.write_table(table, folder / "ranks.parquet")
+    report = json.loads((folder / "metrics.json").read_text())
+    report["ranks_digest"] = hashlib.sha256((folder / "ranks.parquet").read_bytes()).hexdigest()
+    for metric in report["metrics"]:
+        one = gains(np.array([float(rank)] * len(table)), metric.removeprefix("test/")).mean()
+        report["metrics"][metric] = float(one)
+    (folder / "metrics.json").write_text(json.dumps(report))
+    return read_run(folder)
+
+
+def test_a_metric_that_is_zero_among_all_items(audit: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    change_ranks("Markov", 9)
+    audit.main(["sampled", RUNS[1], "--metrics", "recall@1", "--output", "out"])
+    assert "Recall@1 among" not in capsys.readouterr().out  # there is nothing to hold the others against
+
+
 # 2. Ties
 
 
@@ -246,6 +271,12 @@ def test_the_audit_of_ties_gives_what_three_tests_give() -> None:
     for remark, name in zip(found.remarks, MODELS, strict=True):
         share = sum(row["ties"] > 0 for row in rows_of(LOGS / name)) / len(rows_of(LOGS / name))
         assert remark == f"{name}: other items tie with the target at {share:.2%} of the positions."
+
+
+def test_figures_of_values_without_spread() -> None:
+    """The mean of equal gains and its resamples may differ in the last bit."""
+    for rank in (3, 7, 11, 19):
+        audit_figure(ties_audit({"m": [change_ranks("Markov", rank)]}, ["mrr@20", "ndcg@20"]))
 
 
 # 3. What is told of models that change places
@@ -349,6 +380,14 @@ def test_the_rules_of_the_test_are_those_of_the_shuffled_test() -> None:
     assert own["tie_mode"] == "median"
 
 
+def test_order_of_a_run_that_was_tested_on_another_log(audit: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = ["SessionId\tItemId\tTime", *("\t".join(map(str, row)) for row in random_rows(90, N_ITEMS, seed=9))]
+    Path("other.tsv").write_text("\n".join(lines) + "\n")
+    test_again("Markov", "--data.path", "other.tsv")
+    message = one_error(capsys, audit.main, ["order", RUNS[1], "--output", "out"])
+    assert "was tested on another log than the one in its config.yaml" in message
+
+
 # 5. Leakage
 
 
@@ -418,6 +457,15 @@ def test_the_audit_of_leakage(audit: ModuleType, capsys: pytest.CaptureFixture[s
         assert f"{leaking.report['metrics'][f'test/{metric}']:.4f}" in text
 
 
+def test_the_rules_of_the_test_are_those_of_the_leaking_fit() -> None:
+    own = test_again("Markov", "--model.tie_mode", "median", "--model.exclude_last", "true").report["protocol"]
+    leaking = fit_leaking(run_of("Markov"), 0)
+    assert leaking.folder == LOGS / "Markov-leaking-0"
+    names = ("tie_mode", "exclude_last", "exclude_seen")
+    assert [leaking.report["protocol"][name] for name in names] == [own[name] for name in names]
+    assert own["tie_mode"] == "median"
+
+
 # 6. Chance
 
 
@@ -464,6 +512,21 @@ def test_chance_needs_its_models() -> None:
         chance_audit(runs, METRICS, "guess", None)
     with pytest.raises(SessRecError, match="there is no model ceiling"):
         chance_audit(runs, METRICS, "chance", "ceiling")
+
+
+def test_chance_and_ceiling_may_be_equal() -> None:
+    run = [run_of("Markov")]
+    found = chance_audit({"a": run, "chance": run, "ceiling": run}, ["recall@5"], "chance", "ceiling")
+    assert found.remarks == ["Recall@5, share of the way from chance to the ceiling: a -."]
+
+
+def test_chance_beside_a_run_of_two_processes() -> None:
+    """A model that is fitted in one process only is, whatever the run was."""
+    file = LOGS / "GRU4Rec" / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    config["trainer"].update(devices=2, strategy="ddp")
+    file.write_text(yaml.safe_dump(config))
+    assert fit_other_model(run_of("GRU4Rec"), "Random").report["protocol"] == run_of("GRU4Rec").report["protocol"]
 
 
 def test_a_log_that_was_not_generated_has_no_ceiling(audit: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
@@ -521,12 +584,14 @@ def test_usual_place(audit: ModuleType) -> None:
     ("words", "message"),
     [
         (["sampled", RUNS[0], "--negatives", "0"], "--negatives must be at least 1, got 0"),
-        (["sampled", RUNS[0], "--output", "log.tsv"], "--output log.tsv is a file"),
+        (["sampled", RUNS[0], "--output", "log.tsv"], "--output log.tsv: log.tsv is a file"),
         (["sampled", "nowhere"], "nowhere is no tested run"),
         (["sampled", RUNS[0], "--metrics", "hit@1"], "hit@1 is no metric"),
         (["sampled", RUNS[0], RUNS[0]], "is given twice"),
         (["everything", RUNS[0]], "invalid choice: 'everything'"),
         (["ties"], "the following arguments are required: runs"),
+        (["sampled", RUNS[0], "--seed", "-1"], "--seed must be at least 0, got -1"),
+        (["leakage", RUNS[0], "--metrics", "recall@²"], "recall@² is no metric"),
     ],
 )
 def test_words_that_cannot_be_are_one_line(

@@ -11,15 +11,7 @@ import pytest
 import torch
 
 from sessrec.batches import EvaluationLoader
-from sessrec.bootstrap import (
-    Difference,
-    difference,
-    holm,
-    interval,
-    pool_seeds,
-    resampled_means,
-    sums_by_session,
-)
+from sessrec.bootstrap import Difference, PooledMean, difference, holm, interval, pool_seeds, resampled_means
 from sessrec.errors import SessRecError
 from sessrec.metrics import rank_from_counts
 from sessrec.models import Oracle
@@ -108,19 +100,45 @@ def test_nothing_to_resample_is_refused() -> None:
         resampled_means(np.zeros((0, 1)), np.zeros(0, dtype=np.int64))
 
 
-def test_sums_by_session() -> None:
-    assert sums_by_session(np.array([0.5, 1.0, 2.0]), np.array([0, 2, 2]), 4).tolist() == [0.5, 0.0, 3.0, 0.0]
-
-
 # 2. Intervals
 
 
+def one_fit(resampled: np.ndarray, value: float, n_sessions: int) -> PooledMean:
+    return pool_seeds(resampled[:, None], np.array([value]), n_sessions)
+
+
+def own_means(sums: np.ndarray, positions: np.ndarray, n_resamples: int, seed: int = 0) -> list[PooledMean]:
+    """Each column as a model that was fitted once."""
+    means, own = resampled_means(sums, positions, n_resamples, seed), sums.sum(axis=0) / positions.sum()
+    return [one_fit(means[:, place], own[place], len(positions)) for place in range(len(own))]
+
+
 def test_an_interval_is_between_quantiles() -> None:
-    values = np.arange(1001) / 1000
-    assert interval(values, 0.4) == (0.4, pytest.approx(0.025), pytest.approx(0.975))
-    assert interval(values, 0.4, level=0.5) == (0.4, pytest.approx(0.25), pytest.approx(0.75))
+    values, many = np.arange(1001) / 1000, 10**9
+    assert interval(one_fit(values, 0.4, many)) == (0.4, pytest.approx(0.025), pytest.approx(0.975))
+    assert interval(one_fit(values, 0.4, many), level=0.5) == (0.4, pytest.approx(0.25), pytest.approx(0.75))
     with_gaps = np.concatenate([values, [np.nan] * 50])
-    assert interval(with_gaps, 0.4) == interval(values, 0.4)
+    assert interval(one_fit(with_gaps, 0.4, many)) == interval(one_fit(values, 0.4, many))
+
+
+@pytest.mark.parametrize(
+    ("n_sessions", "level", "stretch"),
+    [(11, 0.95, 2.228139 / 1.959964), (2, 0.95, 12.706205 / 1.959964), (6, 0.99, 4.032143 / 2.575829)],
+)
+def test_few_sessions_make_intervals_wider(n_sessions: int, level: float, stretch: float) -> None:
+    """By as much as a table of Student's quantiles says, to either side for itself."""
+    values = np.linspace(0, 1, 1001) ** 2
+    low, high = (((1 + sign * level) / 2) ** 2 for sign in (-1, 1))
+    found = interval(one_fit(values, 0.3, n_sessions), level)
+    assert found == (0.3, pytest.approx(0.3 - stretch * (0.3 - low)), pytest.approx(0.3 + stretch * (high - 0.3)))
+
+
+def test_a_value_is_never_outside_its_interval() -> None:
+    """The mean of equal gains and its resamples may differ in the last bit."""
+    for value in (1 / 3, 0.1, 1 / 7):
+        for off in (-1e-16, 1e-16, 0.0):
+            found = interval(one_fit(np.full(100, value + off), value, 50))
+            assert found.low <= found.value <= found.high
 
 
 def oracle() -> Oracle:
@@ -159,8 +177,7 @@ def test_intervals_cover_the_truth() -> None:
     widths = []
     for number in range(500):
         part = slice(number * N_SESSIONS, (number + 1) * N_SESSIONS)
-        means = resampled_means(sums[part], positions[part], 1000, seed=number)
-        found = [interval(means[:, place], 0.0) for place in range(len(METRICS))]
+        found = [interval(mean) for mean in own_means(sums[part], positions[part], 1000, seed=number)]
         covered += [one.low <= true <= one.high for one, true in zip(found, truth(), strict=True)]
         widths.append(found[0].high - found[0].low)
     for metric, share in zip(METRICS, covered / 500, strict=True):
@@ -180,17 +197,14 @@ def exchangeable(generator: np.random.Generator, n_sessions: int) -> tuple[np.nd
     for _ in range(2):
         level = (easy + 0.7 * generator.normal(size=n_sessions))[session]
         rank = np.exp(np.maximum(0, 1.5 - level + generator.normal(size=len(session)))).astype(np.int64)
-        sums.append(sums_by_session(np.where(rank <= 20, 1 / rank, 0.0), session, n_sessions))
+        sums.append(np.bincount(session, np.where(rank <= 20, 1 / rank, 0.0), n_sessions))
     return np.stack(sums, axis=1), positions
 
 
 def test_equal_models_are_told_apart_in_one_case_of_twenty() -> None:
     generator, p_values, n_sessions = np.random.default_rng(11), [], 200
     for number in range(3000):
-        sums, positions = exchangeable(generator, n_sessions)
-        means = resampled_means(sums, positions, 300, seed=number)
-        own = sums.sum(axis=0) / positions.sum()
-        p_values.append(difference(means[:, 0], means[:, 1], own[0] - own[1], n_sessions).p)
+        p_values.append(difference(*own_means(*exchangeable(generator, n_sessions), 300, seed=number)).p)
     found = np.array(p_values)
     assert 0.04 <= (found < 0.05).mean() <= 0.06
     assert 0.08 <= (found < 0.1).mean() <= 0.12
@@ -202,9 +216,7 @@ def test_a_difference_that_is_there_is_found() -> None:
     for number in range(100):
         sums, positions = exchangeable(generator, n_sessions)
         sums[:, 0] += 0.08 * positions  # of a standard error of about 0.023
-        means = resampled_means(sums, positions, 300, seed=number)
-        own = sums.sum(axis=0) / positions.sum()
-        one = difference(means[:, 0], means[:, 1], own[0] - own[1], n_sessions)
+        one = difference(*own_means(sums, positions, 300, seed=number))
         assert one.low < one.value < one.high
         found.append(one)
     assert np.mean([one.p < 0.05 for one in found]) > 0.8
@@ -213,24 +225,26 @@ def test_a_difference_that_is_there_is_found() -> None:
 
 
 def test_pairs_tell_more_than_two_intervals() -> None:
-    sums, positions = exchangeable(np.random.default_rng(5), 400)
-    means = resampled_means(sums, positions, 1000)
-    paired = difference(means[:, 0], means[:, 1], 0.0, 400)
-    apart = math.hypot(*(np.diff(interval(means[:, place], 0.0)[1:]).item() for place in range(2)))
+    means = own_means(*exchangeable(np.random.default_rng(5), 400), 1000)
+    paired = difference(*means)
+    apart = math.hypot(*(np.diff(interval(mean)[1:]).item() for mean in means))
     assert paired.high - paired.low < 0.8 * apart
 
 
 def test_identical_models_do_not_differ() -> None:
+    mean = own_means(*some_sessions(), 100)[0]
+    assert difference(mean, mean) == Difference(0.0, 0.0, 0.0, 1.0)
+
+
+def test_the_same_difference_in_every_session_is_sure() -> None:
     sums, positions = some_sessions()
-    means = resampled_means(sums, positions, 100)
-    assert difference(means[:, 0], means[:, 0], 0.0, 40) == Difference(0.0, 0.0, 0.0, 1.0)
+    found = difference(*own_means(np.stack([sums[:, 0] + 0.5 * positions, sums[:, 0]], axis=1), positions, 100))
+    assert found == (pytest.approx(0.5), pytest.approx(0.5), pytest.approx(0.5), 0.0)
 
 
 def test_a_difference_has_two_directions() -> None:
-    sums, positions = some_sessions()
-    means = resampled_means(sums, positions, 500)
-    value = float((sums[:, 0] - sums[:, 1]).sum() / positions.sum())
-    one, other = difference(means[:, 0], means[:, 1], value, 40), difference(means[:, 1], means[:, 0], -value, 40)
+    means = own_means(*some_sessions(), 500)
+    one, other = difference(*means), difference(*means[::-1])
     assert (other.value, other.low, other.high) == pytest.approx((-one.value, -one.high, -one.low))
     assert one.p == pytest.approx(other.p)
     assert 0 < one.p < 1
@@ -239,10 +253,30 @@ def test_a_difference_has_two_directions() -> None:
 def test_a_p_value_by_hand() -> None:
     """Student's with 10 degrees of freedom: 2.228 standard errors are its 97.5 % quantile."""
     changes = np.array([-1.0, 1.0] * 500)
-    error = changes.std(ddof=1)
-    found = difference(changes, np.zeros(1000), 2.228139 * error, n_sessions=11)
+    value = 2.228139 * changes.std(ddof=1)
+    found = difference(one_fit(changes + value + 0.4, value + 0.4, 11), one_fit(np.full(1000, 0.4), 0.4, 11))
     assert found.p == pytest.approx(0.05, abs=1e-6)
-    assert (found.low, found.high) == (-1.0, 1.0)
+    stretch = 2.228139 / 1.959964
+    assert (found.low, found.high) == (pytest.approx(value - stretch), pytest.approx(value + stretch))
+    assert found.value == pytest.approx(value)
+
+
+def test_the_model_with_fewer_sessions_counts() -> None:
+    changes = np.random.default_rng(0).normal(size=1000)
+    many, few = (one_fit(changes, 1.5, n_sessions) for n_sessions in (100, 4))
+    none = one_fit(np.zeros(1000), 0.0, 100)
+    assert difference(few, none) == difference(one_fit(changes, 1.5, 4), one_fit(np.zeros(1000), 0.0, 4))
+    assert difference(few, none).p > difference(many, none).p
+
+
+def test_one_session_proves_nothing() -> None:
+    means = own_means(np.array([[1.0, 0.5]]), np.array([2]), 200)
+    value, low, high, p = difference(*means)
+    assert (value, p) == (0.25, 1.0)
+    assert math.isnan(low)
+    assert math.isnan(high)
+    assert interval(means[0]).value == 0.5
+    assert all(math.isnan(limit) for limit in interval(means[0])[1:])
 
 
 # 4. Several seeds
@@ -250,17 +284,19 @@ def test_a_p_value_by_hand() -> None:
 
 def test_one_fit_is_left_as_it_is() -> None:
     means = np.random.default_rng(0).random((50, 1))
-    pooled, own = pool_seeds(means, np.array([0.4]), seed=3)
-    assert pooled.tolist() == means[:, 0].tolist()
-    assert own == 0.4
+    pooled = pool_seeds(means, np.array([0.4]), 9, seed=3)
+    assert pooled.resampled.tolist() == means[:, 0].tolist()
+    assert pooled[1:] == (0.4, [0.4], 0.0, 9)
 
 
 def test_seeds_are_drawn_by_the_seed() -> None:
-    means = np.random.default_rng(0).random((200, 4))
-    one, again, other = (pool_seeds(means, means[0], seed)[0].tolist() for seed in ((1, 2), (1, 2), (1, 3)))
-    assert one == again
-    assert one != other
-    assert pool_seeds(means, np.array([0.1, 0.2, 0.3, 0.6]))[1] == pytest.approx(0.3)
+    own = np.array([0.1, 0.2, 0.3, 0.6])
+    means = own + 0.01 * np.random.default_rng(0).normal(size=(200, 1))
+    one, again, other = (pool_seeds(means, own, 50, seed) for seed in ((1, 2), (1, 2), (1, 3)))
+    assert one.resampled.tolist() == again.resampled.tolist()
+    assert one.resampled.tolist() != other.resampled.tolist()
+    assert one.value == pytest.approx(0.3)
+    assert one.by_fit == own.tolist()
 
 
 @pytest.mark.parametrize("n_fits", [2, 3, 5, 20])
@@ -268,32 +304,72 @@ def test_the_variance_is_that_of_sessions_and_of_seeds(n_fits: int) -> None:
     generator = np.random.default_rng(n_fits)
     of_sessions = 0.02 * generator.normal(size=(100_000, 1))
     of_seeds = 0.05 * generator.normal(size=n_fits)
-    pooled, own = pool_seeds(0.3 + of_sessions + of_seeds, 0.3 + of_seeds)
-    expected = of_sessions.var() + of_seeds.var(ddof=1) / n_fits
-    assert pooled.var() == pytest.approx(expected, rel=0.02)
-    assert pooled.mean() == pytest.approx(own, abs=0.001)
-    assert own == pytest.approx(0.3 + of_seeds.mean())
+    pooled = pool_seeds(0.3 + of_sessions + of_seeds, 0.3 + of_seeds, 1000)
+    by_seeds = of_seeds.var(ddof=1) / n_fits
+    assert pooled.resampled.var() == pytest.approx(of_sessions.var() + by_seeds, rel=0.02)
+    assert pooled.resampled.mean() == pytest.approx(pooled.value, abs=0.001)
+    assert pooled.value == pytest.approx(0.3 + of_seeds.mean())
+    assert pooled.seed_variance == pytest.approx(by_seeds)
 
 
-def coverage_of_pooled(seed_effect: float, n_fits: int, n_logs: int = 400, n_sessions: int = 150) -> float:
-    """Share of intervals that hold the mean over all sessions and all seeds."""
-    generator, covered = np.random.default_rng(8), 0
-    for number in range(n_logs):
+def test_fits_that_err_on_other_sessions_are_not_counted_twice() -> None:
+    """What the fits' own means differ by on account of that is in the resamples already."""
+    generator = np.random.default_rng(3)
+    by_seeds, ratio = [], []
+    for number in range(200):
+        gains_of_fits = generator.normal(size=(100, 5))
+        own, means = gains_of_fits.mean(axis=0), resampled_means(gains_of_fits, np.ones(100, dtype=int), 200, number)
+        pooled = pool_seeds(means, own, 100, number)
+        by_seeds.append(pooled.seed_variance)
+        ratio.append(pooled.resampled.var() / (1 / 500))
+    assert np.median(by_seeds) < 0.2 / 500
+    assert 0.9 < np.mean(ratio) < 1.4  # 2, were it counted twice
+
+
+def equal_models(
+    generator: np.random.Generator, n_sessions: int, n_fits: int, interaction: float, own: float, seeds: float
+) -> np.ndarray:
+    """Gains of two models' fits: of sessions easy for all, for a model, for a fit; and of lucky seeds."""
+    easy = generator.normal(size=(n_sessions, 1))
+    parts = []
+    for _ in range(2):
+        of_model = own * generator.normal(size=(n_sessions, 1))
+        of_fit = interaction * generator.normal(size=(n_sessions, n_fits))
+        parts.append(easy + of_model + of_fit + seeds * generator.normal(size=n_fits))
+    return np.concatenate(parts, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("n_fits", "interaction", "own", "seeds"),
+    [(5, 1.0, 0.3, 0.0), (5, 0.0, 0.3, 0.08), (3, 0.0, 0.3, 0.3), (2, 0.0, 0.3, 0.3)],
+)
+def test_equal_models_of_several_seeds_are_seldom_told_apart(
+    n_fits: int, interaction: float, own: float, seeds: float
+) -> None:
+    generator, n_sessions, n_found = np.random.default_rng(1), 150, 0
+    for number in range(1000):
+        sums = equal_models(generator, n_sessions, n_fits, interaction, own, seeds)
+        means, of_fits = resampled_means(sums, np.ones(n_sessions, dtype=int), 300, number), sums.mean(axis=0)
+        one, other = (
+            pool_seeds(means[:, part], of_fits[part], n_sessions, (number, part.start))
+            for part in (slice(0, n_fits), slice(n_fits, 2 * n_fits))
+        )
+        n_found += difference(one, other).p < 0.05
+    assert 0.03 <= n_found / 1000 <= 0.075
+
+
+@pytest.mark.parametrize(("seed_effect", "n_fits"), [(0.0, 5), (0.1 * math.sqrt(5), 5), (0.1 * math.sqrt(20), 20)])
+def test_intervals_of_pooled_seeds_cover_the_truth(seed_effect: float, n_fits: int) -> None:
+    """Without seeds that matter, and with a part as large as that of the sessions, whose standard error is 0.1."""
+    generator, covered, n_sessions = np.random.default_rng(8), 0, 150
+    for number in range(600):
         positions = 1 + generator.geometric(0.3, size=n_sessions)
         noise = generator.normal(size=(n_sessions, 1)) + seed_effect * generator.normal(size=n_fits)
         sums = positions[:, None] * noise  # the true mean is 0
-        means = resampled_means(sums, positions, 400, seed=number)
-        own = sums.sum(axis=0) / positions.sum()
-        found = interval(*pool_seeds(means, own, (number, 0)))
+        means = resampled_means(sums, positions, 300, seed=number)
+        found = interval(pool_seeds(means, sums.sum(axis=0) / positions.sum(), n_sessions, (number, 0)))
         covered += found.low <= 0 <= found.high
-    return covered / n_logs
-
-
-def test_intervals_of_pooled_seeds_cover_the_truth() -> None:
-    """A session's share of the error is about 0.1: the seeds' is as great at 0.1 sqrt(5)."""
-    assert 0.92 <= coverage_of_pooled(0.0, 5) <= 0.97
-    assert 0.90 <= coverage_of_pooled(0.1 * math.sqrt(5), 5) <= 0.97
-    assert 0.92 <= coverage_of_pooled(0.1 * math.sqrt(20), 20) <= 0.97
+    assert 0.92 <= covered / 600 <= 0.98  # 0.93 to 0.97, and what 600 logs leave open
 
 
 # 5. Many tests

@@ -41,7 +41,11 @@ def rows_of(text: str) -> list[list[str]]:
     return tables_of(text)[0][1:]
 
 
-def test_one_table_of_several_models(compare: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_table_of_several_models(
+    compare: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("save_figure", "write_images"):  # they take seconds
+        monkeypatch.setattr(compare, name, lambda *_: None)
     args = [*words("random", "markov", "gru4rec"), "--seeds", "1", "2", "--output", "tables"]
     compare.main(args)
     file = Path("tables/comparison.md")
@@ -93,6 +97,20 @@ def test_runs_of_another_log_or_other_rules_are_refused(
         with pytest.raises(SystemExit, match="^1$"):
             compare.main([*words("random", "markov"), "--name", "compare", *more])
         assert "error: the " in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_config_without_a_model_is_the_usual_one(compare: ModuleType) -> None:
+    """It draws random numbers, as that of somebody else may."""
+    for text, has_seeds in (
+        ("", True),
+        ("data:\n  path: log.tsv\n", True),
+        ("model:\n", True),
+        ("model:\n  class_path: elsewhere.Model\n", True),
+        ("model:\n  class_path: GRU4Rec\n", True),
+        ("model:\n  class_path: Markov\n", False),
+    ):
+        Path("c.yaml").write_text(text)
+        assert compare.has_seeds(Path("c.yaml")) is has_seeds
 
 
 def test_wrong_words_are_one_line(compare: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import importlib
 import io
 import json
@@ -19,12 +20,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
 from conftest import ROOT, one_error, random_rows
 
 from sessrec import fit, test
 from sessrec.bootstrap import difference, holm
-from sessrec.comparison import Comparison, compare_runs, group_runs, pooled_means, read_run, refuse_unlike
+from sessrec.comparison import PROTOCOL, Comparison, compare_runs, group_runs, pooled_means, read_run, refuse_unlike
 from sessrec.comparison_tables import (
     comparison_csv,
     comparison_html,
@@ -35,6 +37,7 @@ from sessrec.comparison_tables import (
 )
 from sessrec.errors import SessRecError
 from sessrec.ranks import gains
+from sessrec.result_figures import slices_figure
 from sessrec.slices import Slices, slice_metrics
 from sessrec.text_tables import Table
 
@@ -99,6 +102,14 @@ def here(fits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def compare(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     return importlib.import_module("compare")
+
+
+@pytest.fixture
+def undrawn(compare: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The command without its picture files, which take seconds; the page has its pictures."""
+    monkeypatch.setattr(compare, "save_figure", lambda *_: None)
+    monkeypatch.setattr(compare, "write_images", lambda *_: None)
+    return compare
 
 
 def report_of(run: Path) -> dict[str, Any]:
@@ -178,6 +189,27 @@ def test_a_run_without_its_config_is_a_model_of_its_own() -> None:
     assert sorted(len(runs) for runs in groups.values()) == [1, 1, 1, 2]
 
 
+def change_config(run: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    change(config)
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+
+
+EARLY_STOPPING = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"monitor": "val/mrr@20"}}
+
+
+@pytest.mark.parametrize("trainer", [{"devices": 2}, {"callbacks": [EARLY_STOPPING]}], ids=["processes", "callbacks"])
+def test_other_ways_to_fit_make_another_model(trainer: dict[str, Any]) -> None:
+    """Two processes take other steps than one, for each has its own batches."""
+    change_config(ALL[2], lambda config: config["trainer"].update(trainer))
+    assert len(group_runs([read_run(ALL[2]), read_run(ALL[3])])) == 2
+
+
+def test_best_and_last_are_not_one_model() -> None:
+    change_report(ALL[2], lambda report: report.update(checkpoint="lightning_logs/x/checkpoints/best.ckpt"))
+    assert len(group_runs([read_run(ALL[2]), read_run(ALL[3])])) == 2
+
+
 # 2. What is measured
 
 
@@ -209,14 +241,8 @@ def test_differences_are_paired_and_corrected_for_their_number() -> None:
     groups = group_runs(runs)
     comparison = compared(against="sknn", n_resamples=300, seed=5)
     means = pooled_means(groups, lambda run: [gains(run.ranks.rank, metric) for metric in METRICS], None, 300, 5)
-    n_sessions = report_of(ALL[0])["protocol"]["sessions"]
     raw = {
-        (name, metric): difference(
-            means[name][place].resampled,
-            means["sknn"][place].resampled,
-            means[name][place].value - means["sknn"][place].value,
-            n_sessions,
-        )
+        (name, metric): difference(means[name][place], means["sknn"][place])
         for name in ("markov", "gru4rec")
         for place, metric in enumerate(METRICS)
     }
@@ -258,6 +284,8 @@ def test_parts_of_a_test_are_averaged_over_their_own_positions() -> None:
     values = gains(runs["markov"][0].ranks.rank, "mrr@20")
     found = pooled_means(runs, lambda run: [values, values], [inside, ~inside])["markov"]
     assert [mean.value for mean in found] == pytest.approx([values[inside].mean(), values[~inside].mean()])
+    session = runs["markov"][0].ranks.session
+    assert [mean.n_sessions for mean in found] == [len(set(session[part])) for part in (inside, ~inside)]
     assert found[0].resampled.std() > 0
 
 
@@ -301,6 +329,17 @@ def test_other_candidates_are_refused() -> None:
     refused(ALL, "items ranked 30 against 7")
 
 
+def test_as_many_other_candidates_are_refused() -> None:
+    """Items of the training part alone: the test parts are equal."""
+    rows, runs = random_rows(120, 30), []
+    for item, model in (("only-a", "Popularity"), ("only-b", "Markov")):
+        write_rows([("first", item, rows[0][2] - 900), ("first", "x1", rows[0][2] - 890), *rows], "log.tsv")
+        runs.append(fit_run(model, 1, name=f"cmp-{item}"))
+    one, other = (report_of(run)["protocol"] for run in runs)
+    assert one | {"items_digest": ""} == other | {"items_digest": ""}
+    refused(runs, "items digest one catalogue against another")
+
+
 def test_runs_that_would_count_twice_are_refused() -> None:
     refused([ALL[0], ALL[1], ALL[0]], "is given twice")
     refused([ALL[0], LOGS / ".." / ALL[0]], "is given twice")
@@ -317,11 +356,11 @@ def test_what_is_not_there_is_named() -> None:
     ("name", "content", "message"),
     [
         ("metrics.json", None, "is no tested run, it has no metrics.json: `python -m sessrec.test` writes it"),
-        ("metrics.json", b"", "metrics.json cannot be read"),
-        ("metrics.json", b"{", "metrics.json cannot be read"),
-        ("metrics.json", b"{}", "metrics.json cannot be read"),
-        ("metrics.json", b"[1]", "metrics.json cannot be read"),
-        ("metrics.json", b"\xff\xfe\x00", "metrics.json cannot be read"),
+        ("metrics.json", b"", "metrics.json is damaged or incomplete"),
+        ("metrics.json", b"{", "metrics.json is damaged or incomplete"),
+        ("metrics.json", b"{}", "metrics.json is damaged or incomplete"),
+        ("metrics.json", b"[1]", "metrics.json is damaged or incomplete"),
+        ("metrics.json", b"\xff\xfe\x00", "metrics.json is damaged or incomplete"),
         ("ranks.parquet", None, "there is no .*ranks.parquet"),
         ("ranks.parquet", b"PAR1", "ranks.parquet cannot be read"),
     ],
@@ -340,8 +379,35 @@ def test_files_of_two_tests_are_told_apart() -> None:
     for words in (["--data.test_ratio", "0.3"], ["--model.tie_mode", "median"]):
         test_run(ALL[0], *words)
         (ALL[0] / "ranks.parquet").write_bytes(whole)
-        refused(ALL, "metrics.json and ranks.parquet are of two tests: test the run again")
+        refused(ALL, "metrics.json and ranks.parquet are of two tests, or damaged: test the run again")
     refused([Path("nowhere")], "nowhere is no tested run")
+
+
+def test_ranks_of_another_model_are_told() -> None:
+    shutil.copy(ALL[1] / "ranks.parquet", ALL[0] / "ranks.parquet")
+    refused([ALL[0]], "metrics.json and ranks.parquet are of two tests, or damaged: test the run again")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("fit.json", "{"), ("fit.json", "{}"), ("config.yaml", "a: [\n"), ("config.yaml", "{}\n"), ("config.yaml", "")],
+)
+def test_damaged_side_files(name: str, text: str) -> None:
+    (ALL[0] / name).write_text(text)
+    refused(ALL, f"{name} is damaged or")
+
+
+@pytest.mark.parametrize("key", ["model", "model_options", "seed", "seconds", "checkpoint", "metrics", "protocol"])
+def test_reports_that_lack_something(key: str) -> None:
+    change_report(ALL[0], lambda report: report.pop(key))
+    refused(ALL, f"metrics.json is damaged or incomplete .*'{key}'")
+
+
+@pytest.mark.parametrize("key", list(PROTOCOL))
+def test_reports_that_lack_a_rule(key: str) -> None:
+    """Those of before have no digest of the items."""
+    change_report(ALL[0], lambda report: report["protocol"].pop(key))
+    refused(ALL, f"metrics.json does not say {key}: test the run again")
 
 
 # 4. What is written
@@ -352,9 +418,16 @@ def cells(text: str) -> list[list[str]]:
     lines = text.splitlines()
     assert len({len(line) for line in lines}) == 1
     assert re.fullmatch(r"\|:-+\|(-+:\|)+", lines[1])
-    rows = [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in (lines[0], *lines[2:])]
+    rows = [re.split(r" (?<!\\)\| ", line.removeprefix("| ").removesuffix(" |")) for line in (lines[0], *lines[2:])]
     assert len({len(row) for row in rows}) == 1 == len({len(row) for row in [rows[0], lines[1].strip("|").split("|")]})
-    return [[cell.strip() for cell in row] for row in rows]
+    return [[cell.strip().replace("\\|", "|") for cell in row] for row in rows]
+
+
+def test_bars_in_names_end_no_cell() -> None:
+    assert cells(Table(["model", "x"], [["a | b", "1"], ["c|", "2|3"]]).markdown())[1:] == [
+        ["a | b", "1"],
+        ["c|", "2|3"],
+    ]
 
 
 def test_tables_say_what_was_found() -> None:
@@ -395,6 +468,20 @@ def test_slices_are_means_over_the_fits() -> None:
     assert len(rows) == sum(len(parts) for parts in found["markov"][0].values())
 
 
+def test_slices_where_one_run_has_no_ages() -> None:
+    """Its checkpoint is of before first times were kept: what not all models have is left out."""
+    content = torch.load(ALL[2] / "checkpoints/last.ckpt", weights_only=True)
+    del content["vocabulary"]["first_times"]
+    torch.save(content, ALL[2] / "checkpoints/last.ckpt")
+    test_run(ALL[2])
+    for folders in ([ALL[0], ALL[2]], [ALL[2], ALL[0]]):
+        models = {folder.name: [read_run(folder)] for folder in folders}
+        rows = cells(slices_table(models, "mrr@20", Slices()).markdown())[1:]
+        assert any(row[0].startswith("position") for row in rows)
+        assert all(re.fullmatch(r"\d\.\d{4}|-|", cell) for row in rows for cell in row[2:])
+        slices_figure(models, "mrr@20", Slices())
+
+
 def test_the_text_tells_the_protocol() -> None:
     comparison = compared(n_resamples=1234)
     text, protocol = protocol_text(comparison), report_of(ALL[0])["protocol"]
@@ -425,8 +512,8 @@ def test_the_csv_has_every_figure_in_full() -> None:
         model = by_name[row["model"]]
         assert int(row["fits"]) == len(model.runs)
         assert tuple(float(row[name]) for name in ("value", "low", "high")) == model.metrics[row["metric"]]
-        assert [float(value) for value in row["by_fit"].split()] == model.by_run[row["metric"]]
-        assert row["runs"].split() == [str(run.folder) for run in model.runs]
+        assert json.loads(row["by_fit"]) == model.by_run[row["metric"]]
+        assert json.loads(row["runs"]) == [str(run.folder) for run in model.runs]
         assert (float(row["fit_seconds"]), float(row["test_seconds"])) == (model.fit_seconds, model.test_seconds)
         names = ("difference", "difference_low", "difference_high", "p_corrected")
         if row["model"] == "markov":
@@ -470,10 +557,10 @@ class Page(HTMLParser):
             self.texts.append(data)
 
 
-def test_the_page_needs_no_other_file(compare: ModuleType) -> None:
+def test_the_page_needs_no_other_file(undrawn: ModuleType) -> None:
     strange = copied(ALL[1], "cmp-<b>&amp;\"'-1")
     (ALL[1] / "metrics.json").unlink()
-    compare.main([str(ALL[0]), str(strange), *map(str, ALL[2:]), "--output", "out"])
+    undrawn.main([str(ALL[0]), str(strange), *map(str, ALL[2:]), "--output", "out"])
     text = Path("out/comparison.html").read_text(encoding="utf-8")
     page = Page(text)
     assert page.pictures >= 4
@@ -489,8 +576,8 @@ def test_tables_in_html() -> None:
     assert page.texts == ["a<b", "c", "<i>", "1 & 2", "</table>"]
 
 
-def test_a_comparison_of_one_model(compare: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    compare.main([*map(str, ALL[2:]), "--output", "out"])
+def test_a_comparison_of_one_model(undrawn: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    undrawn.main([*map(str, ALL[2:]), "--output", "out"])
     text = capsys.readouterr().out
     assert "cmp-gru4rec" in text
     assert "minus" not in text
@@ -551,19 +638,28 @@ def test_all_is_printed_and_written(compare: ModuleType, capsys: pytest.CaptureF
         ([str(ALL[0]), str(ALL[0])], "is given twice"),
         ([str(ALL[0]), "nowhere"], "nowhere is no tested run"),
         ([str(ALL[0]), "--resamples", "99"], "--resamples 99 is too few"),
-        ([str(ALL[0]), "--output", "log.tsv"], "--output log.tsv is a file"),
+        ([str(ALL[0]), "--output", "log.tsv"], "--output log.tsv: log.tsv is a file"),
         ([str(ALL[0]), "--against", "x", str(ALL[1])], "runs stand before all options"),
         ([str(ALL[0]), "--data.path", "log.tsv"], "unknown words --data.path log.tsv"),
         (["--resamples", "200", str(ALL[0])], "runs stand before all options"),
         ([str(ALL[0]), "--configs", "nowhere.yaml"], "there is no config nowhere.yaml"),
         ([str(ALL[0]), "--configs"], "expected at least one argument"),
         ([str(ALL[0]), "--seed", "one"], "invalid int value"),
+        ([str(ALL[0]), "--seed", "-1"], "--seed must be at least 0, got -1"),
+        ([str(ALL[0]), "--metrics", "recall@²"], "recall@² is no metric"),
     ],
 )
 def test_words_that_cannot_be_are_one_line(
     compare: ModuleType, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     assert message in one_error(capsys, compare.main, words)
+
+
+def test_a_typo_in_a_metric_is_found_before_the_fits(compare: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("c.yaml").write_text("model:\n  class_path: Popularity\n")
+    words = ["--configs", "c.yaml", *OPTIONS, "--metrics", "hit@3", "--name", "long"]
+    assert "hit@3 is no metric" in one_error(capsys, compare.main, words)
+    assert not list(LOGS.glob("long*"))
 
 
 def test_runs_and_configs_together(compare: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
@@ -587,15 +683,14 @@ def test_ranks_are_what_counts() -> None:
     first = pa.array(np.ones(len(table), dtype=np.int64))
     changed = table.set_column(table.column_names.index("rank"), "rank", first)
     pq.write_table(changed.replace_schema_metadata(table.schema.metadata), file)
-    try:
-        found = {model.name: model for model in compared().models}["markov"]
-    except SessRecError as error:  # a check of metrics.json against the ranks may refuse it
-        assert "of two tests" in str(error)  # noqa: PT017
-    else:
-        assert [tuple(one) for one in found.metrics.values()] == [(1, 1, 1)] * 2
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    metrics = dict.fromkeys(report_of(ALL[0])["metrics"], 1.0)
+    change_report(ALL[0], lambda report: report.update(metrics=metrics, ranks_digest=digest))
+    found = {model.name: model for model in compared().models}["markov"]
+    assert [tuple(one) for one in found.metrics.values()] == [(1, 1, 1)] * 2
 
 
 def test_figures_go_on_one_page() -> None:
-    page = Page(comparison_html(compared(), [], []))
+    page = Page(comparison_html(compared(), [], {}))
     assert page.pictures == 0
     assert report_of(ALL[0])["protocol"]["data_digest"] in "".join(page.texts)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from sessrec.audits import sampled_rank
 from sessrec.batches import LaneGrid
-from sessrec.bootstrap import difference, holm, pool_seeds, resampled_means
+from sessrec.bootstrap import PooledMean, difference, holm, pool_seeds, resampled_means
 from sessrec.cli import SessRecCLI
 from sessrec.layers import GRUCell, ResetBeforeGRUCell
 from sessrec.losses import Candidates, bpr_max, cross_entropy
@@ -644,26 +644,36 @@ def test_spread_of_resampled_sessions() -> None:
 
 def test_variance_of_pooled_seeds() -> None:
     stands(
-        r"\tilde m = \bar m^{\ast} + \sqrt{\frac{R}{R - 1}} (d^{\ast} - \bar m^{\ast})",
-        r"\mathrm{Var}(\tilde m) = \mathrm{Var}(\bar m^{\ast}) + \frac{S^2}{R}, "
+        r"I^2 = \frac{1}{R - 1} \sum_q \mathrm{Var}(m^{\ast}_q - \bar m^{\ast})",
+        r"\tilde m = \bar m^{\ast} + \sqrt{\frac{R}{R - 1} \cdot \frac{S^2 - I^2}{S^2}} (d^{\ast} - \bar m)",
+        r"\mathrm{Var}(\tilde m) = \mathrm{Var}(\bar m^{\ast}) + \frac{S^2 - I^2}{R}, "
         r"\quad S^2 = \frac{1}{R - 1} \sum_q (m_q - \bar m)^2",
     )
     generator = np.random.default_rng(0)
     fits = np.array([0.30, 0.31, 0.35, 0.36])
-    means = fits + 0.02 * generator.normal(size=(200_000, 1))
-    pooled, own = pool_seeds(means, fits)
-    assert own == pytest.approx(fits.mean())
-    assert pooled.var() == pytest.approx(means.mean(axis=1).var() + fits.var(ddof=1) / 4, rel=0.02)
+    means = fits + 0.02 * generator.normal(size=(200_000, 1)) + 0.01 * generator.normal(size=(200_000, 4))
+    apart = (means - means.mean(axis=1, keepdims=True)).var(axis=0).sum() / 3  # I^2
+    pooled = pool_seeds(means, fits, n_sessions=100)
+    assert pooled.value == pytest.approx(fits.mean())
+    assert pooled.seed_variance == pytest.approx((fits.var(ddof=1) - apart) / 4, rel=0.01)
+    expected = means.mean(axis=1).var() + (fits.var(ddof=1) - apart) / 4
+    assert pooled.resampled.var() == pytest.approx(expected, rel=0.02)
 
 
 def test_p_values_and_their_correction() -> None:
     stands(
-        r"p = 2 P(T_{S - 1} \gt |\hat d| / u)",
+        r"p = 2 P(T_{\nu} \gt |\hat d| / u)",
+        r"\nu = \frac{(V_s + V_a + V_b)^2}{V_s^2/(S - 1) + V_a^2/(R_a - 1) + V_b^2/(R_b - 1)}",
         r"\tilde p_{(q)} = \max_{l \le q} \min(1, (k - l + 1) p_{(l)})",
     )
     changes = np.random.default_rng(0).normal(0.02, 0.01, size=1000)
-    found = difference(changes, np.zeros(1000), 0.02, n_sessions=30)
+    still = PooledMean(np.zeros(1000), 0.0, [0.0], seed_variance=0.0, n_sessions=30)
+    found = difference(PooledMean(changes, 0.02, [0.02], seed_variance=0.0, n_sessions=30), still)
     assert found.p == pytest.approx(2 * student.sf(0.02 / changes.std(ddof=1), 29))
+    by_seed = 0.4 * changes.var(ddof=1)
+    found = difference(PooledMean(changes, 0.02, [0.01, 0.02, 0.03], by_seed, n_sessions=30), still)
+    freedom = 1 / (0.6**2 / 29 + 0.4**2 / 2)
+    assert found.p == pytest.approx(2 * student.sf(0.02 / changes.std(ddof=1), freedom))
     p_values = np.random.default_rng(1).random(7) ** 3
     ordered, k = np.sort(p_values), 7
     expected = [max(min(1.0, (k - place) * ordered[place]) for place in range(q + 1)) for q in range(k)]

@@ -1,27 +1,60 @@
-"""docs/results.md: every table has its command, and what is said below it is so."""
+"""docs/results.md and docs/results.json: every row has its command, and what is said is what the numbers are."""
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 from conftest import ROOT
 
-SECTIONS = re.split(r"^## ", (ROOT / "docs" / "results.md").read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+RESULTS = json.loads((ROOT / "docs" / "results.json").read_text(encoding="utf-8"))
+TEXT = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+SECTIONS = {part.split("\n")[0]: part for part in re.split(r"^## ", TEXT, flags=re.MULTILINE)[1:] if "```" in part}
 
 
-@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.split("\n")[0])
-def test_every_row_has_its_command(section: str) -> None:
-    command = section.split("```")[1]
+def rows_of(section: str) -> list[list[str]]:
+    lines = [line for line in section.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines][1:]
+
+
+def test_all_logs_are_there() -> None:
+    logs = {"rsc15_100k", "serenade_example", "eshop2008", "yoochoose1_64", "retailrocket", "diginetica"}
+    assert set(SECTIONS) == logs
+    assert logs | {"demo", "audits"} == set(RESULTS)
+    assert all(len(RESULTS[log]["models"]) == 15 for log in logs)
+
+
+@pytest.mark.parametrize("log", SECTIONS)
+def test_every_row_has_its_command_and_its_numbers(log: str) -> None:
+    command, rows, entry = SECTIONS[log].split("```")[1], rows_of(SECTIONS[log]), RESULTS[log]
+    assert command.strip() == entry["command"]
     configs = [word for word in command.split() if word.startswith("configs/")]
     assert all((ROOT / word).is_file() for word in configs)
-    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in section.splitlines() if line[:2] == "| "]
-    rows = rows[1:]
     assert sorted(row[0] for row in rows) == sorted(word[8:-5] for word in configs)
-    scores = [float(row[3].split()[0]) for row in rows]
+    scores = [float(row[3].strip("+").split()[0].strip("*")) for row in rows]
     assert scores == sorted(scores, reverse=True)
-    best = {place: max(float(row[place].split()[0]) for row in rows if "gru4rec" in row[0]) for place in (2, 3)}
-    said = section.strip().splitlines()[-1]
-    for row in rows:
-        beats = "gru4rec" not in row[0] and any(float(row[place].split()[0]) > best[place] for place in (2, 3))
-        assert beats == bool(re.search(rf"\b{row[0]}\b", said)), row[0]
+    for name, fits, *cells in ((row[0], row[1], row[2], row[3]) for row in rows):
+        own = entry["models"][name]
+        assert int(fits) == own["fits"] == len(own["seeds"]) == len(own["mrr@20"]["by_fit"])
+        for metric, cell in zip(("recall@20", "mrr@20"), cells, strict=True):
+            found = [float(number) for number in re.findall(r"\d+\.\d+", cell)]
+            assert found == [round(own[metric][part], 4) for part in ("value", "low", "high")]
+            assert own[metric]["low"] <= own[metric]["value"] <= own[metric]["high"]
+            assert own[metric]["value"] == pytest.approx(sum(own[metric]["by_fit"]) / own["fits"], abs=1e-12)
+
+
+@pytest.mark.parametrize("log", SECTIONS)
+def test_the_table_says_what_beats_gru4rec(log: str) -> None:
+    models, said = RESULTS[log]["models"], SECTIONS[log].strip().splitlines()[-1]
+    if "## " not in said:
+        said = next(line for line in SECTIONS[log].splitlines() if "the better GRU4Rec here" in line)
+    best = max(
+        (name for name in models if name.startswith("gru4rec")), key=lambda name: models[name]["mrr@20"]["value"]
+    )
+    assert RESULTS[log]["against"] == best
+    assert f"the better GRU4Rec here, {best}" in said
+    for name, own in models.items():
+        beats = any(own[metric]["value"] > models[best][metric]["value"] for metric in ("recall@20", "mrr@20"))
+        if name != best:
+            assert beats == bool(re.search(rf"[ ,]{re.escape(name)}\*?[,.;]", said.replace(f"here, {best}", ""))), name

@@ -476,7 +476,8 @@ class SessionRecommender(LightningModule):
     def _log_results(self, metrics: MetricCollection) -> None:
         self.results = {name: value.item() for name, value in metrics.compute().items()}
         fitting = self.trainer.state.fn == "fit"
-        self.log_dict(self.results, logger=not fitting)
+        exact = {name: torch.tensor(value, dtype=torch.float64) for name, value in self.results.items()}
+        self.log_dict(exact, logger=not fitting)  # plain numbers would be rounded to 32 bits
         for logger in self.loggers if fitting else []:  # Lightning would log a validation by the number of windows
             logger.log_metrics(self.results, step=self.global_step)
         positions = torch.tensor([self._positions["seen"], self._positions["tied"]], device=self.device)

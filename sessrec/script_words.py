@@ -1,0 +1,36 @@
+"""What the scripts' command lines share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+
+class ScriptParser(argparse.ArgumentParser):
+    """Parser that keeps the lines of its description, and says what is wrong with an option in one line."""
+
+    def __init__(self, description: str | None, **options: object) -> None:
+        super().__init__(
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **options,  # type: ignore[arg-type]
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Print the fault and leave with exit code 2."""
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+
+    def check_output(self, output: Path, option: str = "--output") -> None:
+        """Leave with an error where a folder cannot be written to, or is a run's own.
+
+        Args:
+            output: The folder; it need not be there yet.
+            option: Option that names it.
+        """
+        existing = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
+        if not existing.is_dir():
+            self.error(f"{option} {output}: {existing} is a file; name a folder")
+        if (output / "checkpoints").exists():
+            self.error(f"{option} {output} is the folder of a run; name another one")
