@@ -14,6 +14,7 @@ as it has.
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Iterable, Mapping
@@ -245,6 +246,25 @@ def write_filled(filled: Mapping[Path, tuple[str, int]]) -> int:
     return sum(n_numbers for _, n_numbers in filled.values())
 
 
+def write_headers(results: Mapping[str, Any], folder: Path) -> None:
+    """Bring the results in the headers of the models' configs up to date.
+
+    Args:
+        results: Content of docs/results.json.
+        folder: Folder of the configs; nothing is done where it is missing.
+    """
+    models = results.get(AUDITED, {}).get("models", {})
+    for file in (folder / f"{model}.yaml" for model in models):
+        if file.is_file():
+            text = file.read_text(encoding="utf-8")
+            recall, mrr = (f"{models[file.stem][metric]['value']:.4f}" for metric in METRICS)
+            header = rf"(On {AUDITED}: test Recall@20 )[\d.]+(, MRR@20 )[\d.]+\b"
+            new = re.sub(header, rf"\g<1>{recall}\g<2>{mrr}", text)
+            if new != text:
+                with replacing(file) as temporary:
+                    temporary.write_text(new, encoding="utf-8")
+
+
 def main(args: list[str] | None = None) -> None:
     """Write the report.
 
@@ -275,6 +295,7 @@ def main(args: list[str] | None = None) -> None:
         copy_pictures(options.runs, options.docs / "figures")
         write_texts(results, options.docs)
         n_filled = write_filled(filled)
+        write_headers(results, options.docs.parent / "configs")
     except (SessRecError, OSError) as error:
         parser.error(str(error))
     taken = ", ".join(f"{log} ({len(entry['models'])} models)" for log, entry in found.items() if entry is not None)

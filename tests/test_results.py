@@ -58,3 +58,10 @@ def test_the_table_says_what_beats_gru4rec(log: str) -> None:
         beats = any(own[metric]["value"] > models[best][metric]["value"] for metric in ("recall@20", "mrr@20"))
         if name != best:
             assert beats == bool(re.search(rf"[ ,]{re.escape(name)}\*?[,.;]", said.replace(f"here, {best}", ""))), name
+
+
+@pytest.mark.parametrize("model", RESULTS["yoochoose1_64"]["models"])
+def test_configs_carry_their_result(model: str) -> None:
+    own = RESULTS["yoochoose1_64"]["models"][model]
+    line = f"On yoochoose1_64: test Recall@20 {own['recall@20']['value']:.4f}, MRR@20 {own['mrr@20']['value']:.4f};"
+    assert line in (ROOT / "configs" / f"{model}.yaml").read_text(encoding="utf-8")
