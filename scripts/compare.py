@@ -25,7 +25,6 @@ from pathlib import Path
 
 import yaml
 
-import sessrec.models
 from sessrec.board import write_images
 from sessrec.comparison import Comparison, compare_runs, read_run
 from sessrec.comparison_tables import (
@@ -37,9 +36,8 @@ from sessrec.comparison_tables import (
     slices_table,
 )
 from sessrec.errors import SessRecError
-from sessrec.experiments import fit_and_test
+from sessrec.experiments import fit_and_test, is_random
 from sessrec.figure_style import figure_bytes, save_figure
-from sessrec.models.neural import NeuralRecommender
 from sessrec.ranks import check_metrics
 from sessrec.result_figures import comparison_figure, cutoff_curves, precision_recall_figure, slices_figure
 from sessrec.script_words import ScriptParser
@@ -50,8 +48,7 @@ from sessrec.writing import replacing
 def has_seeds(config: Path) -> bool:
     """Whether the model of a config draws random numbers in its fit; one of somebody else's may."""
     model = (yaml.safe_load(config.read_text(encoding="utf-8")) or {}).get("model") or {}
-    name = model.get("class_path", "")
-    return issubclass(getattr(sessrec.models, name, NeuralRecommender), NeuralRecommender)
+    return is_random(model.get("class_path", ""))
 
 
 def fit_configs(configs: Sequence[Path], seeds: Sequence[int], name: str, words: Sequence[str]) -> list[Path]:

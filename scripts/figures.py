@@ -27,7 +27,7 @@ from sessrec.audits import sampled_audit
 from sessrec.batch_diagrams import protocol_figure, session_parallel_figure, traditional_figure
 from sessrec.batches import EvaluationBatch
 from sessrec.checkpoints import load_model
-from sessrec.comparison import Run, compare_runs, read_run
+from sessrec.comparison import Comparison, Run, compare_runs, read_run
 from sessrec.data import SessionDataModule
 from sessrec.data_figures import data_figures
 from sessrec.diagrams import architecture_figure, pipeline_figure
@@ -73,15 +73,15 @@ def log_figures(log: PreparedLog, batch_size: int) -> dict[str, Figure]:
     }
 
 
-def run_figures(runs: Sequence[Run]) -> dict[str, Figure]:
+def run_figures(comparison: Comparison) -> dict[str, Figure]:
     """Pictures of the runs' results."""
-    comparison = compare_runs(runs)
     models = {model.name: model.runs for model in comparison.models}
+    slices = Slices(**comparison.models[0].runs[0].report.get("slice_options", {}))
     found = {
         "comparison": comparison_figure(comparison),
         "recall_curves": cutoff_curves(models, "recall"),
         "mrr_curves": cutoff_curves(models, "mrr"),
-        "slices": slices_figure(models, "mrr@20", Slices(**runs[0].report.get("slice_options", {}))),
+        "slices": slices_figure(models, "mrr@20", slices),
         "sampled": audit_figure(sampled_audit(models, ["recall@20", "mrr@20"])),
     }
     folders = {
@@ -144,9 +144,9 @@ def draw(runs: Sequence[Run], path: str | None, with_alphas: bool) -> tuple[Mapp
         The pictures by name, and what was left out, and why.
     """
     log, options = open_log(runs[0], path)
-    figures, left_out = log_figures(log, options["batch_size"]) | run_figures(runs), []
-    best = compare_runs(runs).models[0].runs[0]
-    figures["protocol"] = protocol_of(best, log)
+    comparison, left_out = compare_runs(runs), []
+    figures = log_figures(log, options["batch_size"]) | run_figures(comparison)
+    figures["protocol"] = protocol_of(comparison.models[0].runs[0], log)
     of_gru4rec = next((run for run in runs if run.report["model"] == "GRU4Rec"), None)
     if of_gru4rec is None:
         left_out.append("architecture: none of the runs is of a GRU4Rec")

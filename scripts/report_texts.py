@@ -9,7 +9,7 @@ from typing import Any
 
 from sessrec.errors import SessRecError
 from sessrec.ranks import metric_name
-from sessrec.text_tables import Table
+from sessrec.text_tables import Table, seconds_text
 
 _HEAD = """# Results of all models
 
@@ -61,7 +61,7 @@ def _section(log: str, entry: Mapping[str, Any]) -> str:
         cells = [_cell(own[metric]) for metric in metrics]
         by_fit = own[metrics[-1]]["by_fit"]
         spread = f"{min(by_fit):.4f} - {max(by_fit):.4f}" if len(by_fit) > 1 else ""
-        times = [_seconds(own["fit_seconds"]), _seconds(own["test_seconds"])]
+        times = [seconds_text(own["fit_seconds"]), seconds_text(own["test_seconds"])]
         rows.append([model, str(own["fits"]), *cells, spread, *times])
     rules = ", ".join(
         f"{name.replace('_', ' ')} {protocol[name]}"
@@ -94,10 +94,6 @@ def _verdict(entry: Mapping[str, Any], against: str, metrics: list[str]) -> str:
     if not parts:
         return f"No other model beats the better GRU4Rec here, {against}."
     return f"Above the better GRU4Rec here, {against}: {'; '.join(parts)}."
-
-
-def _seconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds:.3g} s"
 
 
 def audits_text(audits: Mapping[str, Mapping[str, Any]], log: str, commands: Mapping[str, str]) -> str:

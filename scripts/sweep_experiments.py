@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from sessrec.cleaning import clean_events
 from sessrec.errors import SessRecError
+from sessrec.experiments import plain_log_words
 from sessrec.preparation import Preparation
 from sessrec.report import DataReport
 from sessrec.split import split_time
@@ -192,8 +193,5 @@ def recent_log(preparation: Preparation, share: float, folder: Path) -> list[str
     if not file.exists() or not pq.read_table(file).equals(table):  # a file written anew is prepared anew
         with replacing(file) as temporary:
             pq.write_table(table, temporary)
-    columns = ["--data.session_column", "SessionId", "--data.item_column", "ItemId", "--data.time_column", "Time"]
-    reading = ("order_column", "visitor_column", "session_gap", "event_column", "events", "column_names", "time_format")
-    unset = [word for option in reading for word in (f"--data.{option}", "null")]
     split = ["--data.test_start", f"{t:.17g}", "--data.test_duration", "null", "--data.min_item_support", "1"]
-    return ["--data.path", str(file), *columns, *unset, "--data.time_unit", "s", *split]
+    return [*plain_log_words(file), *split]

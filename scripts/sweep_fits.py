@@ -20,8 +20,7 @@ from sweep_tables import EVERY_VALUE
 import sessrec.models
 from sessrec.cli import SessRecCLI
 from sessrec.errors import SessRecError
-from sessrec.experiments import fit_and_test
-from sessrec.models.neural import NeuralRecommender
+from sessrec.experiments import fit_and_test, is_random
 
 ORACLE = "Oracle"
 
@@ -39,7 +38,7 @@ class Model(NamedTuple):
     @property
     def is_random(self) -> bool:
         """Whether its fit draws random numbers; that of somebody else's model may."""
-        return issubclass(getattr(sessrec.models, self.class_name, NeuralRecommender), NeuralRecommender)
+        return is_random(self.class_name)
 
 
 class Fit(NamedTuple):

@@ -17,31 +17,12 @@ from sessrec.cli import SessRecCLI
 from sessrec.comparison import Run, read_run
 from sessrec.errors import SessRecError
 from sessrec.events import Events
-from sessrec.experiments import fit_and_test
+from sessrec.experiments import fit_and_test, plain_log_words
 from sessrec.preparation import Preparation
 from sessrec.rank_record import RankRecord
 from sessrec.report import DataReport
 from sessrec.sessions import Sessions
 from sessrec.writing import replacing
-
-_PLAIN_LOG = {
-    "session_column": "SessionId",
-    "item_column": "ItemId",
-    "time_column": "Time",
-    "order_column": "null",
-    "visitor_column": "null",
-    "session_gap": "null",
-    "event_column": "null",
-    "events": "null",
-    "column_names": "null",
-    "separator": "null",
-    "quoting": "null",
-    "time_unit": "s",
-    "time_format": "null",
-    "expected": "null",
-}
-"""How a log is read that has the three columns."""
-
 
 _ONE_PROCESS = ["--trainer.devices", "1", "--trainer.strategy", "auto"]
 
@@ -129,9 +110,7 @@ def fit_leaking(run: Run, seed: int) -> Run:
         events = Preparation.of_options(config["data"]).read(DataReport())
         with replacing(log) as temporary:
             pq.write_table(deal_sessions(events, seed), temporary, compression="zstd")
-    words = ["--config", str(run.folder / "config.yaml"), *_rules(run), "--data.path", str(log), *_place()]
-    for option, value in _PLAIN_LOG.items():
-        words += [f"--data.{option}", value]
+    words = ["--config", str(run.folder / "config.yaml"), *_rules(run), *plain_log_words(log), *_place()]
     return read_run(fit_and_test(words, f"{run.folder.resolve().name}-leaking-{seed}"))
 
 

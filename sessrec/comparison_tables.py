@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from sessrec.comparison import Comparison, Run
 from sessrec.ranks import metric_name
 from sessrec.slices import Slices, slice_metrics
-from sessrec.text_tables import Table
+from sessrec.text_tables import Table, seconds_text
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}"
@@ -37,7 +37,7 @@ def metrics_table(comparison: Comparison) -> Table:
         cells = [f"{m.value:.4f} [{m.low:.4f}, {m.high:.4f}]" for m in model.metrics.values()]
         own = model.by_run[metrics[-1]]
         spread = [f"{min(own):.4f} - {max(own):.4f}" if len(own) > 1 else ""] if has_seeds else []
-        times = [_seconds(model.fit_seconds), _seconds(model.test_seconds)]
+        times = [seconds_text(model.fit_seconds), seconds_text(model.test_seconds)]
         rows.append([model.name, str(len(model.runs)), *cells, *spread, *times])
     return Table(head, rows)
 
@@ -63,10 +63,6 @@ def differences_table(comparison: Comparison) -> Table:
 
 def _p_value(p: float) -> str:
     return f"{'<0.001' if p < 0.001 else f'{p:.3f}'}{' *' if p < 0.05 else '  '}"
-
-
-def _seconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds:.3g} s"
 
 
 def slices_table(models: Mapping[str, Sequence[Run]], metric: str, slices: Slices) -> Table:

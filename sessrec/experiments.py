@@ -5,7 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import sessrec.models
 from sessrec import fit, test
+from sessrec.models.neural import NeuralRecommender
+
+_PLAIN_LOG = {
+    "session_column": "SessionId",
+    "item_column": "ItemId",
+    "time_column": "Time",
+    "order_column": "null",
+    "visitor_column": "null",
+    "session_gap": "null",
+    "event_column": "null",
+    "events": "null",
+    "column_names": "null",
+    "separator": "null",
+    "quoting": "null",
+    "time_unit": "s",
+    "time_format": "null",
+    "expected": "null",
+}
+"""How a log is read that has the three columns."""
 
 
 def fit_and_test(words: Sequence[str], run_name: str) -> Path:
@@ -26,3 +46,21 @@ def fit_and_test(words: Sequence[str], run_name: str) -> Path:
     best = "best" if (run / "checkpoints" / "best.ckpt").exists() else "last"
     test.main(["--config", str(run / "config.yaml"), "--ckpt_path", best])
     return run
+
+
+def plain_log_words(file: Path) -> list[str]:
+    """Words that read a log of the columns SessionId, ItemId and Time (in seconds), whatever a config says of another.
+
+    Args:
+        file: The log.
+    """
+    return ["--data.path", str(file), *(w for name, value in _PLAIN_LOG.items() for w in (f"--data.{name}", value))]
+
+
+def is_random(class_name: str) -> bool:
+    """Whether the fit of a model draws random numbers; that of somebody else's model may.
+
+    Args:
+        class_name: Name of its class.
+    """
+    return issubclass(getattr(sessrec.models, class_name, NeuralRecommender), NeuralRecommender)

@@ -7,6 +7,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
+def seconds_text(seconds: float | None) -> str:
+    """A time as tables show it.
+
+    Example:
+        >>> seconds_text(1.2345), seconds_text(None)
+        ('1.23 s', '-')
+    """
+    return "-" if seconds is None else f"{seconds:.3g} s"
+
+
 class Table(NamedTuple):
     """A table of text.
 
