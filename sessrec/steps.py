@@ -11,7 +11,7 @@ from torch import Tensor
 from sessrec.losses import Candidates
 from sessrec.optim import first_of_equals
 
-_TABLE_SIZE = 1 << 18  # steps are laid out together while a table over their items stays in the cache
+_N_AT_ONCE = 16  # steps laid out together: their tables stay in the cache, and calls cost little beside the work
 
 
 class Step(NamedTuple):
@@ -50,8 +50,7 @@ class StepLayout:
         self.distinct = distinct
         self.shared_inputs = shared_inputs
         self.exclude_target_copies = exclude_target_copies
-        self._n_at_once = max(1, _TABLE_SIZE // n_items)
-        self._table = torch.empty(self._n_at_once * n_items if distinct else 0, dtype=torch.int32)
+        self._table = torch.empty(n_items if distinct else 0, dtype=torch.int32)
 
     def steps(
         self,
@@ -76,7 +75,7 @@ class StepLayout:
         mask_steps = [[None] * len(items) if mask is None else mask.unbind() for mask in masks]
         laid_out: Iterator[tuple[Tensor, Tensor, Candidates]]
         if self.distinct:
-            parts = zip(*(part.split(self._n_at_once) for part in (items, inputs, weights)), strict=True)
+            parts = zip(*(part.split(_N_AT_ONCE) for part in (items, inputs, weights)), strict=True)
             laid_out = (step for part in parts for step in self._distinct(*part))
         else:
             laid_out = self._as_drawn(items, inputs, weights)
@@ -87,9 +86,8 @@ class StepLayout:
 
     def _distinct(self, items: Tensor, inputs: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor, Candidates]]:
         """Steps whose rows are their items in the order in which these come first; all steps' rows are numbered on."""
-        (n_steps, n_draws), n_lanes = weights.shape, inputs.shape[1]
-        step = torch.arange(n_steps)[:, None]
-        first = first_of_equals((items + step * self.n_items).view(-1), self._table).view_as(items)
+        n_draws, n_lanes = weights.shape[1], inputs.shape[1]
+        first = self._first_in_step(items)
         is_first = first == torch.arange(items.numel()).view_as(items)
         row = is_first.view(-1).cumsum(0).sub_(1).index_select(0, first.view(-1)).view_as(items)  # of every draw
         n_rows, n_candidates = is_first.sum(dim=1), is_first[:, :n_draws].sum(dim=1)
@@ -113,6 +111,16 @@ class StepLayout:
             ),
             strict=True,
         )
+
+    def _first_in_step(self, items: Tensor) -> Tensor:
+        """Place of the first draw of each draw's item in its own step, counted through all steps; (steps, draws)."""
+        names, n_names = items, self.n_items
+        if n_names > items.numel():  # by the place where an item comes first: fewer numbers than a large catalogue has
+            names, n_names = first_of_equals(items.view(-1), self._table).view_as(items), items.numel()
+        if len(self._table) < n_names * len(items):
+            self._table = torch.empty(n_names * len(items), dtype=torch.int32)
+        step = torch.arange(len(items))[:, None]
+        return first_of_equals((names + step * n_names).view(-1), self._table).view_as(items)
 
     def _as_drawn(self, items: Tensor, inputs: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor, Candidates]]:
         n_draws, n_lanes = weights.shape[1], inputs.shape[1]

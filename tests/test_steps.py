@@ -52,9 +52,10 @@ def check_common_parts(step: Step, draws: Draws, number: int, distinct: bool) ->
 @pytest.mark.parametrize("shared_inputs", [False, True])
 @pytest.mark.parametrize("exclude", [False, True])
 @pytest.mark.parametrize("whole_weights", [False, True])
-@pytest.mark.parametrize("at_once", [None, 0, 2])
+@pytest.mark.parametrize("at_once", [None, 1, 2])
 @pytest.mark.parametrize(
-    ("n_steps", "n_lanes", "n_samples", "n_items"), [(7, 4, 6, 9), (4, 5, 0, 3), (3, 1, 0, 1), (5, 2, 30, 1000)]
+    ("n_steps", "n_lanes", "n_samples", "n_items"),
+    [(7, 4, 6, 9), (4, 5, 0, 3), (3, 1, 0, 1), (5, 2, 30, 1000), (6, 3, 5, 23), (40, 3, 2, 50)],
 )
 def test_distinct_rows_against_plain_python(
     monkeypatch: pytest.MonkeyPatch,
@@ -68,7 +69,7 @@ def test_distinct_rows_against_plain_python(
     at_once: int | None,
 ) -> None:
     if at_once is not None:
-        monkeypatch.setattr(sessrec.steps, "_TABLE_SIZE", at_once * n_items + n_items // 2)
+        monkeypatch.setattr(sessrec.steps, "_N_AT_ONCE", at_once)
     layout = StepLayout(n_items, True, shared_inputs, exclude)
     list(layout.steps(*random_draws(n_steps, n_lanes, n_samples, n_items, whole_weights, seed=0)))  # leaves no trace
     draws = random_draws(n_steps, n_lanes, n_samples, n_items, whole_weights, seed=1)
@@ -308,7 +309,7 @@ class Run:
             gru4rec, "StepLayout", lambda n_items, _, shared, exclude: StepLayout(n_items, distinct, shared, exclude)
         )
         if self.steps_at_once is not None:
-            monkeypatch.setattr(sessrec.steps, "_TABLE_SIZE", self.steps_at_once * self.n_items)
+            monkeypatch.setattr(sessrec.steps, "_N_AT_ONCE", self.steps_at_once)
         optimizer = model.configure_optimizers()
         for window, negatives, masks in self.windows():
             monkeypatch.setattr(model.sampler, "sample", lambda *_, drawn=negatives: drawn)
