@@ -17,6 +17,7 @@ import json
 import re
 import shlex
 import shutil
+import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -106,11 +107,14 @@ def results_of(log: str, folder: Path) -> dict[str, Any] | None:
             found[model] = sorted(own)
     if not found:
         return None
-    comparison = compare_runs([read_run(run) for runs in found.values() for run in runs], METRICS)
-    best = next((model.name for model in comparison.models if model.name.startswith("gru4rec")), None)
-    if best is not None:
-        runs_again = [run for model in comparison.models for run in model.runs]
-        comparison = compare_runs(runs_again, METRICS, against=best)
+    runs_of = {model: [read_run(run) for run in runs] for model, runs in found.items()}
+    means = {
+        model: statistics.mean(run.report["metrics"]["test/mrr@20"] for run in runs)
+        for model, runs in runs_of.items()
+        if model.startswith("gru4rec")
+    }
+    against = max(means, key=means.__getitem__) if means and len(found) > 1 else None  # the better GRU4Rec
+    comparison = compare_runs([run for runs in runs_of.values() for run in runs], METRICS, against)
     seeds = sorted({run.report["seed"] for model in comparison.models for run in model.runs})
     return {"command": command(log, found, seeds)} | as_json(comparison)
 

@@ -162,15 +162,15 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
     if doubled := [run.folder for run, folder in zip(runs, folders, strict=True) if folders.count(folder) > 1]:
         raise SessRecError(f"the run {doubled[0]} is given twice")
     by_settings: dict[str, list[Run]] = {}
-    for run in runs:
+    for run in sorted(runs, key=lambda run: run.report["seed"] or 0):  # so that draws of them do not hang on the order
         by_settings.setdefault(run.settings, []).append(run)
-    groups = list(by_settings.values())
+    groups = [by_settings[settings] for settings in dict.fromkeys(run.settings for run in runs)]
     for group in groups:
-        seeds = [run.report["seed"] for run in group]
-        if len(set(seeds)) < len(seeds):
-            raise SessRecError(
-                f"{group[0].folder} and {group[-1].folder} are of one model and one seed: they would count twice"
-            )
+        for run, other in itertools.pairwise(group):
+            if run.report["seed"] == other.report["seed"]:
+                raise SessRecError(
+                    f"{run.folder} and {other.folder} are of one model and one seed: they would count twice"
+                )
     names = [_name(group) for group in groups]
     common = os.path.commonprefix(names)
     common = common[: common.rfind("-") + 1] if len(names) > 1 else ""
@@ -247,11 +247,11 @@ def pooled_means(
         own = (sums.sum(axis=0) / counts.sum(axis=0)).reshape(len(runs), n_means)
     means = resampled_means(sums, counts, n_resamples, seed).reshape(n_resamples, len(runs), n_means)
     found: dict[str, list[PooledMean]] = {}
-    for name in models:
+    for name, group in models.items():
         which = [number for number, (own_name, _) in enumerate(runs) if own_name == name]
+        own_seed = (seed, *hashlib.sha256(group[0].settings.encode()).digest())  # in whatever order the runs are given
         found[name] = [
-            pool_seeds(means[:, which, place], own[which, place], n_filled[place], (seed, which[0]))
-            for place in range(n_means)
+            pool_seeds(means[:, which, place], own[which, place], n_filled[place], own_seed) for place in range(n_means)
         ]
     return found
 

@@ -271,6 +271,18 @@ def test_one_seed_one_comparison() -> None:
     assert one != other
 
 
+def test_the_order_of_the_runs_changes_nothing() -> None:
+    own = compared(against="gru4rec", n_resamples=200)
+    again = compare_runs([read_run(folder) for folder in reversed(ALL)], METRICS, against="gru4rec", n_resamples=200)
+    assert [model.name for model in own.models] == [model.name for model in again.models]
+    for model, other in zip(own.models, again.models, strict=True):
+        assert [run.folder for run in model.runs] == [run.folder for run in other.runs]
+        assert model.differences.keys() == other.differences.keys()
+        pairs = [(model.metrics, other.metrics), (model.differences, other.differences)]
+        for found, twin in ((mine[metric], its[metric]) for mine, its in pairs for metric in mine):
+            assert tuple(found) == pytest.approx(tuple(twin), rel=1e-9, abs=1e-12)
+
+
 def test_more_confidence_is_a_wider_interval() -> None:
     for wide, narrow in zip(compared(level=0.99).models, compared(level=0.5).models, strict=True):
         for metric in METRICS:
@@ -345,6 +357,8 @@ def test_runs_that_would_count_twice_are_refused() -> None:
     refused([ALL[0], LOGS / ".." / ALL[0]], "is given twice")
     refused([ALL[2], copied(ALL[2], "cmp-copy-1")], "of one model and one seed")
     refused([ALL[0], copied(ALL[0], "cmp-copy-2")], "of one model and one seed")
+    other = copied(ALL[2], "cmp-copy-3")
+    refused([ALL[2], ALL[3], other], f"^{ALL[2]} and {other} are of one model")
 
 
 def test_what_is_not_there_is_named() -> None:
