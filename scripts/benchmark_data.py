@@ -25,8 +25,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from tqdm import tqdm
 
-from sessrec.batches import lane_schedule
 from sessrec.data import SessionDataModule
+from sessrec.lanes import lane_schedule
 
 
 def write_log(file: str, n_events: int, seed: int = 0) -> None:

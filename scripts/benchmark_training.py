@@ -19,7 +19,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from tqdm import tqdm
 
-from sessrec.batches import SessionParallelLoader, Window
+from sessrec.batches import SessionParallelLoader
+from sessrec.lanes import Window
 from sessrec.memory import keep_freed_memory
 from sessrec.models import GRU4Rec
 from sessrec.sessions import Sessions

@@ -10,10 +10,10 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from sessrec.batches import LaneGrid, Window
 from sessrec.drawing import LINE, MARGIN, SIZE, Box, Drawing, printable, shortened, text_width, wrapped
 from sessrec.errors import SessRecError
 from sessrec.figure_style import PALETTE, STYLE
+from sessrec.lanes import LaneGrid, Window
 from sessrec.report import counted
 from sessrec.sessions import Sessions
 

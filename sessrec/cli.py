@@ -6,12 +6,9 @@ import logging
 import os
 import sys
 import warnings
-from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import yaml
-from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -20,7 +17,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 import sessrec.models  # noqa: F401 - makes the models known by their class names
 from sessrec.checkpoints import (
     CheckpointFiles,
-    LastCheckpoint,
     checkpoint_callbacks,
     is_inside_epoch,
     read_checkpoint,
@@ -28,49 +24,28 @@ from sessrec.checkpoints import (
     resolve_checkpoint,
     work_done,
 )
+from sessrec.checks import refuse_trainer
 from sessrec.curves import forget_steps_from
 from sessrec.data import SessionDataModule
 from sessrec.data_report import write_data_report
 from sessrec.errors import SessRecError
-from sessrec.models.base import SessionRecommender, refuse_precision
+from sessrec.models.base import SessionRecommender
+from sessrec.options import (
+    CommandParser,
+    add_options,
+    given_option,
+    parser_settings,
+    refuse_trainer_options,
+    with_settings_of_checkpoint,
+)
 from sessrec.predictions import PredictionWriter
 from sessrec.processes import LanesStrategy
 from sessrec.rank_record import RankRecord
 from sessrec.run import RunConfig, RunRecord, free_run_name
-from sessrec.slices import Slices
 from sessrec.stopping import StoppedError
 
-DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "default.yaml"
-
-_DESCRIPTIONS = {
-    "fit": "Fit a session recommender to a click log.",
-    "validate": "Evaluate a checkpoint on the validation part of a click log, ranking all items.",
-    "test": "Evaluate a checkpoint on the test part of a click log, ranking all items.",
-    "predict": "Write the best next items of every session of a click log.",
-    "prepare": "Read, clean and split a click log, and report what is in it; only the --data options matter.",
-}
 _FREE_OPTIONS = {"cache_dir", "eval_batch_size"}  # that change no result
 _RUN_NAME = "SESSREC_RUN_NAME"
-_OWN_LOG = """
-
-An own log in three commands: look at it, fit, test. It has columns SessionId, ItemId and Time, or the options
---data.session_column, --data.item_column and --data.time_column name them.
-  python -m sessrec.prepare --data.path clicks.tsv.gz
-  python -m sessrec.fit --config configs/gru4rec.yaml --data.path clicks.tsv.gz --trainer.logger.version my-run
-  python -m sessrec.test --config lightning_logs/my-run/config.yaml --ckpt_path best"""
-
-
-class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Keeps the lines of the description."""
-
-
-class _Parser(LightningArgumentParser):
-    """Says what is wrong with an option in one line."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the fault and leave with exit code 2."""
-        print(f"{self.prog}: error: {' '.join(message.split())}", file=sys.stderr)
-        raise SystemExit(2) from ex
 
 
 class SessRecCLI(LightningCLI):
@@ -93,58 +68,18 @@ class SessRecCLI(LightningCLI):
             SessionRecommender,
             SessionDataModule,
             subclass_mode_model=True,
-            args=args if command == "fit" else _with_settings_of_checkpoint(args),
+            args=args if command == "fit" else with_settings_of_checkpoint(args),
             run=False,
-            parser_class=_Parser,
+            parser_class=CommandParser,
             seed_everything_default=42,
             auto_configure_optimizers=False,
             save_config_callback=RunConfig if command == "fit" else None,
-            parser_kwargs={
-                "default_config_files": [str(DEFAULT_CONFIG)],
-                "description": _DESCRIPTIONS[command] + _OWN_LOG,
-                "formatter_class": _HelpFormatter,
-                "prog": f"python -m sessrec.{command}",
-                "usage": f"python -m sessrec.{command} [--config FILE] [--GROUP.OPTION VALUE ...]",
-            },
+            parser_kwargs=parser_settings(command),
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what is neither trainer's, model's nor data's."""
-        parser.add_argument(
-            "--ckpt_path",
-            type=str | None,
-            default=None,
-            help="Checkpoint to start from: `best` or `last` of the run that the config names, or a file. `auto`, "
-            "for a fit that a scheduler may start again: go on from last where there is one, else begin.",
-        )
-        parser.add_class_arguments(LastCheckpoint, "checkpoint")
-        parser.add_argument(
-            "--monitor",
-            type=str,
-            default="val/mrr@20",
-            help="Validation metric that chooses the best checkpoint in a fit.",
-        )
-        parser.add_class_arguments(Slices, "slices")
-        parser.add_argument(
-            "--list_length",
-            type=int,
-            default=0,
-            help="Length of the lists whose coverage, Gini coefficient and popularity test reports; 0 makes no lists, "
-            "which take as long again as the ranks.",
-        )
-        parser.add_argument(
-            "--projector",
-            type=bool,
-            default=False,
-            help="Whether test writes the item embeddings for TensorBoard's projector.",
-        )
-        parser.add_argument("--output", type=str, default="predictions.tsv", help="File that predict writes.")
-        parser.add_argument(
-            "--report_dir",
-            type=str,
-            default="lightning_logs/data_report",
-            help="Folder for the report and figures of prepare.",
-        )
+        add_options(parser)
 
     def before_instantiate_classes(self) -> None:
         """Name the run, find the checkpoint, and refuse what cannot work, before anything is built."""
@@ -154,7 +89,7 @@ class SessRecCLI(LightningCLI):
             return
         self.run_folder = self._name_run()
         # a config that follows the flag resets it
-        ckpt_path = self.config.ckpt_path or _option(self.args, "--ckpt_path")
+        ckpt_path = self.config.ckpt_path or given_option(self.args, "--ckpt_path")
         if ckpt_path is not None:
             self.checkpoint = resolve_checkpoint(ckpt_path, self.run_folder)
         if self.checkpoint is None and self.command != "fit":
@@ -163,7 +98,7 @@ class SessRecCLI(LightningCLI):
         if self.command == "fit":
             if not _is_follower():
                 refuse_taken_run(self.run_folder, self.checkpoint)
-            _refuse_trainer_options(self.config.trainer)
+            refuse_trainer_options(self.config.trainer)
             self.save_config_kwargs["run_folder"] = self.run_folder
         extra: list[Callback] = [RunRecord(self.checkpoint)]
         if not sys.stdout.isatty() and self.config.trainer.enable_progress_bar is not False:
@@ -230,12 +165,11 @@ class SessRecCLI(LightningCLI):
             write_data_report(self.datamodule.prepare(), self.config.report_dir)
             return
         model, data, ckpt_path = self.model, self.datamodule, self.checkpoint
-        refuse_precision(self.trainer.precision)
         for callback in self.trainer.checkpoint_callbacks if self.command == "fit" else ():
             folder = getattr(callback, "dirpath", None)
             if folder is not None and not Path(folder).resolve().is_relative_to(self.run_folder.resolve()):
                 raise SessRecError(f"a checkpoint callback's dirpath {folder} is outside of the run {self.run_folder}")
-        model.refuse_processes(self.command, self.trainer)
+        refuse_trainer(self.trainer, self.command, type(model).__name__, model.trains_in_parallel)
         content = None if ckpt_path is None else read_checkpoint(ckpt_path)
         if content is not None and self.command != "fit":
             model.on_load_checkpoint(content)
@@ -333,16 +267,6 @@ def users_fault(error: BaseException | None) -> BaseException | None:
     return error
 
 
-def _refuse_trainer_options(options: Any) -> None:
-    """Refuse what leaves nothing to train, and what the training step would not heed."""
-    for name in ("max_epochs", "max_steps", "limit_train_batches"):
-        if options[name] == 0:
-            raise SessRecError(f"--trainer.{name} 0 leaves nothing to train")
-    for name, usual in (("gradient_clip_val", None), ("accumulate_grad_batches", 1)):
-        if options[name] not in (usual, None):
-            raise SessRecError(f"--trainer.{name} is not supported: every mini-batch is one update by its own gradient")
-
-
 def _listed(value: Any) -> list[Any]:
     """A value as a list: a checkpoint has tuples where a config has lists."""
     return list(value) if isinstance(value, (list, tuple)) else [value]
@@ -351,34 +275,6 @@ def _listed(value: Any) -> list[Any]:
 def _is_follower() -> bool:
     """Whether this process is one that the first process of a fit has started, or is to work with it."""
     return any(int(os.environ.get(name, 0)) > 0 for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
-
-
-def _option(args: list[str], name: str) -> str | None:
-    """Value of an option given as ``--name value`` or ``--name=value``, None where it is not given."""
-    for number, word in enumerate(args):
-        if word == name and number + 1 < len(args):
-            return args[number + 1]
-        if word.startswith(f"{name}="):
-            return word.partition("=")[2]
-    return None
-
-
-def _with_settings_of_checkpoint(args: list[str]) -> list[str]:
-    """Put the checkpoint's own model, data and run before the flags where no config is given."""
-    ckpt_path = _option(args, "--ckpt_path")
-    if ckpt_path is None or _option(args, "--config") is not None or not Path(ckpt_path).is_file():
-        return args
-    content = read_checkpoint(Path(ckpt_path))
-    model = {name: value for name, value in content["hyper_parameters"].items() if not name.startswith("_")}
-    data = {name: value for name, value in content["datamodule_hyper_parameters"].items() if not name.startswith("_")}
-    settings: dict[str, Any] = {"model": {"class_path": content["class_path"], "init_args": model}, "data": data}
-    run_folder = Path(ckpt_path).resolve().parent.parent
-    if (run_folder / "config.yaml").exists():
-        save_dir = os.path.relpath(run_folder.parent.parent)
-        place = {"save_dir": save_dir, "name": run_folder.parent.name, "version": run_folder.name}
-        logger = {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": place}
-        settings["trainer"] = {"logger": logger}
-    return ["--config", yaml.safe_dump(settings), *args]
 
 
 def _quieten() -> None:

@@ -30,6 +30,25 @@ Excluded = Callable[[slice], tuple[Tensor, Tensor]]
 """Items that are no candidates for some consecutive queries: (number of the query among these, item), int64, (E,)."""
 
 
+def items_so_far(items: Tensor, row: Tensor, place: Tensor, last_only: bool) -> Excluded:
+    """What a session holds up to each position, to be excluded from its candidates.
+
+    Args:
+        items: Items of sessions, int64, shape (S, L).
+        row: Session of each position, int64, shape (P,).
+        place: Its place in the session, int64, shape (P,).
+        last_only: Whether only the item at that place is meant, and none before it.
+    """
+
+    def pairs(part: slice) -> tuple[Tensor, Tensor]:
+        session, last = items[row[part]], place[part, None]  # (P, L), (P, 1)
+        column = torch.arange(items.shape[1], device=items.device)
+        position, column = (column == last if last_only else column <= last).nonzero().T
+        return position, session[position, column]
+
+    return pairs
+
+
 def item_blocks(n_items: int, device: torch.device, at_least: int = 0) -> list[slice]:
     """Consecutive blocks of all items, of about equal size, the same whatever else is scored."""
     n_blocks = -(-n_items // max(at_least, _BLOCK.get(device.type, _BLOCK["cpu"])))

@@ -16,11 +16,12 @@ from test_cli import everything_in, one_error
 from test_events import BASE, EXPECTED, sequences
 
 from sessrec import fit, predict, prepare, test
-from sessrec.batches import SessionParallelLoader, Window
+from sessrec.batches import SessionParallelLoader
 from sessrec.cleaning import clean_events
 from sessrec.data import SessionDataModule
 from sessrec.errors import SessRecError
 from sessrec.events import Events
+from sessrec.lanes import Window
 from sessrec.log_format import LogFormat
 from sessrec.metrics import target_rank
 from sessrec.models import GRU4Rec, Markov, Popularity

@@ -25,9 +25,9 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from sessrec.audits import sampled_rank
-from sessrec.batches import LaneGrid
 from sessrec.bootstrap import PooledMean, difference, holm, pool_seeds, resampled_means
 from sessrec.cli import SessRecCLI
+from sessrec.lanes import LaneGrid
 from sessrec.layers import GRUCell, ResetBeforeGRUCell
 from sessrec.losses import Candidates, bpr_max, cross_entropy
 from sessrec.metrics import rank_from_counts

@@ -9,8 +9,9 @@ import pytest
 import torch
 from conftest import make_sessions, make_vocabulary
 
-from sessrec.batches import LaneGrid, SessionParallelLoader
+from sessrec.batches import SessionParallelLoader
 from sessrec.errors import SessRecError
+from sessrec.lanes import LaneGrid
 from sessrec.losses import Candidates
 from sessrec.models import GRU4Rec
 from sessrec.steps import Step, StepLayout

@@ -7,9 +7,10 @@ import torch
 from conftest import make_sessions, make_vocabulary
 from lightning.pytorch import Trainer
 
-from sessrec.batches import EvaluationLoader, LaneGrid
+from sessrec.batches import EvaluationLoader
 from sessrec.data import SessionDataModule
 from sessrec.errors import SessRecError
+from sessrec.lanes import LaneGrid
 from sessrec.losses import Candidates
 from sessrec.models import GRU4Rec
 

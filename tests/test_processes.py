@@ -20,7 +20,8 @@ import torch.multiprocessing
 from conftest import make_sessions, make_vocabulary, one_error
 
 from sessrec import fit, test
-from sessrec.batches import EvaluationLoader, SessionParallelLoader, Window
+from sessrec.batches import EvaluationLoader, SessionParallelLoader
+from sessrec.lanes import Window
 from sessrec.models import GRU4Rec
 from sessrec.processes import exchange_gradients
 

@@ -12,7 +12,7 @@ from test_losses import paper_loss
 from torch import Tensor
 
 import sessrec.steps
-from sessrec.batches import LaneGrid, Window
+from sessrec.lanes import LaneGrid, Window
 from sessrec.models import GRU4Rec, gru4rec
 from sessrec.steps import Step, StepLayout
 

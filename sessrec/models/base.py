@@ -9,23 +9,32 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from sessrec.batches import EvaluationBatch, Window
+from sessrec.batches import EvaluationBatch
+from sessrec.checks import refuse_other_class, refuse_other_weights, refuse_trainer
 from sessrec.errors import SessRecError, check_choice
+from sessrec.lanes import Window
 from sessrec.memory import keep_freed_memory
 from sessrec.metrics import CUTOFFS, PositionCounts, TieMode, rank_from_counts, ranking_metrics
-from sessrec.processes import LanesStrategy, sum_over_processes
+from sessrec.processes import sum_over_processes
 from sessrec.progress import Progress, inside_window
-from sessrec.ranking import EXCLUDED, MIN_ROWS, Excluded, best_items, count_positions, target_scores_in_blocks
+from sessrec.ranking import (
+    EXCLUDED,
+    MIN_ROWS,
+    Excluded,
+    best_items,
+    count_positions,
+    items_so_far,
+    target_scores_in_blocks,
+)
 from sessrec.vocabulary import Vocabulary
 
 CHECKPOINT_FORMAT = 2
 """Number of the way in which checkpoints hold what they hold; files without one are of 1."""
-_PRECISIONS = ("32-true", "bf16-mixed", "64-true")
 
 
 class TopItems(NamedTuple):
@@ -190,7 +199,7 @@ class SessionRecommender(LightningModule):
         try:
             return super().load_from_checkpoint(checkpoint_path, *args, **({"weights_only": True} | options))
         except TypeError:  # options that this class does not have
-            cls._refuse_other_class(torch.load(checkpoint_path, map_location="cpu", weights_only=True))
+            refuse_other_class(torch.load(checkpoint_path, map_location="cpu", weights_only=True), cls)
             raise
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -213,7 +222,7 @@ class SessionRecommender(LightningModule):
         Raises:
             SessRecError: If the checkpoint is no such model's, or was fitted to other items.
         """
-        self._refuse_other_class(checkpoint)
+        refuse_other_class(checkpoint, type(self))
         vocabulary = Vocabulary.from_state_dict(checkpoint["vocabulary"])
         if self.vocabulary is None:
             self.set_vocabulary(vocabulary)
@@ -222,30 +231,10 @@ class SessionRecommender(LightningModule):
                 f"the data give {self.n_items} training items and the checkpoint was fitted to {len(vocabulary)} "
                 "(or to others): resume with the click log and the --data options of the first fit"
             )
-        own = self.state_dict()
-        if strangers := own.keys() ^ checkpoint["state_dict"].keys():
-            raise SessRecError(
-                f"the checkpoint and the model do not both have {min(strangers)}: give the --model options that it was "
-                "fitted with"
-            )
-        for name, weight in checkpoint["state_dict"].items():
-            if not name.startswith(self.grown_buffers) and own[name].shape != weight.shape:
-                raise SessRecError(
-                    f"the checkpoint's {name} is of shape {tuple(weight.shape)} and the model's of "
-                    f"{tuple(own[name].shape)}: give the --model options that it was fitted with"
-                )
+        refuse_other_weights(checkpoint["state_dict"], self.state_dict(), self.grown_buffers)
         self.seed = checkpoint["seed"]
         self.progress = Progress.from_state_dict(checkpoint.get("progress", {}))
         self.results = checkpoint.get("results", {})
-
-    @classmethod
-    def _refuse_other_class(cls, checkpoint: dict[str, Any]) -> None:
-        own_class = f"{cls.__module__}.{cls.__qualname__}"
-        if "vocabulary" not in checkpoint or checkpoint.get("class_path") != own_class:
-            raise SessRecError(
-                f"the checkpoint holds {checkpoint.get('class_path', 'no model of sessrec')}, not {own_class}: "
-                "give the --model it was fitted with"
-            )
 
     def setup(self, stage: str) -> None:
         """Make ready for a stage, and refuse data whose items are numbered otherwise than the model's.
@@ -254,8 +243,7 @@ class SessionRecommender(LightningModule):
             SessRecError: If model and data have different vocabularies, or the trainer's precision or number of
                 processes is not supported.
         """
-        refuse_precision(self.trainer.precision)
-        self.refuse_processes(stage, self.trainer)
+        refuse_trainer(self.trainer, stage, type(self).__name__, self.trains_in_parallel)
         keep_freed_memory()
         vocabulary = getattr(self.trainer.datamodule, "vocabulary", None)  # type: ignore[attr-defined]
         if self.vocabulary is not None and vocabulary is not None and vocabulary.item_ids != self.vocabulary.item_ids:
@@ -263,20 +251,6 @@ class SessionRecommender(LightningModule):
                 f"the data were prepared for {len(vocabulary)} items and the model knows {self.n_items} (or others): "
                 "give the model a SessionDataModule of its own"
             )
-
-    def refuse_processes(self, stage: str, trainer: Trainer) -> None:
-        """Refuse several processes where one is enough, or where they would not work together.
-
-        Raises:
-            SessRecError: If there are several.
-        """
-        if trainer.world_size == 1:
-            return
-        if not isinstance(trainer.strategy, LanesStrategy):
-            raise SessRecError("several processes need --trainer.strategy ddp")
-        if stage == "predict" or (stage == "fit" and not self.trains_in_parallel):
-            what = "predict works" if stage == "predict" else f"{type(self).__name__} is fitted"
-            raise SessRecError(f"{what} in one process: give --trainer.devices 1")
 
     def on_fit_start(self) -> None:
         """Fix the seed that everything random in a fit follows from."""
@@ -406,7 +380,7 @@ class SessionRecommender(LightningModule):
             The counts, positions session by session.
         """
         items = batch.items[:, :-1]  # the last item is a target only
-        row, place = self._positions_of(batch)
+        row, place = batch.positions()
         queries, targets = self._encode(items)[row, place], batch.items[row, place + 1]  # (P, anything), (P,)
         with self._full_precision():
             return count_positions(
@@ -431,7 +405,7 @@ class SessionRecommender(LightningModule):
             Item indices, best first, int64, shape (P, min(k, N)); -1 in place of items that are no candidates.
         """
         items = batch.items[:, :-1]
-        row, place = self._positions_of(batch)
+        row, place = batch.positions()
         queries = self._encode(items)[row, place]
         if not len(row):
             return row.new_empty(0, min(k, self.n_items))
@@ -440,24 +414,11 @@ class SessionRecommender(LightningModule):
             best, scores = best_items(self.score, queries, self.n_items, k, excluded, self.scores_in_blocks)
         return best.masked_fill_(scores <= EXCLUDED, -1)
 
-    def _positions_of(self, batch: EvaluationBatch) -> tuple[Tensor, Tensor]:
-        """Row and place of every event that has a next item, session by session, both int64, shape (P,)."""
-        places = torch.arange(batch.items.shape[1] - 1, device=batch.items.device)
-        row, place = (places < batch.lengths[:, None] - 1).nonzero().T
-        return row, place
-
     def _excluded(self, items: Tensor, row: Tensor, place: Tensor) -> Excluded | None:
         """The items that are no candidates at some places of sessions, by the rules of this model."""
         if not (self.exclude_last or self.exclude_seen):
             return None
-
-        def pairs(part: slice) -> tuple[Tensor, Tensor]:
-            session, last = items[row[part]], place[part, None]  # (P, L), (P, 1)
-            column = torch.arange(items.shape[1], device=items.device)
-            position, column = (column <= last if self.exclude_seen else column == last).nonzero().T
-            return position, session[position, column]
-
-        return pairs
+        return items_so_far(items, row, place, last_only=not self.exclude_seen)
 
     def _encode(self, items: Tensor) -> Tensor:
         """`encode`, such that a session's queries do not depend on the sessions beside it."""
@@ -562,13 +523,3 @@ class SessionRecommender(LightningModule):
         """The items most frequent in training with their counts, both of shape (1, min(k, N))."""
         counts, items = torch.from_numpy(self.known_items.counts).sort(descending=True, stable=True)
         return items[None, :k], counts[None, :k].double()
-
-
-def refuse_precision(precision: str) -> None:
-    """Refuse a precision that would need a gradient scaler, or keeps the weights themselves in 16 bits.
-
-    Raises:
-        SessRecError: If it is one.
-    """
-    if precision not in _PRECISIONS:
-        raise SessRecError(f"--trainer.precision {precision} is not supported: use one of {', '.join(_PRECISIONS)}")

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from sessrec.batches import Window
+from sessrec.lanes import Window
 from sessrec.models.base import SessionRecommender
 from sessrec.sessions import Sessions
 

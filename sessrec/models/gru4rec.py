@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sessrec import losses
-from sessrec.batches import Window
 from sessrec.errors import SessRecError, check_choice
 from sessrec.graphs import CapturedRun
+from sessrec.lanes import Window
 from sessrec.layers import GRUCell, GRUStack, ResetBeforeGRUCell, dropout_mask, initialise_gates, product
 from sessrec.models.neural import NeuralRecommender
 from sessrec.negatives import LogQ, LogQMode, NegativeSampler

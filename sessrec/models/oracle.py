@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sessrec.batches import Window
 from sessrec.errors import SessRecError
+from sessrec.lanes import Window
 from sessrec.models.counting import CountingRecommender
 from sessrec.synthetic import SyntheticProcess
 

@@ -1,0 +1,81 @@
+"""What a model refuses: trainers that it cannot work in, and checkpoints that are not its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from sessrec.errors import SessRecError
+from sessrec.processes import LanesStrategy
+
+_PRECISIONS = ("32-true", "bf16-mixed", "64-true")  # others need a gradient scaler, or keep weights in 16 bits
+
+
+def refuse_trainer(trainer: Trainer, stage: str, model: str, trains_in_parallel: bool) -> None:
+    """Refuse a precision of fewer bits than a weight needs, and several processes where they would not work together.
+
+    Args:
+        trainer: The trainer.
+        stage: ``fit``, ``validate``, ``test`` or ``predict``.
+        model: Name of the model.
+        trains_in_parallel: Whether several processes can train it together.
+
+    Raises:
+        SessRecError: If the trainer has the one or the other.
+    """
+    if trainer.precision not in _PRECISIONS:
+        raise SessRecError(
+            f"--trainer.precision {trainer.precision} is not supported: use one of {', '.join(_PRECISIONS)}"
+        )
+    if trainer.world_size == 1:
+        return
+    if not isinstance(trainer.strategy, LanesStrategy):
+        raise SessRecError("several processes need --trainer.strategy ddp")
+    if stage == "predict" or (stage == "fit" and not trains_in_parallel):
+        what = "predict works" if stage == "predict" else f"{model} is fitted"
+        raise SessRecError(f"{what} in one process: give --trainer.devices 1")
+
+
+def refuse_other_class(checkpoint: Mapping[str, Any], expected: type) -> None:
+    """Refuse the checkpoint of a model of another class.
+
+    Args:
+        checkpoint: Content of the checkpoint.
+        expected: The class that it should be of.
+
+    Raises:
+        SessRecError: If it is of another one.
+    """
+    own_class = f"{expected.__module__}.{expected.__qualname__}"
+    if "vocabulary" not in checkpoint or checkpoint.get("class_path") != own_class:
+        raise SessRecError(
+            f"the checkpoint holds {checkpoint.get('class_path', 'no model of sessrec')}, not {own_class}: "
+            "give the --model it was fitted with"
+        )
+
+
+def refuse_other_weights(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], grown: tuple[str, ...]) -> None:
+    """Refuse weights that other options have made.
+
+    Args:
+        weights: Weights of a checkpoint.
+        own: Those of the model that should take them.
+        grown: Names of those whose size follows from the data.
+
+    Raises:
+        SessRecError: If names or shapes differ.
+    """
+    if strangers := own.keys() ^ weights.keys():
+        raise SessRecError(
+            f"the checkpoint and the model do not both have {min(strangers)}: give the --model options that it was "
+            "fitted with"
+        )
+    for name, weight in weights.items():
+        if not name.startswith(grown) and own[name].shape != weight.shape:
+            raise SessRecError(
+                f"the checkpoint's {name} is of shape {tuple(weight.shape)} and the model's of "
+                f"{tuple(own[name].shape)}: give the --model options that it was fitted with"
+            )

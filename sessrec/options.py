@@ -1,0 +1,167 @@
+"""The options that the commands share beside trainer, model and data, and their parser."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import RawDescriptionHelpFormatter
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import DefaultHelpFormatter
+from lightning.pytorch.cli import LightningArgumentParser
+
+from sessrec.checkpoints import LastCheckpoint, read_checkpoint
+from sessrec.errors import SessRecError
+from sessrec.slices import Slices
+
+DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "default.yaml"
+"""Options of every command that neither a config nor a flag gives."""
+
+_DESCRIPTIONS = {
+    "fit": "Fit a session recommender to a click log.",
+    "validate": "Evaluate a checkpoint on the validation part of a click log, ranking all items.",
+    "test": "Evaluate a checkpoint on the test part of a click log, ranking all items.",
+    "predict": "Write the best next items of every session of a click log.",
+    "prepare": "Read, clean and split a click log, and report what is in it; only the --data options matter.",
+}
+_OWN_LOG = """
+
+An own log in three commands: look at it, fit, test. It has columns SessionId, ItemId and Time, or the options
+--data.session_column, --data.item_column and --data.time_column name them.
+  python -m sessrec.prepare --data.path clicks.tsv.gz
+  python -m sessrec.fit --config configs/gru4rec.yaml --data.path clicks.tsv.gz --trainer.logger.version my-run
+  python -m sessrec.test --config lightning_logs/my-run/config.yaml --ckpt_path best"""
+
+
+class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Keeps the lines of the description."""
+
+
+class CommandParser(LightningArgumentParser):
+    """Says what is wrong with an option in one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the fault and leave with exit code 2."""
+        print(f"{self.prog}: error: {' '.join(message.split())}", file=sys.stderr)
+        raise SystemExit(2) from ex
+
+
+def parser_settings(command: str) -> dict[str, Any]:
+    """What a command's parser is made with.
+
+    Args:
+        command: ``fit``, ``validate``, ``test``, ``predict`` or ``prepare``.
+    """
+    return {
+        "default_config_files": [str(DEFAULT_CONFIG)],
+        "description": _DESCRIPTIONS[command] + _OWN_LOG,
+        "formatter_class": _HelpFormatter,
+        "prog": f"python -m sessrec.{command}",
+        "usage": f"python -m sessrec.{command} [--config FILE] [--GROUP.OPTION VALUE ...]",
+    }
+
+
+def add_options(parser: LightningArgumentParser) -> None:
+    """Add what is neither trainer's, model's nor data's.
+
+    Args:
+        parser: Parser of a command.
+    """
+    parser.add_argument(
+        "--ckpt_path",
+        type=str | None,
+        default=None,
+        help="Checkpoint to start from: `best` or `last` of the run that the config names, or a file. `auto`, "
+        "for a fit that a scheduler may start again: go on from last where there is one, else begin.",
+    )
+    parser.add_class_arguments(LastCheckpoint, "checkpoint")
+    parser.add_argument(
+        "--monitor",
+        type=str,
+        default="val/mrr@20",
+        help="Validation metric that chooses the best checkpoint in a fit.",
+    )
+    parser.add_class_arguments(Slices, "slices")
+    parser.add_argument(
+        "--list_length",
+        type=int,
+        default=0,
+        help="Length of the lists whose coverage, Gini coefficient and popularity test reports; 0 makes no lists, "
+        "which take as long again as the ranks.",
+    )
+    parser.add_argument(
+        "--projector",
+        type=bool,
+        default=False,
+        help="Whether test writes the item embeddings for TensorBoard's projector.",
+    )
+    parser.add_argument("--output", type=str, default="predictions.tsv", help="File that predict writes.")
+    parser.add_argument(
+        "--report_dir",
+        type=str,
+        default="lightning_logs/data_report",
+        help="Folder for the report and figures of prepare.",
+    )
+
+
+def refuse_trainer_options(options: Any) -> None:
+    """Refuse what leaves nothing to train, and what the training step would not heed.
+
+    Args:
+        options: Options of the trainer.
+
+    Raises:
+        SessRecError: If there is one such.
+    """
+    for name in ("max_epochs", "max_steps", "limit_train_batches"):
+        if options[name] == 0:
+            raise SessRecError(f"--trainer.{name} 0 leaves nothing to train")
+    for name, usual in (("gradient_clip_val", None), ("accumulate_grad_batches", 1)):
+        if options[name] not in (usual, None):
+            raise SessRecError(f"--trainer.{name} is not supported: every mini-batch is one update by its own gradient")
+
+
+def given_option(args: list[str], name: str) -> str | None:
+    """Value of an option given as ``--name value`` or ``--name=value``.
+
+    Args:
+        args: Words of the command line.
+        name: The option, with its two dashes.
+
+    Returns:
+        Its value, None where it is not given.
+
+    Example:
+        >>> given_option(["--ckpt_path", "best", "--model.k=5"], "--model.k")
+        '5'
+    """
+    for number, word in enumerate(args):
+        if word == name and number + 1 < len(args):
+            return args[number + 1]
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+def with_settings_of_checkpoint(args: list[str]) -> list[str]:
+    """Put the checkpoint's own model, data and run before the flags where no config is given.
+
+    Args:
+        args: Words of the command line.
+    """
+    ckpt_path = given_option(args, "--ckpt_path")
+    if ckpt_path is None or given_option(args, "--config") is not None or not Path(ckpt_path).is_file():
+        return args
+    content = read_checkpoint(Path(ckpt_path))
+    model = {name: value for name, value in content["hyper_parameters"].items() if not name.startswith("_")}
+    data = {name: value for name, value in content["datamodule_hyper_parameters"].items() if not name.startswith("_")}
+    settings: dict[str, Any] = {"model": {"class_path": content["class_path"], "init_args": model}, "data": data}
+    run_folder = Path(ckpt_path).resolve().parent.parent
+    if (run_folder / "config.yaml").exists():
+        save_dir = os.path.relpath(run_folder.parent.parent)
+        place = {"save_dir": save_dir, "name": run_folder.parent.name, "version": run_folder.name}
+        logger = {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": place}
+        settings["trainer"] = {"logger": logger}
+    return ["--config", yaml.safe_dump(settings), *args]
