@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,13 @@ def make_sessions(sequences: list[list[int]]) -> Sessions:
 def make_vocabulary(n_items: int) -> Vocabulary:
     """Items i0, i1, ... with counts 1, 2, ..."""
     return Vocabulary([f"i{number}" for number in range(n_items)], np.arange(1, n_items + 1))
+
+
+@pytest.fixture
+def copy_of_fits(fits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy to work in of the runs that a module's own fixture ``fits`` has made."""
+    shutil.copytree(fits, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

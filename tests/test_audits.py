@@ -8,7 +8,6 @@ import itertools
 import json
 import os
 import re
-import shutil
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -33,7 +32,10 @@ from sessrec.events import Events, events_from_frame
 from sessrec.ranks import gains
 from sessrec.synthetic import SyntheticProcess
 
-pytestmark = pytest.mark.filterwarnings("ignore:at .* other items score exactly")
+pytestmark = [
+    pytest.mark.usefixtures("copy_of_fits"),
+    pytest.mark.filterwarnings("ignore:at .* other items score exactly"),
+]
 LOGS = Path("lightning_logs")
 METRICS = ("recall@5", "mrr@20")
 OPTIONS = [
@@ -57,13 +59,6 @@ def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         test_again(name)
     os.chdir(before)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def here(fits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy of the tested runs."""
-    shutil.copytree(fits, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

@@ -41,7 +41,10 @@ from sessrec.result_figures import slices_figure
 from sessrec.slices import Slices, slice_metrics
 from sessrec.text_tables import Table
 
-pytestmark = pytest.mark.filterwarnings("ignore:at .* other items score exactly")
+pytestmark = [
+    pytest.mark.usefixtures("copy_of_fits"),
+    pytest.mark.filterwarnings("ignore:at .* other items score exactly"),
+]
 LOGS = Path("lightning_logs")
 OPTIONS = [
     *("--data.path", "log.tsv", "--data.cache_dir", "null", "--data.val_ratio", "0", "--trainer.accelerator", "cpu"),
@@ -89,13 +92,6 @@ def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fit_run(*one)
     os.chdir(before)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def here(fits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy of the tested runs."""
-    shutil.copytree(fits, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

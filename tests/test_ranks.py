@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -34,7 +33,10 @@ from sessrec.ranks import _share_above, gains, read_ranks
 from sessrec.sessions import Sessions
 from sessrec.slices import Slices, slice_metrics
 
-pytestmark = pytest.mark.filterwarnings("ignore:at .* other items score exactly")
+pytestmark = [
+    pytest.mark.usefixtures("copy_of_fits"),
+    pytest.mark.filterwarnings("ignore:at .* other items score exactly"),
+]
 CUTOFFS = (1, 2, 3, 5, 7, 10, 20)
 TIES = {"conservative": Fraction(1), "median": Fraction(1, 2), "standard": Fraction(0)}
 RULES = ["none", "exclude_last", "exclude_seen"]
@@ -220,13 +222,6 @@ def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fit.main(command(name))
     os.chdir(before)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def here(fits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy of the fitted runs to work in."""
-    shutil.copytree(fits, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
 
 
 def run_test(name: str, *words: str) -> Any:
