@@ -374,21 +374,21 @@ Rules = dict[tuple[int, int], Any]
 """What each rule from an item to another is ranked by, exactly."""
 
 
-def rules_of_ar(log: Log) -> Rules:
+def rules_of_ar(log: Log, self_rules: bool) -> Rules:
     rules: Rules = {}
     for session in log.training:
         for first, second in itertools.combinations(session, 2):
-            for pair in ((first, second), (second, first)) if first != second else ():
+            for pair in ((first, second), (second, first)) if self_rules or first != second else ():
                 rules[pair] = rules.get(pair, 0) + 1
     return rules
 
 
-def rules_of_sr(log: Log, n_steps: int) -> Rules:
+def rules_of_sr(log: Log, n_steps: int, self_rules: bool) -> Rules:
     rules: Rules = {}
     for session in log.training:
         for start, item in enumerate(session):
             for distance, later in enumerate(session[start + 1 : start + 1 + n_steps], 1):
-                if later != item:
+                if self_rules or later != item:
                     rules[item, later] = rules.get((item, later), 0) + Fraction(1, distance)
     return rules
 
@@ -494,19 +494,23 @@ def test_vmis_knn(max_items: int, idf: float) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("self_rules", [True, False])
 @pytest.mark.parametrize("n_rules", [1, 2, 20])
-def test_ar(n_rules: int, seed: int) -> None:
+def test_ar(n_rules: int, self_rules: bool, seed: int) -> None:
     log = random_log(seed)
-    assert_as_in_plain_python(learn(AR(n_rules), log), log, brute_rules(log, rules_of_ar(log), n_rules))
+    rules = rules_of_ar(log, self_rules)
+    assert any(a == b for a, b in rules) == self_rules
+    assert_as_in_plain_python(learn(AR(n_rules, self_rules), log), log, brute_rules(log, rules, n_rules))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("self_rules", [True, False])
 @pytest.mark.parametrize("n_steps", [1, 2, 10, 30])
 @pytest.mark.parametrize("n_rules", [1, 2, 20])
-def test_sr(n_rules: int, n_steps: int, seed: int) -> None:
+def test_sr(n_rules: int, n_steps: int, self_rules: bool, seed: int) -> None:
     log = random_log(seed)
-    brute = brute_rules(log, rules_of_sr(log, n_steps), n_rules)
-    assert_as_in_plain_python(learn(SR(n_rules, n_steps), log), log, brute)
+    brute = brute_rules(log, rules_of_sr(log, n_steps, self_rules), n_rules)
+    assert_as_in_plain_python(learn(SR(n_rules, n_steps, self_rules), log), log, brute)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -568,8 +572,8 @@ def test_random_is_even_and_takes_seed_prefix_and_item() -> None:
 
 
 NEW: dict[str, tuple[list[str], Callable[[Log], Callable[[list[int]], tuple]]]] = {
-    "AR": (["--model.n_rules", "3"], lambda log: brute_rules(log, rules_of_ar(log), 3)),
-    "SR": (["--model.n_rules", "3"], lambda log: brute_rules(log, rules_of_sr(log, 10), 3)),
+    "AR": (["--model.n_rules", "3"], lambda log: brute_rules(log, rules_of_ar(log, True), 3)),
+    "SR": (["--model.n_rules", "3"], lambda log: brute_rules(log, rules_of_sr(log, 10, True), 3)),
     "ItemKNN": (
         ["--model.n_rules", "5"],
         lambda log: brute_rules(log, rules_of_item_knn(log, 20, 0.5), 5, lambda fourth: float(fourth) ** 0.25),
@@ -948,8 +952,24 @@ def test_the_last_item_takes_the_first_place_unless_it_is_excluded(
     assert "1" in dict(learn(model_class(**options, exclude_last=True), log).recommend(["1", "2"]))
 
 
-@pytest.mark.parametrize("model", [AR(), SR(), ItemKNN(), AR(1), SR(1), ItemKNN(1)], ids=lambda m: type(m).__name__)
-def test_no_item_has_a_rule_to_itself(model: SessionRecommender) -> None:
+def test_an_item_that_is_repeated_has_a_rule_to_itself() -> None:
+    log = small_log([[0, 0, 1, 0], [1, 2], [2, 1]], 4)
+    assert scores_after(learn(AR(), log), [0])[:2] == pytest.approx([2 * 3, 3], abs=1e-6)  # 3 pairs, both ways
+    assert scores_after(learn(SR(), log), [0])[:2] == pytest.approx([1 + 1 / 3 + 1 / 2, 1 / 2 + 1], abs=1e-6)
+    for model in (AR(), SR()):
+        learn(model, log)
+        assert model.recommend(["1"], k=1)[0][0] == "1"
+        assert scores_after(model, [2])[2] < 1e-6  # never twice in a session: one event makes no pair
+        start, stop = model.offsets[2:4].tolist()
+        assert model.successors[start:stop].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [AR(self_rules=False), SR(self_rules=False), ItemKNN(), AR(1, False), SR(1, self_rules=False), ItemKNN(1)],
+    ids=lambda m: type(m).__name__,
+)
+def test_no_item_has_a_rule_to_itself_where_none_is_wanted(model: SessionRecommender) -> None:
     log = small_log([[0, 0, 0, 1], [0, 0, 2], [1, 1]], 4)
     learn(model, log)
     offsets, successors = model.offsets.tolist(), model.successors.tolist()

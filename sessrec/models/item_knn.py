@@ -37,7 +37,7 @@ class ItemKNN(ItemRulesRecommender):
         balance: float = 0.5,
         **protocol: Any,
     ) -> None:
-        super().__init__(n_rules, **protocol)
+        super().__init__(n_rules, self_rules=False, **protocol)
         self.save_hyperparameters()
         if regularisation < 0:
             raise SessRecError(f"--model.regularisation must be at least 0, got {regularisation}")

@@ -25,6 +25,7 @@ class ItemRulesRecommender(CountingRecommender):
 
     Args:
         n_rules: Rules kept for each item.
+        self_rules: Whether an item may have a rule to itself.
         protocol: Options of `SessionRecommender`.
     """
 
@@ -39,16 +40,17 @@ class ItemRulesRecommender(CountingRecommender):
 
     grown_buffers = ("successors", "weights")
 
-    def __init__(self, n_rules: int, **protocol: Any) -> None:
+    def __init__(self, n_rules: int, self_rules: bool, **protocol: Any) -> None:
         super().__init__(**protocol)
         if n_rules < 1:
             raise SessRecError(f"--model.n_rules must be at least 1, got {n_rules}")
         self.n_rules = n_rules
+        self.self_rules = self_rules
 
     def rules(self, sessions: Sessions) -> csr_array:
-        """Score of the rule from each item (rows) to each other (columns), sparse, float64, shape (N, N).
+        """Score of the rule from each item (rows) to each item (columns), sparse, float64, shape (N, N).
 
-        What stands in the diagonal does not matter: an item has no rule to itself.
+        What stands in the diagonal is left out without ``self_rules``.
         """
         raise TypeError(f"{type(self).__name__} has no rules method")
 
@@ -64,8 +66,8 @@ class ItemRulesRecommender(CountingRecommender):
         """Keep each item's best rules; of equal ones the more popular, then the first in the vocabulary."""
         table = self.rules(sessions).tocoo()
         row, column = table.coords
-        others = row != column
-        row, column, weights = row[others], column[others], table.data[others].astype(np.float32)
+        is_rule = (table.data > 0) & (self.self_rules | (row != column))
+        row, column, weights = row[is_rule], column[is_rule], table.data[is_rule].astype(np.float32)
         order = np.lexsort((column, -self.known_items.counts[column], -weights, row))
         row, column, weights = row[order], column[order], weights[order]
         rank = np.arange(len(row)) - np.searchsorted(row, row)

@@ -21,12 +21,13 @@ class SR(ItemRulesRecommender):
     """Ranks items by how soon and how often they came after the last item in training.
 
     An item that stands d steps after another one in a session, at most ``n_steps``, adds 1/d to the rule from that one
-    to it; an item makes no rule with itself.
+    to it.
 
     Args:
         n_rules: Successors kept for each item, the best; of equal ones the more popular, then the first in the
             vocabulary (session-rec: 20).
         n_steps: Greatest distance that counts (session-rec: 10).
+        self_rules: Whether an item that is repeated in a session makes a rule to itself, as in session-rec.
         protocol: Options of `SessionRecommender`.
     """
 
@@ -34,9 +35,10 @@ class SR(ItemRulesRecommender):
         self,
         n_rules: int = 20,
         n_steps: int = 10,
+        self_rules: bool = True,
         **protocol: Any,
     ) -> None:
-        super().__init__(n_rules, **protocol)
+        super().__init__(n_rules, self_rules, **protocol)
         self.save_hyperparameters()
         if n_steps < 1:
             raise SessRecError(f"--model.n_steps must be at least 1, got {n_steps}")
