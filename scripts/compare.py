@@ -48,7 +48,7 @@ from sessrec.writing import replacing
 def has_seeds(config: Path) -> bool:
     """Whether the model of a config draws random numbers in its fit; one of somebody else's may."""
     model = (yaml.safe_load(config.read_text(encoding="utf-8")) or {}).get("model") or {}
-    return is_random(model.get("class_path", ""))
+    return is_random(model if isinstance(model, str) else model.get("class_path", ""))
 
 
 def fit_configs(configs: Sequence[Path], seeds: Sequence[int], name: str, words: Sequence[str]) -> list[Path]:
@@ -146,7 +146,10 @@ def main(args: list[str] | None = None) -> None:
         check_metrics(options.metrics)
         runs = [read_run(folder) for folder in folders]
         runs += [read_run(folder) for folder in fit_configs(options.configs, options.seeds, options.name, words)]
-        comparison = compare_runs(runs, options.metrics, options.against, options.resamples, options.seed)
+        prefix = "" if folders else f"{options.name}-"
+        comparison = compare_runs(
+            runs, options.metrics, options.against, options.resamples, options.seed, prefix=prefix
+        )
         files = [] if options.output is None else write_comparison(comparison, options.output)
     except (SessRecError, OSError) as error:
         parser.error(str(error))

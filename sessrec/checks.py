@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch import Tensor
 
 from sessrec.errors import SessRecError
@@ -15,7 +16,7 @@ _PRECISIONS = ("32-true", "bf16-mixed", "64-true")  # others need a gradient sca
 
 
 def refuse_trainer(trainer: Trainer, stage: str, model: str, trains_in_parallel: bool) -> None:
-    """Refuse a precision of fewer bits than a weight needs, and several processes where they would not work together.
+    """Refuse what the training and ranking do not heed: precisions, callbacks, several processes.
 
     Args:
         trainer: The trainer.
@@ -24,12 +25,15 @@ def refuse_trainer(trainer: Trainer, stage: str, model: str, trains_in_parallel:
         trains_in_parallel: Whether several processes can train it together.
 
     Raises:
-        SessRecError: If the trainer has the one or the other.
+        SessRecError: If the trainer has one such.
     """
     if trainer.precision not in _PRECISIONS:
         raise SessRecError(
             f"--trainer.precision {trainer.precision} is not supported: use one of {', '.join(_PRECISIONS)}"
         )
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    if stage == "fit" and any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
+        raise SessRecError("StochasticWeightAveraging is not supported: its checkpoints hold no weights of the model's")
     if trainer.world_size == 1:
         return
     if not isinstance(trainer.strategy, LanesStrategy):

@@ -147,13 +147,14 @@ def _settings(folder: Path, report: dict[str, Any]) -> str:
     return json.dumps([*kept, Path(report["checkpoint"]).name], sort_keys=True)
 
 
-def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
+def group_runs(runs: Sequence[Run], prefix: str = "") -> dict[str, list[Run]]:
     """Put runs that differ in their seeds only together, and give each model a name.
 
     The name is the run's, without the seed at its end and without what all names begin with.
 
     Args:
         runs: Tested runs.
+        prefix: What all names begin with, where it is known; else it is looked for.
 
     Raises:
         SessRecError: If a run is given twice, or two models would have one name.
@@ -172,8 +173,10 @@ def group_runs(runs: Sequence[Run]) -> dict[str, list[Run]]:
                     f"{run.folder} and {other.folder} are of one model and one seed: they would count twice"
                 )
     names = [_name(group) for group in groups]
-    common = os.path.commonprefix(names)
-    common = common[: common.rfind("-") + 1] if len(names) > 1 else ""
+    common = prefix if all(name.startswith(prefix) for name in names) else ""
+    if not common and len(names) > 1:
+        common = os.path.commonprefix(names)
+        common = common[: common.rfind("-") + 1]
     short = [name[len(common) :] for name in names]
     if len(set(short)) < len(short):
         short = [str(group[0].folder) for group in groups]
@@ -263,6 +266,7 @@ def compare_runs(
     n_resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    prefix: str = "",
 ) -> Comparison:
     """Compare tested runs.
 
@@ -273,12 +277,13 @@ def compare_runs(
         n_resamples: Resamples of the sessions.
         seed: Seed of the resamples.
         level: Share of cases in which an interval holds the true mean.
+        prefix: See `group_runs`.
 
     Raises:
         SessRecError: If the runs were not measured alike, or there is no such model or metric.
     """
     refuse_unlike(runs)
-    groups = group_runs(runs)
+    groups = group_runs(runs, prefix)
     found = pooled_means(
         groups, lambda run: [gains(run.ranks.rank, metric) for metric in metrics], None, n_resamples, seed
     )

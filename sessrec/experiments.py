@@ -61,6 +61,8 @@ def is_random(class_name: str) -> bool:
     """Whether the fit of a model draws random numbers; that of somebody else's model may.
 
     Args:
-        class_name: Name of its class.
+        class_name: Name of its class, with or without that of its module.
     """
-    return issubclass(getattr(sessrec.models, class_name, NeuralRecommender), NeuralRecommender)
+    package, _, name = class_name.rpartition(".")
+    own = getattr(sessrec.models, name, NeuralRecommender) if package in ("", "sessrec.models") else NeuralRecommender
+    return issubclass(own, NeuralRecommender)

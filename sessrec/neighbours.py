@@ -143,7 +143,7 @@ class SessionIndex(NamedTuple):
 
     def sessions_of_items(self, at_most: int) -> csr_array:
         """Matrix of items by sessions, 1 where the session holds the item and is among its most recent ones."""
-        degrees = np.diff(self.item_offsets)
+        degrees, at_most = np.diff(self.item_offsets), min(at_most, len(self.ages))
         rank = np.arange(len(self.item_sessions)) - np.repeat(self.item_offsets[:-1], degrees)
         columns = self.item_sessions[rank < at_most]
         offsets = np.concatenate([[0], np.minimum(degrees, at_most).cumsum()]).astype(np.int32)

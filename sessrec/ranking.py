@@ -121,13 +121,15 @@ def _count_block(
         target_score = scores[0].gather(1, targets[:, None])
     else:
         target_score = score_targets(queries, targets)
+    if excluded is not None:
+        row, item = excluded
+        missed = row[targets[row] == item]
+        target_score[missed] = EXCLUDED
     counts, own_score = count_above_and_tied(scores, target_score, targets, weights)
     if not torch.equal(own_score, target_score):  # the shorter way to them rounds otherwise on this device
         scores = (_without(score(queries, items), items, excluded) for items in blocks)
         counts, _ = count_above_and_tied(scores, own_score, targets, weights)
     if excluded is not None:
-        row, item = excluded
-        missed = row[targets[row] == item]
         counts.above[missed], counts.tied[missed] = MISSED, 0
     weight = None if counts.weight is None else counts.weight[:n_positions]
     return PositionCounts(counts.above[:n_positions], counts.tied[:n_positions], weight)

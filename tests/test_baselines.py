@@ -29,6 +29,7 @@ from lightning.pytorch import Trainer
 from sessrec import fit, models, predict, test, validate
 from sessrec.batches import EvaluationBatch, EvaluationLoader, SessionParallelLoader
 from sessrec.data import SessionDataModule
+from sessrec.errors import SessRecError
 from sessrec.metrics import rank_from_counts
 from sessrec.models import (
     AR,
@@ -349,7 +350,9 @@ def brute_stan(
     return times_idf(log, scores, idf) if idf else (scores, scores)
 
 
-def brute_vmis(log: Log, prefix: list[int], k: int, sample: int, max_items: int, idf: float) -> tuple:
+def brute_vmis(
+    log: Log, prefix: list[int], k: int, sample: int, max_items: int, idf: float, times_idf_alone: bool = False
+) -> tuple:
     """Walk the session from its end, as the paper does: an index of each item's most recent sessions."""
     length, walked = len(prefix), []
     for distance, item in enumerate(reversed(prefix)):
@@ -367,6 +370,8 @@ def brute_vmis(log: Log, prefix: list[int], k: int, sample: int, max_items: int,
         decay = 1 - 0.1 * first[session] if first[session] < 10 else 0.0
         given += [(item, value * decay) for item in set(log.training[session])]
     scores, _ = summed(log, given)
+    if times_idf_alone:
+        scores = [score * (times_idf(log, [1.0] * log.n_items, 1.0)[0][item] - 1) for item, score in enumerate(scores)]
     return times_idf(log, scores, idf) if idf else (scores, scores)
 
 
@@ -484,13 +489,22 @@ def test_vstan(k: int, sample: int, decays: tuple[float, float, float], shared_d
     assert_as_in_plain_python(model, log, lambda prefix: brute_stan(log, prefix, k, sample, decays, shared_decay, idf))
 
 
-@pytest.mark.parametrize("idf", [0.0, 1.5])
+@pytest.mark.parametrize(("idf", "alone"), [(0.0, False), (1.5, False), (0.0, True)])
 @pytest.mark.parametrize("max_items", [1, 3, 9, 100])
-def test_vmis_knn(max_items: int, idf: float) -> None:
+def test_vmis_knn(max_items: int, idf: float, alone: bool) -> None:
     for number, (k, sample) in enumerate(COUNTS):
         log = random_log(SEEDS[number % 3])
-        model = learn(VMISKNN(k, sample, max_items, idf), log)
-        assert_as_in_plain_python(model, log, lambda prefix: brute_vmis(log, prefix, k, sample, max_items, idf))  # noqa: B023
+        model = learn(VMISKNN(k, sample, max_items, idf, alone), log)
+        assert_as_in_plain_python(model, log, lambda prefix: brute_vmis(log, prefix, k, sample, max_items, idf, alone))  # noqa: B023
+
+
+def test_vmis_multiplies_by_the_idf_by_hand() -> None:
+    """Four sessions: item 1 stands in two, 2 in one, 0 in three."""
+    log = small_log([[0, 1], [0, 1], [0, 2], [3]], 4)
+    plain, times = scores_after(learn(VMISKNN(), log), [0]), scores_after(learn(VMISKNN(idf=True), log), [0])
+    assert times == pytest.approx(
+        [score * math.log(4 / n) for score, n in zip(plain, (3, 2, 1, 1), strict=True)], abs=1e-6
+    )
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -763,6 +777,35 @@ def test_excluded_items_are_no_candidates(name: str, rule: dict[str, bool]) -> N
             assert above + expected[-1][1] < len(left)
     assert list(all_counts(learnt_model(name, **rule), log.queries).values()) == expected
     assert (MISSED, 0) in expected
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_no_block_is_scored_once_more_for_an_excluded_target(
+    rule: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a model whose scores are the same in whatever way they are asked for."""
+    monkeypatch.setattr("sessrec.ranking._BLOCK", {"cpu": 4})
+    log, score, blocks, numbers = random_log(1), Popularity.score, [], []
+    monkeypatch.setattr(Popularity, "score", lambda self, *given: blocks.append(given[1]) or score(self, *given))
+    for own_rule in ({}, rule):
+        blocks.clear()
+        counts = all_counts(learnt_model("Popularity", **own_rule), log.queries)
+        assert ((MISSED, 0) in counts.values()) == bool(own_rule)
+        numbers.append(len(blocks))
+    assert numbers[0] == numbers[1] > 2
+
+
+def test_numbers_of_neighbours_may_be_larger_than_the_log() -> None:
+    log = random_log(1)
+    for kind in NEIGHBOURHOODS:
+        huge, all_of_them = (learn(kind(n_neighbours=n, sample_size=n), log) for n in (1 << 40, len(log.training)))
+        assert scores_after(huge, [0, 1]) == scores_after(all_of_them, [0, 1])
+
+
+@pytest.mark.parametrize("regularisation", [-1.0, float("nan"), float("inf")])
+def test_a_regularisation_that_is_no_number_is_refused(regularisation: float) -> None:
+    with pytest.raises(SessRecError, match="--model.regularisation must be a number of at least 0"):
+        ItemKNN(regularisation=regularisation)
 
 
 def test_an_excluded_target_is_no_hit_in_a_small_catalogue() -> None:

@@ -108,6 +108,11 @@ def test_a_config_without_a_model_is_the_usual_one(compare: ModuleType) -> None:
         ("model:\n  class_path: elsewhere.Model\n", True),
         ("model:\n  class_path: GRU4Rec\n", True),
         ("model:\n  class_path: Markov\n", False),
+        ("model:\n  class_path: sessrec.models.VSKNN\n", False),
+        ("model:\n  class_path: sessrec.models.SASRec\n", True),
+        ("model:\n  class_path: elsewhere.VSKNN\n", True),
+        ("model: SKNN\n", False),
+        ("model: GRU4Rec\n", True),
     ):
         Path("c.yaml").write_text(text)
         assert compare.has_seeds(Path("c.yaml")) is has_seeds

@@ -167,6 +167,17 @@ def test_names_without_what_all_begin_with() -> None:
     assert list(group_runs([read_run(one)])) == ["study-a-markov-x"]
 
 
+def test_names_are_whole_where_it_is_known_what_all_begin_with() -> None:
+    """One model's name begins with another's and a hyphen."""
+    runs = [copied(ALL[0], "cmp-gru4rec_bpr-max-1"), copied(ALL[1], "cmp-gru4rec_bpr-max-tuned-1")]
+    read = [read_run(run) for run in runs]
+    assert list(group_runs(read, "cmp-")) == ["gru4rec_bpr-max", "gru4rec_bpr-max-tuned"]
+    assert list(group_runs(read[:1], "cmp-")) == ["gru4rec_bpr-max"]
+    assert list(group_runs(read, "other-")) == ["max", "max-tuned"]
+    found = compare_runs(read, METRICS, against="gru4rec_bpr-max", n_resamples=100, prefix="cmp-")
+    assert found.against == "gru4rec_bpr-max"
+
+
 def test_two_models_of_one_name_are_called_by_their_folders() -> None:
     one, other = Path("a/cmp-x-1"), Path("b/cmp-x-1")
     for source, target in ((ALL[0], one), (ALL[1], other)):

@@ -55,9 +55,9 @@ def test_whole_session_equals_step_by_step(options: dict) -> None:
     model = model_for(9, **options).eval()
     session = torch.tensor([[3, 1, 8, 8, 0]])
     with torch.no_grad():
-        whole = model._encode(session)[0]
+        whole = model.encode_sessions(session, torch.tensor([session.shape[1]]))[0]
         for length in range(1, 6):
-            prefix = model._encode(session[:, :length])[0, -1]
+            prefix = model.encode_sessions(session[:, :length], torch.tensor([length]))[0, -1]
             torch.testing.assert_close(whole[length - 1], prefix, rtol=1e-6, atol=1e-6)
     ids = [f"i{item}" for item in session[0].tolist()]
     by_hand = model.score(whole[-1:], slice(0, 9))[0]

@@ -125,7 +125,7 @@ def test_every_position_counts_whatever_the_model(fitted: tuple) -> None:
 def test_items_scored_in_blocks_give_the_same_ranks(fitted: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     model, data, _, _ = fitted
     batch = next(iter(data.test_dataloader()))
-    queries = model._encode(batch.items)[:, -1]
+    queries = model.encode_sessions(batch.items, batch.lengths)[:, -1]
     with torch.no_grad():
         whole = (model.count_positions(batch), model.top_items(batch.items, batch.lengths, 7))
         monkeypatch.setattr("sessrec.ranking.MIN_ROWS", 8)

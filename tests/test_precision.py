@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import make_sessions, make_vocabulary
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import StochasticWeightAveraging
 
 from sessrec.batches import EvaluationLoader
 from sessrec.data import SessionDataModule
@@ -72,6 +73,15 @@ def test_other_precisions_are_refused(precision: str, tmp_path) -> None:  # noqa
     options: dict = {"accelerator": "cpu", "max_epochs": 1, "logger": False, "default_root_dir": tmp_path}
     with pytest.raises(SessRecError, match=rf"--trainer.precision {precision} is not supported: use one of 32-true"):
         Trainer(precision=precision, **options).fit(model_for(), SessionDataModule(cache_dir=None))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_averaging_of_weights_by_lightning_is_refused(tmp_path) -> None:  # noqa: ANN001
+    """What it leaves in a checkpoint cannot be loaded as the model's weights."""
+    options: dict = {"accelerator": "cpu", "max_epochs": 1, "logger": False, "default_root_dir": tmp_path}
+    trainer = Trainer(callbacks=[StochasticWeightAveraging(0.1)], **options)
+    with pytest.raises(SessRecError, match="StochasticWeightAveraging is not supported"):
+        trainer.fit(model_for(), SessionDataModule(cache_dir=None))
 
 
 @pytest.mark.filterwarnings("ignore")

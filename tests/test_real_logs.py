@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from conftest import ROOT
 
+from sessrec.batches import EvaluationLoader
 from sessrec.data import SessionDataModule
 from sessrec.metrics import rank_from_counts, ranking_metrics
-from sessrec.models import Markov, Popularity
+from sessrec.models import STAN, VSKNN, Markov, Popularity
 from sessrec.preparation import Preparation
+from sessrec.sessions import Sessions
 
 LOGS = ROOT.parent / "shared" / "data"
 SPLITS: dict[str, dict[str, Any]] = {
@@ -112,6 +115,40 @@ def test_counts(name: str) -> None:
     assert counts[1:] == expected[1:]
     assert expected[0] in (None, counts[0])
     assert data.report.sections["test cut"]["train_events_at_or_after_t"] == 0
+
+
+FIRST_POSITIONS = 3000
+NEIGHBOURS = {  # Recall@20 and MRR@20 that VSKNN and STAN have to reach, ties against them
+    ("serenade_example", VSKNN): (0.622, 0.196),
+    ("serenade_example", STAN): (0.650, 0.247),
+    ("rsc15_100k", VSKNN): (0.680, 0.374),
+    ("rsc15_100k", STAN): (0.698, 0.377),
+    ("yoochoose1_64", VSKNN): (0.672, 0.259),
+    ("yoochoose1_64", STAN): (0.714, 0.274),
+}
+
+
+@pytest.mark.parametrize(("name", "model_class"), NEIGHBOURS)
+def test_neighbourhood_methods(name: str, model_class: type[VSKNN] | type[STAN]) -> None:
+    """Over the first 3,000 positions of yoochoose1_64, in the order of the test part, and over all of the others."""
+    data = SessionDataModule(str(log_file(name)), val_ratio=0, cache_dir=None, **SPLITS.get(name, {"test_ratio": 0.1}))
+    data.setup("fit")
+    assert data.vocabulary is not None
+    model, test = model_class(), data.sessions["test"]
+    model.set_vocabulary(data.vocabulary)
+    model.learn_sessions(data.sessions["train"])
+    n_positions, ends = test.n_positions, test.offsets[1:] - np.arange(1, len(test) + 1)  # positions up to each session
+    if name == "yoochoose1_64":
+        n_positions, n_sessions = FIRST_POSITIONS, int(np.searchsorted(ends, FIRST_POSITIONS)) + 1
+        test = Sessions(test.items[: test.offsets[n_sessions]], test.offsets[: n_sessions + 1])
+    with torch.no_grad():
+        counts = [model.count_positions(batch) for batch in EvaluationLoader(test, 512, by_length=False)]
+    ranks = torch.cat([rank_from_counts(*both, "conservative") for both in counts])[:n_positions]
+    assert len(ranks) == n_positions
+    hits = ranks <= 20
+    recall, mrr = hits.double().mean().item(), torch.where(hits, 1 / ranks, 0.0).mean().item()
+    assert round(recall, 3) >= NEIGHBOURS[name, model_class][0]
+    assert round(mrr, 3) >= NEIGHBOURS[name, model_class][1]
 
 
 @pytest.mark.parametrize(("name", "model_class"), RESULTS)

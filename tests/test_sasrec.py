@@ -76,6 +76,27 @@ def test_outputs_are_those_of_the_formulas(options: dict[str, Any]) -> None:
             torch.testing.assert_close(queries[last], output_of(model, seen), rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 512])
+def test_events_past_the_longest_length_have_windows_of_their_own(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of each session and no others are encoded, whatever sessions are beside it."""
+    monkeypatch.setattr("sessrec.models.sasrec._WINDOWS", at_once)
+    monkeypatch.setattr("sessrec.models.sasrec.MIN_ROWS", 1)
+    model, attend, n_rows = model_of(max_length=3), SASRec._attend, []
+    monkeypatch.setattr(SASRec, "_attend", lambda self, items: n_rows.append(len(items)) or attend(self, items))
+    sessions = [[3, 1, 4, 1, 5, 8, 2], [2, 7], [0, 0, 0, 0, 0], [6], [5, 5, 3, 1]]
+    items = torch.tensor([session + [0] * (9 - len(session)) for session in sessions])
+    with torch.no_grad():
+        queries = model.encode_sessions(items, torch.tensor([len(session) for session in sessions]))
+        assert queries.shape == (5, 9, 6)
+        assert sum(n_rows) == 5 + 4 + 2 + 1  # once, and the events past the third of three sessions
+        for session, own in zip(sessions, queries, strict=True):
+            for last in range(len(session)):
+                expected = output_of(model, session[max(0, last - 2) : last + 1])
+                torch.testing.assert_close(own[last], expected, rtol=1e-9, atol=1e-9)
+
+
 def loss_of(model: SASRec, sessions: list[list[int]], negatives: list[int] | None) -> Tensor:
     """Summed loss of all pairs, by autograd, with the popularity correction written out."""
     most, pairs = model.options.max_length, []
@@ -94,13 +115,19 @@ def loss_of(model: SASRec, sessions: list[list[int]], negatives: list[int] | Non
         drawn = torch.tensor([*targets, *negatives])
         power = torch.tensor([1.0] * len(targets) + [model.options.sample_alpha] * len(negatives))
         scores = model.item_embedding[drawn] @ query - model.options.logq * power * counts[drawn].log()
+        if model.options.exclude_target_copies:
+            is_copy = (drawn == target) & (torch.arange(len(drawn)) != number)
+            scores = scores.masked_fill(is_copy, float("-inf"))
         total = total + scores.logsumexp(0) - scores[number]
     return total
 
 
-@pytest.mark.parametrize("n_sample", [0, 5])
-def test_a_step_follows_the_gradient_of_the_mean_loss(n_sample: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, twin = model_of(n_sample=n_sample, logq=0.7), model_of(n_sample=n_sample, logq=0.7)
+@pytest.mark.parametrize(("n_sample", "exclude"), [(0, False), (5, False), (5, True)])
+def test_a_step_follows_the_gradient_of_the_mean_loss(
+    n_sample: int, exclude: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"n_sample": n_sample, "logq": 0.7, "exclude_target_copies": exclude}
+    model, twin = model_of(**options), model_of(**options)
     batch = next(iter(SessionLoader(make_sessions(SEQUENCES), batch_size=6)))
     drawn = [4, 4, 0, 7, 2]
     monkeypatch.setattr(model.sampler, "sample", lambda *_: torch.tensor([drawn]))

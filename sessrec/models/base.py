@@ -381,7 +381,10 @@ class SessionRecommender(LightningModule):
         """
         items = batch.items[:, :-1]  # the last item is a target only
         row, place = batch.positions()
-        queries, targets = self._encode(items)[row, place], batch.items[row, place + 1]  # (P, anything), (P,)
+        queries, targets = (
+            self.encode_sessions(items, batch.lengths - 1)[row, place],
+            batch.items[row, place + 1],
+        )  # (P, anything), (P,)
         with self._full_precision():
             return count_positions(
                 self.score,
@@ -406,7 +409,7 @@ class SessionRecommender(LightningModule):
         """
         items = batch.items[:, :-1]
         row, place = batch.positions()
-        queries = self._encode(items)[row, place]
+        queries = self.encode_sessions(items, batch.lengths - 1)[row, place]
         if not len(row):
             return row.new_empty(0, min(k, self.n_items))
         with self._full_precision():
@@ -420,8 +423,16 @@ class SessionRecommender(LightningModule):
             return None
         return items_so_far(items, row, place, last_only=not self.exclude_seen)
 
-    def _encode(self, items: Tensor) -> Tensor:
-        """`encode`, such that a session's queries do not depend on the sessions beside it."""
+    def encode_sessions(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """`encode`, such that a session's queries do not depend on the sessions beside it.
+
+        Args:
+            items: Item indices, padded at the end, int64, shape (S, L).
+            lengths: Number of events of each session, int64, shape (S,); later queries mean nothing.
+
+        Returns:
+            Queries, shape (S, L, anything).
+        """
         missing = max(0, MIN_ROWS - items.shape[0])
         return self.encode(F.pad(items, (0, 0, 0, missing)))[: items.shape[0]]
 
@@ -469,7 +480,7 @@ class SessionRecommender(LightningModule):
             that are no candidates come last, with the score `EXCLUDED`.
         """
         row, last = torch.arange(len(lengths), device=lengths.device), lengths - 1
-        queries = self._encode(items)[row, last]
+        queries = self.encode_sessions(items, lengths)[row, last]
         with self._full_precision():
             excluded = self._excluded(items, row, last)
             return best_items(self.score, queries, self.n_items, k, excluded, self.scores_in_blocks)

@@ -39,8 +39,8 @@ class ItemKNN(ItemRulesRecommender):
     ) -> None:
         super().__init__(n_rules, self_rules=False, **protocol)
         self.save_hyperparameters()
-        if regularisation < 0:
-            raise SessRecError(f"--model.regularisation must be at least 0, got {regularisation}")
+        if not 0 <= regularisation < np.inf:
+            raise SessRecError(f"--model.regularisation must be a number of at least 0, got {regularisation}")
         if not 0 <= balance <= 1:
             raise SessRecError(f"--model.balance must be in [0, 1], got {balance}")
         self.regularisation, self.balance = regularisation, balance

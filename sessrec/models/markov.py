@@ -24,7 +24,7 @@ class Markov(CountingRecommender):
     epochs change nothing.
 
     Args:
-        alpha: Share of popularity in the score, in [0, 1].
+        alpha: Share of popularity in the score, in [0, 1]; 0 is the first-order chain of the literature.
         protocol: Options of `SessionRecommender`.
 
     Raises:

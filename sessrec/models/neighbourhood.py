@@ -20,7 +20,8 @@ class NeighbourhoodRecommender(PrefixRecommender):
 
     It learns an index of the training sessions, in buffers that its checkpoint holds. Sessions are recent by their last
     events; where these are equal, by their order. Similarities and scores are rounded to 32 bits, so that sums are
-    equal whatever the order in which they were summed up; they are never below 1e-30 where they are above 0.
+    equal whatever the order in which they were summed up. A similarity above 0 is taken as 1e-30 at least, so that it
+    stays one; a score below 1e-45 is 0.
 
     Args:
         n_neighbours: Training sessions that give scores.

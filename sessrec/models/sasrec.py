@@ -18,6 +18,9 @@ from sessrec.errors import SessRecError, check_choice
 from sessrec.losses import Candidates, cross_entropy
 from sessrec.models.neural import NeuralRecommender
 from sessrec.negatives import LogQ, LogQMode, NegativeSampler
+from sessrec.ranking import MIN_ROWS
+
+_WINDOWS = 512  # windows of long sessions that are encoded at once
 
 
 class SASRec(NeuralRecommender):
@@ -28,18 +31,21 @@ class SASRec(NeuralRecommender):
     and samples, as in GRU4Rec. The batch size of the data counts sessions.
 
     Args:
-        hidden: Size of the embedding and of all layers.
-        blocks: Number of blocks, each of attention and two pointwise layers.
-        heads: Number of attention heads.
-        max_length: Events that a position looks back at; a longer session is trained on in pieces of that length.
-        dropout: Probability to drop an element of an embedding or of a layer's output.
-        learning_rate: Learning rate of Adam.
+        hidden: Size of the embedding and of all layers (paper: 50; GRU4Rec's size here).
+        blocks: Number of blocks, each of attention and two pointwise layers (paper: 2).
+        heads: Number of attention heads (paper: 1).
+        max_length: Events that a position looks back at; a longer session is trained on in pieces of that length
+            (paper: 50 for the sparse logs).
+        dropout: Probability to drop an element of an embedding or of a layer's output (paper: 0.2 for the dense log,
+            0.5 for the sparse ones).
+        learning_rate: Learning rate of Adam (paper: 0.001, with one negative a target).
         n_sample: Negative samples of a step, shared by all positions, beside the other positions' targets; 0 compares a
             target with all items.
         sample_alpha: Samples are drawn in proportion to an item's count to this power.
         logq: Strength in [0, 1] of the popularity correction of sampled logits in training.
         logq_mode: ``published`` corrects by raw counts; ``textbook`` by the expected number of times that a candidate
             is drawn.
+        exclude_target_copies: Whether copies of a position's target are kept out of its negatives.
         protocol: Options of `SessionRecommender`.
 
     Raises:
@@ -60,6 +66,7 @@ class SASRec(NeuralRecommender):
         sample_alpha: float = 0.75,
         logq: float = 1.0,
         logq_mode: LogQMode = "published",
+        exclude_target_copies: bool = False,
         **protocol: Any,
     ) -> None:
         super().__init__(**protocol)
@@ -123,9 +130,11 @@ class SASRec(NeuralRecommender):
         weights = self.item_embedding.new_ones(n_targets + h.n_sample)
         if h.logq:
             weights = self.log_q(targets[None], negatives)[0].mul_(-h.logq).exp_().to(dtype)
+        items = torch.cat([targets, negatives[0]])
+        copies = (targets[:, None] == items).fill_diagonal_(False) if h.exclude_target_copies else None
         with self._full_precision():
-            logits = queries.to(dtype) @ self.item_embedding[torch.cat([targets, negatives[0]])].T
-            loss, gradient = cross_entropy(logits.detach().clone(), Candidates.each_once(n_targets, weights))
+            logits = queries.to(dtype) @ self.item_embedding[items].T
+            loss, gradient = cross_entropy(logits.detach().clone(), Candidates.each_once(n_targets, weights, copies))
             logits.backward(gradient / n_targets)
         return loss.sum()
 
@@ -139,7 +148,6 @@ class SASRec(NeuralRecommender):
 
     # -- inference ---------------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def encode(self, items: Tensor) -> Tensor:
         """Output at each event, from it and the ``max_length`` - 1 events before it.
 
@@ -149,11 +157,32 @@ class SASRec(NeuralRecommender):
         Returns:
             Queries, float32, shape (S, L, H).
         """
-        most = self.options.max_length
-        queries = [self._attend(items[:, :most])]
-        for last in range(most, items.shape[1]):  # every later position has a window of its own
-            queries.append(self._attend(items[:, last + 1 - most : last + 1])[:, -1:])
-        return torch.cat(queries, dim=1)
+        return self.encode_sessions(items, items.new_full(items.shape[:1], items.shape[1]))
+
+    @torch.no_grad()
+    def encode_sessions(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """`encode` for the events that sessions have: an event past ``max_length`` has a window of its own.
+
+        Args:
+            items: Item indices, padded at the end, int64, shape (S, L).
+            lengths: Number of events of each session, int64, shape (S,).
+
+        Returns:
+            Queries, float32, shape (S, L, H).
+        """
+        most, n_later = self.options.max_length, max(0, items.shape[1] - self.options.max_length)
+        queries = F.pad(self._attend_rows(items[:, :most]), (0, 0, 0, n_later))
+        place = torch.arange(1, n_later + 1, device=items.device)  # of each window's first event
+        row, first = (place + most <= lengths[:, None]).nonzero().T
+        within = torch.arange(most, device=items.device)
+        for part, start in zip(row.split(_WINDOWS), first.split(_WINDOWS), strict=True):
+            windows = items[part[:, None], place[start, None] + within]
+            queries[part, start + most] = self._attend_rows(windows)[:, -1]
+        return queries
+
+    def _attend_rows(self, items: Tensor) -> Tensor:
+        """`_attend` on as many rows as products need to round alike."""
+        return self._attend(F.pad(items, (0, 0, 0, max(0, MIN_ROWS - len(items)))))[: len(items)]
 
     def score(self, queries: Tensor, items: slice) -> Tensor:
         """Inner product with each item's embedding, float32, shape (P, n)."""

@@ -28,7 +28,7 @@ class SKNN(NeighbourhoodRecommender):
         n_neighbours: Training sessions that give scores (session-rec: 500).
         sample_size: Training sessions with an item in common that are looked at, the most recent ones (session-rec:
             1000).
-        similarity: cosine or jaccard.
+        similarity: cosine or jaccard (session-rec: jaccard; the paper: cosine).
         protocol: Options of `SessionRecommender`.
     """
 

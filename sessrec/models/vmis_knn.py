@@ -25,10 +25,16 @@ class VMISKNN(NeighbourhoodRecommender):
     and nothing from step 10 on.
 
     Args:
-        n_neighbours: Training sessions that give scores, k in the paper.
-        sample_size: Training sessions with an item in common that are looked at, the most recent ones, m in the paper.
-        max_items: Newest distinct items of the session that are looked at.
-        idf_weight: Weight w of the idf: an item's score is multiplied by 1 + w log(sessions / sessions with the item).
+        n_neighbours: Training sessions that give scores, k in the paper (Serenade's configuration: 500; here as
+            VSKNN's).
+        sample_size: Training sessions with an item in common that are looked at, the most recent ones, m in the paper
+            (Serenade's configuration: 500).
+        max_items: Newest distinct items of the session that are looked at (Serenade's configuration: 2; here as many as
+            the decay leaves something of).
+        idf_weight: Weight w of the idf: an item's score is multiplied by 1 + w log(sessions / sessions with the item),
+            as VSKNN has it.
+        idf: Whether an item's score is multiplied by log(sessions / sessions with the item) itself, as the paper has
+            it.
         protocol: Options of `SessionRecommender`.
     """
 
@@ -38,6 +44,7 @@ class VMISKNN(NeighbourhoodRecommender):
         sample_size: int = 500,
         max_items: int = 9,
         idf_weight: float = 0.0,
+        idf: bool = False,
         **protocol: Any,
     ) -> None:
         super().__init__(n_neighbours, sample_size, idf_weight, **protocol)
@@ -45,6 +52,7 @@ class VMISKNN(NeighbourhoodRecommender):
         if max_items < 1:
             raise SessRecError(f"--model.max_items must be at least 1, got {max_items}")
         self.max_items = max_items
+        self.idf = idf
 
     def score_prefixes(self, prefixes: Prefixes) -> np.ndarray:
         """Weighted sum over the neighbours, float64, shape (P, N)."""
@@ -55,4 +63,4 @@ class VMISKNN(NeighbourhoodRecommender):
         steps = prefixes.lengths[found.row] - entries.greatest(entries.own_place) + 1
         decays = np.where(steps < 10, 1 - 0.1 * steps, 0.0)
         scores = self.sum_over_neighbours(found, found.similarity * decays, n_rows)
-        return self.with_idf(scores)
+        return self.with_idf(scores * learnt.idf if self.idf else scores)

@@ -30,10 +30,11 @@ class VSKNN(NeighbourhoodRecommender):
         sample_size: Training sessions with an item in common that are looked at, the most recent ones (session-rec:
             1000).
         weighting: Weight of an item whose last place is p of L: div p/L, linear 1 - 0.1 (L - p) and at least 0,
-            quadratic (p/L)^2, log 1 / log10(L - p + 1.7), same 1.
+            quadratic (p/L)^2, log 1 / log10(L - p + 1.7), same 1 (session-rec: div).
         decay: Decay at a step s: div 1/s, linear 1 - 0.1 s and at least 0, quadratic 1/s^2, log 1 / log10(s + 1.7),
-            same 1.
-        idf_weight: Weight w of the idf: an item's score is multiplied by 1 + w log(sessions / sessions with the item).
+            same 1 (session-rec: div).
+        idf_weight: Weight w of the idf: an item's score is multiplied by 1 + w log(sessions / sessions with the item)
+            (session-rec: none).
         protocol: Options of `SessionRecommender`.
     """
 

@@ -25,12 +25,13 @@ class VSTAN(SequenceTimeRecommender):
     Args:
         n_neighbours: Training sessions that give scores (session-rec: 500).
         sample_size: Training sessions with an item in common that are looked at, the most recent ones (session-rec:
-            2500).
-        place_decay: Events over which the weight of an item of the session so far falls to 1/e, l1 in the paper.
+            5000).
+        place_decay: Events over which the weight of an item of the session so far falls to 1/e, l1 in the paper
+            (session-rec: 1.02).
         recency_decay: Days over which the weight of a training session falls to 1/e, l2 in the paper (session-rec: 5 or
             more, by the data). Where the log has no times, 86,400 rows stand for a day.
         distance_decay: Events over which a neighbour's items lose 1/e, away from the newest one shared, l3 in the
-            paper.
+            paper (session-rec: 2.05).
         shared_decay: Events over which the weight of the newest shared item falls to 1/e, l4 (session-rec: 1.02).
         idf_weight: Weight w of the idf (session-rec: 5).
         protocol: Options of `SessionRecommender`.
