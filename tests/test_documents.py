@@ -39,7 +39,8 @@ DOCS = ROOT / "docs"
 NAMES = ("case_study", "executive_summary", "technical_report", "pipeline", "formulas")
 LANGUAGES = ("en", "es")
 BILINGUAL = [DOCS / language / f"{name}.md" for language in LANGUAGES for name in NAMES]
-EVERY_FILE = sorted(file for file in [ROOT / "README.md", *DOCS.rglob("*.md")] if file.exists())
+AT_THE_TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+EVERY_FILE = sorted([*AT_THE_TOP, *DOCS.rglob("*.md")])
 PRINTED = ("results.md", "audits.md")  # a program lays these out
 WRITTEN = [file for file in DOCS.rglob("*.md") if file.name not in PRINTED]
 
@@ -49,6 +50,7 @@ MATH = re.compile(r"\$\$(.*?)\$\$", flags=re.DOTALL)
 INLINE_MATH = re.compile(r"(?<!\$)\$(?!\$)([^$]+)\$(?!\$)")
 LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^()\s]+)\)")
 HEADING = re.compile(r"^(#+) (.+)$", flags=re.MULTILINE)
+INLINE_COMMAND = re.compile(r"`(python (?:-m sessrec\.|scripts/)[^`]+)`")
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
@@ -218,13 +220,17 @@ class ParsedError(Exception):
 
 
 def commands() -> list[str]:
-    """Every command of every written document, once."""
-    found = {}
-    for file in WRITTEN:
-        for language, block in FENCE.findall(text_of(file)):
-            if language == "bash":
-                found |= {line: file for line in block.splitlines() if line and not line.startswith("#")}
-    return sorted(found)
+    """Every command of every document and of the notebook's text, once; those with words to be filled in left out."""
+    cells = json.loads(text_of(ROOT / "notebooks" / "01_end_to_end_walkthrough.ipynb"))["cells"]
+    texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    found = set()
+    for text in [*map(text_of, DOCS.rglob("*.md")), *texts]:
+        for language, block in FENCE.findall(text):
+            if language == "bash" or block.startswith("python "):
+                found |= {line for line in block.splitlines() if line and not line.startswith("#")}
+        found |= {" ".join(command.split()) for command in INLINE_COMMAND.findall(FENCE.sub("", text))}
+    found = {line.removeprefix("exec ").removesuffix(" --help") for line in found}
+    return sorted(line for line in found if not re.search(r"\b[A-Z]{2,}\b", line))
 
 
 def stop_at_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,7 +303,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_every_command_parses(folder: Path) -> None:
     found = commands()
-    assert len(found) > 10
+    assert len(found) > 40
     for command in found:
         check_command(command, folder)
 

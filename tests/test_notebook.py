@@ -78,7 +78,10 @@ def test_six_exercises_with_answers() -> None:
         assert not begin["metadata"].get("jupyter")
         assert source_of(text).startswith("<details><summary>Answer</summary>")
         assert source_of(text).endswith("</details>")
-        assert check["metadata"] == {"jupyter": {"source_hidden": True}, "tags": ["answer", "hide-input"]}
+        assert check["metadata"] == {
+            "jupyter": {"outputs_hidden": True, "source_hidden": True},
+            "tags": ["answer", "hide-input", "hide-output"],
+        }
         assert source_of(check).count("assert ") >= 3
 
 
