@@ -61,10 +61,12 @@ def vocabulary_of(sessions: Sessions, n_items: int) -> Vocabulary:
 
 
 class Limit:
-    """What no step can go below: its matrix products, and its rows read and written, in memory that is there already.
+    """The matrix products of a step of these sizes, and its rows read and written, in memory that is there already.
 
     The products are those of the logits and of the GRU, forwards and backwards. The rows are those of the weights, of
-    the accumulator and, where there is one, of the momentum, for the very items of each step.
+    the accumulator and, where there is one, of the momentum, for the very items of each step. Every draw counts, as in
+    the reference implementation; a step that multiplies equal draws once, as ours does, has a quarter less to do at the
+    popularity of these sessions, and could go below.
 
     Args:
         model: A built model with one layer and a shared embedding.
