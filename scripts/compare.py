@@ -26,7 +26,7 @@ from pathlib import Path
 import yaml
 
 from sessrec.board import write_images
-from sessrec.comparison import Comparison, compare_runs, read_run
+from sessrec.comparison import Comparison, compare_runs
 from sessrec.comparison_tables import (
     comparison_csv,
     comparison_html,
@@ -42,6 +42,7 @@ from sessrec.ranks import check_metrics
 from sessrec.result_figures import comparison_figure, cutoff_curves, precision_recall_figure, slices_figure
 from sessrec.script_words import ScriptParser
 from sessrec.slices import Slices
+from sessrec.tested_runs import read_run
 from sessrec.writing import replacing
 
 

@@ -39,7 +39,6 @@ from tqdm import tqdm
 
 from sessrec.checkpoints import CheckpointFiles
 from sessrec.cli import SessRecCLI, users_fault
-from sessrec.comparison import read_run
 from sessrec.curves import read_curves
 from sessrec.errors import SessRecError
 from sessrec.experiments import fit_and_test
@@ -47,6 +46,7 @@ from sessrec.models import GRU4Rec
 from sessrec.preparation import PreparedLog
 from sessrec.reference_weights import import_weights, read_weights
 from sessrec.run import RunConfig
+from sessrec.tested_runs import read_run
 from sessrec.text_tables import Table
 from sessrec.writing import replacing
 

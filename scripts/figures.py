@@ -27,7 +27,7 @@ from sessrec.audits import sampled_audit
 from sessrec.batch_diagrams import protocol_figure, session_parallel_figure, traditional_figure
 from sessrec.batches import EvaluationBatch
 from sessrec.checkpoints import load_model
-from sessrec.comparison import Comparison, Run, compare_runs, read_run
+from sessrec.comparison import Comparison, compare_runs
 from sessrec.data import SessionDataModule
 from sessrec.data_figures import data_figures
 from sessrec.diagrams import architecture_figure, pipeline_figure
@@ -39,6 +39,7 @@ from sessrec.result_figures import comparison_figure, cutoff_curves, slices_figu
 from sessrec.script_words import ScriptParser
 from sessrec.slices import Slices
 from sessrec.sweep_figures import sweep_figure
+from sessrec.tested_runs import Run, read_run
 from sessrec.training_figures import training_figure
 
 ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)

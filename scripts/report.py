@@ -18,7 +18,7 @@ import re
 import shlex
 import shutil
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,12 @@ import audit
 import compare
 from report_texts import audits_text, filled_text, results_text
 
-from sessrec.comparison import ComparedModel, Comparison, compare_runs, read_run
+from sessrec.comparison import ComparedModel, Comparison, compare_runs
 from sessrec.errors import SessRecError
 from sessrec.report import write_json
 from sessrec.script_words import ScriptParser
+from sessrec.tested_runs import read_run
+from sessrec.text_tables import seconds_text
 from sessrec.writing import replacing
 
 _SPLIT = "--data.test_ratio 0.1 --data.val_ratio 0"
@@ -48,6 +50,8 @@ MODELS = (
     *("gru4rec", "gru4rec_bpr-max", "sasrec"),
 )
 """Configs of the models."""
+SEEDS = dict.fromkeys(MODELS, range(1, 6)) | {"sasrec": range(1, 4)}
+"""Seeds of each one in the published results; a model that draws nothing takes the first."""
 AUDITED = "yoochoose1_64"
 _TESTED_AGAIN = ("gru4rec", "gru4rec_bpr-max", "sasrec", "markov", "vsknn", "stan", "vstan", "item_knn", "popularity")
 _FITTED_AGAIN = ("gru4rec", "markov", "vsknn", "stan", "item_knn", "popularity")
@@ -62,20 +66,34 @@ FIGURES = (
 """Pictures of the demo that the documents show."""
 
 
-def command(log: str, models: Iterable[str], seeds: Iterable[int]) -> str:
-    """The command that fits, tests and compares models on a log.
+def commands(log: str, seeds_of: Mapping[str, Sequence[int]]) -> list[str]:
+    """The commands that fit, test and compare models on a log; the last one has the table of all.
 
     Args:
         log: Name of the log.
-        models: Names of configs.
-        seeds: Seeds of the models that have some.
+        seeds_of: Seeds of each config; models that draw nothing are fitted with the first one only.
     """
-    configs = " ".join(f"configs/{model}.yaml" for model in models)
-    chosen = " ".join(map(str, seeds))
-    return (
-        f"python scripts/compare.py --name {log} --configs {configs} --seeds {chosen} --data.path data/{log}.tsv.gz "
-        f"{LOGS[log]}"
-    )
+    drawing = {model: tuple(seeds) for model, seeds in seeds_of.items() if compare.has_seeds(config_of(model))}
+    groups = sorted(set(drawing.values()), key=lambda seeds: (len(seeds), seeds)) or [(1,)]
+    found, runs = [], ""
+    for seeds in groups:
+        models = [model for model in seeds_of if drawing.get(model, groups[-1]) == seeds]
+        configs, chosen = " ".join(map(str, map(config_of, models))), " ".join(map(str, seeds))
+        found.append(
+            f"python scripts/compare.py {runs}--name {log} --configs {configs} --seeds {chosen} "
+            f"--data.path data/{log}.tsv.gz {LOGS[log]}"
+        )
+        runs += "".join(f"lightning_logs/{log}-{model}-{seed} " for model in models for seed in seeds)
+    return found
+
+
+def config_of(model: str) -> Path:
+    """File of a config.
+
+    Args:
+        model: Its name.
+    """
+    return Path("configs", f"{model}.yaml")
 
 
 def audit_command(name: str, folder: Path) -> str:
@@ -115,8 +133,8 @@ def results_of(log: str, folder: Path) -> dict[str, Any] | None:
     }
     against = max(means, key=means.__getitem__) if means and len(found) > 1 else None  # the better GRU4Rec
     comparison = compare_runs([run for runs in runs_of.values() for run in runs], METRICS, against)
-    seeds = sorted({run.report["seed"] for model in comparison.models for run in model.runs})
-    return {"command": command(log, found, seeds)} | as_json(comparison)
+    seeds_of = {model: sorted(run.report["seed"] for run in runs) for model, runs in runs_of.items()}
+    return {"command": "\n".join(commands(log, seeds_of))} | as_json(comparison)
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
@@ -261,9 +279,13 @@ def write_headers(results: Mapping[str, Any], folder: Path) -> None:
     for file in (folder / f"{model}.yaml" for model in models):
         if file.is_file():
             text = file.read_text(encoding="utf-8")
-            recall, mrr = (f"{models[file.stem][metric]['value']:.4f}" for metric in METRICS)
-            header = rf"(On {AUDITED}: test Recall@20 )[\d.]+(, MRR@20 )[\d.]+\b"
-            new = re.sub(header, rf"\g<1>{recall}\g<2>{mrr}", text)
+            own = models[file.stem]
+            recall, mrr = (f"{own[metric]['value']:.4f}" for metric in METRICS)
+            header = (
+                f"# On {AUDITED}: test Recall@20 {recall}, MRR@20 {mrr}, fitted in {seconds_text(own['fit_seconds'])}; "
+                "command, other logs and spread: docs/results.md."
+            )
+            new = re.sub(rf"^# On {AUDITED}: .*$", header, text, count=1, flags=re.MULTILINE)
             if new != text:
                 with replacing(file) as temporary:
                     temporary.write_text(new, encoding="utf-8")
@@ -277,7 +299,9 @@ def main(args: list[str] | None = None) -> None:
     """
     parser = ScriptParser(__doc__)
     parser.add_argument("--fit", nargs="+", choices=list(LOGS), default=[], help="logs to fit and test models on first")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="--fit: seeds (default: 1 2 3)")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, help="--fit: seeds of the models that draw (default: 1 2 3 4 5; SASRec 1 2 3)"
+    )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="--fit: some of the models")
     parser.add_argument("--audit", action="store_true", help=f"audit the runs on {AUDITED} first")
     parser.add_argument("--runs", type=Path, default=Path("lightning_logs"), help="folder (default: lightning_logs)")
@@ -287,7 +311,9 @@ def main(args: list[str] | None = None) -> None:
         if not folder.is_dir():
             parser.error(f"there is no folder {folder}")
     for log in options.fit:
-        compare.main(shlex.split(command(log, options.models, options.seeds))[2:])
+        seeds_of = {model: options.seeds or SEEDS[model] for model in options.models}
+        for command in commands(log, seeds_of):
+            compare.main(shlex.split(command)[2:])
     if options.audit:
         for name in AUDITS:
             audit.main(shlex.split(audit_command(name, options.runs))[2:])

@@ -13,33 +13,51 @@ from sessrec.text_tables import Table, seconds_text
 
 _HEAD = """# Results of all models
 
-Each section is what its command gives on one log, best MRR@20 first: all items ranked at every position of the test
+Each section is what its commands give on one log, best MRR@20 first: all items ranked at every position of the test
 part, ties against the model. In brackets are 95 % intervals by bootstrap over sessions, and over seeds where a model
 was fitted several times; behind them the least and greatest MRR@20 of the fits. A star marks a paired difference to the
 better GRU4Rec that is significant at 5 % after correction for the number of comparisons on the log (Holm); `+` stands
 before models that are above it.
 
 GRU4Rec has the options published for RSC15 (`gru4rec`, cross-entropy) and RetailRocket (`gru4rec_bpr-max`), the
-neighbourhood methods and rules those of their authors or of session-rec, SASRec those of `configs/sasrec.yaml`, chosen
-among four tried on the test parts of `rsc15_100k` and `serenade_example`; else nothing was tuned on the logs
-themselves, and a model that is tuned to a log does better on it. Times are those of one CPU core beside other work (a
-dash: not taken in one piece) and say only which models take seconds and which minutes. The README tells where the logs
-come from; those without times (`Order` in place of a time) give STAN and VSTAN rows for seconds. `python
-scripts/report.py --fit LOG` repeats a section.
+neighbourhood methods and rules those of session-rec or near them (each config says), SASRec those of
+`configs/sasrec.yaml`, chosen among four tried on the test parts of `rsc15_100k` and `serenade_example`; else nothing
+was tuned on the logs themselves, and a model that is tuned to a log does better on it. Times are those of one CPU
+core beside other work (a dash: not taken in one piece) and say only which models take seconds and which minutes. The
+README tells where the logs come from; those without times (`Order` in place of a time) give STAN and VSTAN rows for
+seconds. `python scripts/report.py --fit LOG` repeats a section.
 """
 _PUBLISHED = """## Published figures
 
-On yoochoose1_64, the papers on graph networks print Recall@20 / MRR@20 in percent (as quoted in Mathematical Problems
-in Engineering 2020, article 9290576, table 5): POP 6.71 / 1.65, S-POP 30.44 / 18.35, GRU4Rec 60.64 / 22.89, NARM 68.32
-/ 28.76, SR-GNN - / 30.94, Sess-ODEnet 69.19 / 29.38. Their test part is the same, but that it keeps 498 positions whose
-items no model was trained on (55,898 in place of 55,400), which every model misses: that accounts for a hundredth of a
-figure, not for the ten points between their GRU4Rec and the one here. Theirs is of 2016, without sampled negatives and
-logQ.
-
-The GRU4Rec figures of Hidasi and Czapp (RecSys 2023) on RSC15, Yoochoose, RetailRocket, Diginetica, Rees46 and Coveo
-are of the whole data sets with a preprocessing of their own (`configs/data/` has it), so that they cannot be put beside
-these slices. For the reference implementation on the very same splits see the README.
+Recall@20 / MRR@20 in percent on yoochoose1_64, as others print them and as they are here. The last column counts as
+misses the {missed} positions that the filter of unknown items takes out of the test part of {all:,}: they have a target
+that no model was trained on, or nothing known before it.
 """
+_ON_OTHER_SPLITS = """\
+`a`: papers on graph networks, as quoted in Mathematical Problems in Engineering 2020, article 9290576, table 5, with
+NARM 68.32 / 28.76, SR-GNN - / 30.94 and Sess-ODEnet 69.19 / 29.38, too. Their test part is this one with the unknown
+items left in. Their GRU4Rec is that of 2016, without sampled negatives and logQ; what sets POP and S-POP apart is not
+known. `b`: session-rec, tables of single splits, `rsc15_64`, cut off the same clicks by its own program. Its
+neighbourhood methods have options tuned to that split, its GRU4Rec is older than logQ; AR, SR and Markov, which have
+hardly any options, agree to about one point.
+
+The other figures of session-rec are means over five windows of each data set, and those of Hidasi and Czapp (RecSys
+2023) on RSC15, Yoochoose, RetailRocket, Diginetica, Rees46 and Coveo of whole data sets with a preprocessing of their
+own (`configs/data/` has it): they cannot be put beside these slices. For the reference implementation on the very same
+splits see the README.
+"""
+_PUBLISHED_FIGURES = (
+    ("popularity", "a", 6.71, 1.65),
+    ("s_pop", "a", 30.44, 18.35),
+    ("gru4rec", "a", 60.64, 22.89),
+    ("gru4rec", "b", 65.28, 27.52),
+    ("markov", "b", 64.76, 29.83),
+    ("ar", "b", 66.52, 28.62),
+    ("sr", "b", 66.73, 30.33),
+    ("sknn", "b", 64.23, 25.22),
+    ("vsknn", "b", 69.61, 28.79),
+)
+_PUBLISHED_POSITIONS = 55_898
 _MARKED = re.compile(r"([-+]?[\d,]*\.?\d+)(?=<!--([^<>\s]+/[^<>\s]+)-->)")
 
 
@@ -49,7 +67,23 @@ def results_text(logs: Mapping[str, Mapping[str, Any]]) -> str:
     Args:
         logs: Results of each log, as docs/results.json has them.
     """
-    return "\n".join([_HEAD, *(_section(log, entry) for log, entry in logs.items()), _PUBLISHED])
+    return "\n".join([_HEAD, *(_section(log, entry) for log, entry in logs.items()), _published(logs)])
+
+
+def _published(logs: Mapping[str, Mapping[str, Any]]) -> str:
+    entry = logs.get("yoochoose1_64")
+    if entry is None:
+        return ""
+    positions, models, rows = entry["positions"], entry["models"], []
+    for model, source, *published in _PUBLISHED_FIGURES:
+        if model in models:
+            here = [100 * models[model][metric]["value"] for metric in ("recall@20", "mrr@20")]
+            with_misses = [value * positions / _PUBLISHED_POSITIONS for value in here]
+            cells = (" / ".join(f"{value:.2f}" for value in pair) for pair in (published, here, with_misses))
+            rows.append([model, source, *cells])
+    head = ["model", "source", "published", "here", "with the misses"]
+    text = _PUBLISHED.format(missed=_PUBLISHED_POSITIONS - positions, all=_PUBLISHED_POSITIONS)
+    return f"{text}\n{Table(head, rows).markdown()}\n\n{_ON_OTHER_SPLITS}"
 
 
 def _section(log: str, entry: Mapping[str, Any]) -> str:

@@ -14,7 +14,6 @@ import yaml
 
 from sessrec.checkpoints import read_checkpoint
 from sessrec.cli import SessRecCLI
-from sessrec.comparison import Run, read_run
 from sessrec.errors import SessRecError
 from sessrec.events import Events
 from sessrec.experiments import fit_and_test, plain_log_words
@@ -22,6 +21,7 @@ from sessrec.preparation import Preparation
 from sessrec.rank_record import RankRecord
 from sessrec.report import DataReport
 from sessrec.sessions import Sessions
+from sessrec.tested_runs import Run, read_run
 from sessrec.writing import replacing
 
 _ONE_PROCESS = ["--trainer.devices", "1", "--trainer.strategy", "auto"]

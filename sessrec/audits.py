@@ -15,9 +15,10 @@ from typing import NamedTuple
 import numpy as np
 
 from sessrec.bootstrap import Interval, interval
-from sessrec.comparison import Run, pooled_means
+from sessrec.comparison import pooled_means
 from sessrec.errors import SessRecError
 from sessrec.ranks import Ranks, gains, metric_name
+from sessrec.tested_runs import Run
 from sessrec.text_tables import Table
 
 

@@ -3,53 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-import json
-import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from sessrec.bootstrap import Difference, Interval, PooledMean, difference, holm, interval, pool_seeds, resampled_means
 from sessrec.errors import SessRecError
-from sessrec.ranks import RANKS_FILE, Ranks, gains, read_ranks
-
-# what may differ between fits that are one model: where they lie and ran, and the seed
-_FREE_OPTIONS = {"cache_dir", "eval_batch_size"}
-_FREE_TRAINER_OPTIONS = {
-    *("logger", "enable_progress_bar", "enable_model_summary", "log_every_n_steps", "default_root_dir"),
-    *("accelerator", "num_sanity_val_steps", "profiler", "enable_checkpointing"),
-}
-PROTOCOL = (
-    *("tie_mode", "items_ranked", "exclude_last", "exclude_seen", "positions", "sessions", "data_digest"),
-    "items_digest",
-)
-"""What has to be the same of two tests that are compared."""
-_DIGESTS = {"data_digest": "test part", "items_digest": "catalogue"}
-
-
-@dataclass(frozen=True)
-class Run:
-    """A tested run.
-
-    Args:
-        folder: Its folder.
-        report: Content of its ``metrics.json``.
-        ranks: Its ranks.
-        settings: All options that its results follow from but the seed, as text; equal for fits of one model.
-        fit_seconds: How long its fit took, None where that is not known.
-    """
-
-    folder: Path
-    report: dict[str, Any]
-    ranks: Ranks
-    settings: str
-    fit_seconds: float | None
+from sessrec.ranks import gains
+from sessrec.tested_runs import Run, group_runs, refuse_unlike
 
 
 @dataclass(frozen=True)
@@ -87,129 +51,6 @@ class Comparison:
     protocol: dict[str, Any]
     n_resamples: int
     level: float
-
-
-def read_run(folder: str | Path) -> Run:
-    """Read what a test left in a run's folder.
-
-    Args:
-        folder: The run's folder.
-
-    Raises:
-        SessRecError: If it is no tested run, or its files are damaged or do not belong together.
-    """
-    folder = Path(folder)
-    file = folder / "metrics.json"
-    if not file.is_file():
-        raise SessRecError(f"{folder} is no tested run, it has no metrics.json: `python -m sessrec.test` writes it")
-    report = _read_json(file, ("model", "model_options", "seed", "seconds", "checkpoint", "metrics", "protocol"))
-    if missing := set(PROTOCOL) - report["protocol"].keys():
-        raise SessRecError(f"{file} does not say {min(missing)}: test the run again")
-    ranks = read_ranks(folder / RANKS_FILE)
-    file_digest = hashlib.sha256((folder / RANKS_FILE).read_bytes()).hexdigest()
-    is_one_test = report.get("ranks_digest", file_digest) == file_digest
-    is_one_test = (
-        is_one_test
-        and ranks.tie_mode == report["protocol"]["tie_mode"]
-        and len(ranks) == report["protocol"]["positions"]
-    )
-    for name, value in report["metrics"].items():
-        is_one_test = is_one_test and abs(gains(ranks.rank, name.removeprefix("test/")).mean() - value) < 1e-9
-    if not is_one_test:
-        raise SessRecError(f"{folder}: metrics.json and {RANKS_FILE} are of two tests, or damaged: test the run again")
-    fit_file = folder / "fit.json"
-    fit_seconds = _read_json(fit_file, ("seconds",))["seconds"] if fit_file.is_file() else None
-    return Run(folder, report, ranks, _settings(folder, report), fit_seconds)
-
-
-def _read_json(file: Path, keys: Sequence[str]) -> dict[str, Any]:
-    """Content of a run's file that has at least some keys."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return content | {key: content[key] for key in keys}
-    except (ValueError, KeyError, TypeError) as error:
-        raise SessRecError(f"{file} is damaged or incomplete ({error!r}): remove it, or make the run again") from None
-
-
-def _settings(folder: Path, report: dict[str, Any]) -> str:
-    """What tells the models of runs apart."""
-    config_file = folder / "config.yaml"
-    if not config_file.is_file():
-        return str(folder)  # nothing is known of it: a model of its own
-    try:
-        config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
-        data = {name: value for name, value in config["data"].items() if name not in _FREE_OPTIONS}
-        trainer = {name: value for name, value in config["trainer"].items() if name not in _FREE_TRAINER_OPTIONS}
-        kept = [report["model"], report["model_options"], data, trainer, config["monitor"]]
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise SessRecError(f"{config_file} is damaged or no config of a fit ({reason})") from None
-    return json.dumps([*kept, Path(report["checkpoint"]).name], sort_keys=True)
-
-
-def group_runs(runs: Sequence[Run], prefix: str = "") -> dict[str, list[Run]]:
-    """Put runs that differ in their seeds only together, and give each model a name.
-
-    The name is the run's, without the seed at its end and without what all names begin with.
-
-    Args:
-        runs: Tested runs.
-        prefix: What all names begin with, where it is known; else it is looked for.
-
-    Raises:
-        SessRecError: If a run is given twice, or two models would have one name.
-    """
-    folders = [run.folder.resolve() for run in runs]
-    if doubled := [run.folder for run, folder in zip(runs, folders, strict=True) if folders.count(folder) > 1]:
-        raise SessRecError(f"the run {doubled[0]} is given twice")
-    by_settings: dict[str, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: run.report["seed"] or 0):  # so that draws of them do not hang on the order
-        by_settings.setdefault(run.settings, []).append(run)
-    groups = [by_settings[settings] for settings in dict.fromkeys(run.settings for run in runs)]
-    for group in groups:
-        for run, other in itertools.pairwise(group):
-            if run.report["seed"] == other.report["seed"]:
-                raise SessRecError(
-                    f"{run.folder} and {other.folder} are of one model and one seed: they would count twice"
-                )
-    names = [_name(group) for group in groups]
-    common = prefix if all(name.startswith(prefix) for name in names) else ""
-    if not common and len(names) > 1:
-        common = os.path.commonprefix(names)
-        common = common[: common.rfind("-") + 1]
-    short = [name[len(common) :] for name in names]
-    if len(set(short)) < len(short):
-        short = [str(group[0].folder) for group in groups]
-    return dict(zip(short, groups, strict=True))
-
-
-def _name(group: list[Run]) -> str:
-    """Name of a model's runs without the seed."""
-    own = {run.folder.resolve().name.removesuffix(f"-{run.report['seed']}") for run in group}
-    if len(own) == 1:
-        return own.pop()
-    return os.path.commonprefix(sorted(own)).rstrip("-_") or group[0].report["model"]
-
-
-def refuse_unlike(runs: Sequence[Run]) -> None:
-    """Refuse to compare what was not measured alike.
-
-    Args:
-        runs: Tested runs.
-
-    Raises:
-        SessRecError: If test data or rules differ.
-    """
-    first = runs[0]
-    for run, name in itertools.product(runs[1:], PROTOCOL):
-        value, own = first.report["protocol"][name], run.report["protocol"][name]
-        if own != value:
-            if name in _DIGESTS:
-                value, own = f"one {_DIGESTS[name]}", "another"
-            raise SessRecError(
-                f"{first.folder} and {run.folder} cannot be compared: {name.replace('_', ' ')} {value} against "
-                f"{own}; test them on the same data by the same rules"
-            )
 
 
 def pooled_means(

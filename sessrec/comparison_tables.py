@@ -9,9 +9,10 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 
-from sessrec.comparison import Comparison, Run
+from sessrec.comparison import Comparison
 from sessrec.ranks import metric_name
 from sessrec.slices import Slices, slice_metrics
+from sessrec.tested_runs import Run
 from sessrec.text_tables import Table, seconds_text
 
 _STYLE = (

@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sessrec.bootstrap import interval
-from sessrec.comparison import Comparison, Run, pooled_means
+from sessrec.comparison import Comparison, pooled_means
 from sessrec.figure_style import LINES, MARKERS, PALETTE, STYLE
 from sessrec.ranks import gains, metric_name
 from sessrec.slices import Slices
+from sessrec.tested_runs import Run
 
 _N_RESAMPLES = 400  # for the bands of curves and slices
 

@@ -26,7 +26,7 @@ from conftest import ROOT, one_error, random_rows
 
 from sessrec import fit, test
 from sessrec.bootstrap import difference, holm
-from sessrec.comparison import PROTOCOL, Comparison, compare_runs, group_runs, pooled_means, read_run, refuse_unlike
+from sessrec.comparison import Comparison, compare_runs, pooled_means
 from sessrec.comparison_tables import (
     comparison_csv,
     comparison_html,
@@ -39,6 +39,7 @@ from sessrec.errors import SessRecError
 from sessrec.ranks import gains
 from sessrec.result_figures import slices_figure
 from sessrec.slices import Slices, slice_metrics
+from sessrec.tested_runs import PROTOCOL, group_runs, read_run, refuse_unlike
 from sessrec.text_tables import Table
 
 pytestmark = [

@@ -1,4 +1,8 @@
-"""Every target of the Makefile runs, in a copy of the tree and with the environment that runs the tests."""
+"""Every target of the Makefile, in a copy of the tree and with the environment that runs the tests.
+
+The demo and its figures run with a stand-in here, for the README's tests run their scripts; lint is looked at only, for
+its tools need not be installed, and so is ci, which would run these tests.
+"""
 
 from __future__ import annotations
 
@@ -95,6 +99,9 @@ def test_the_study(make: Make) -> None:
         assert f"Nothing to be done for '{target}'" in succeed(make, target, *SMALL)
     table = Path("lightning_logs/baselines-comparison/comparison.md").read_text()
     assert succeed(make, "baselines", *SMALL) == table
+    before = Path("docs/results.md").read_text()
+    assert "results of no new runs" in succeed(make, "report", *SMALL)
+    assert Path("docs/results.md").read_text() == before
 
 
 def test_what_is_there_is_not_made_again_and_what_is_stale_is(stand_in: Make) -> None:
@@ -158,6 +165,7 @@ def test_fetch(make: Make, tmp_path: Path) -> None:
 
 
 def test_targets_that_would_run_the_tests_or_install(make: Make) -> None:
+    assert "passed" in succeed(make, "test", "TEST_WORDS=tests/test_imports.py")
     assert "-m pytest -q -n auto" in succeed(make, "-n", "test")
     assert succeed(make, "-n", "test", "TEST_WORDS=tests/test_split.py").strip().endswith(" tests/test_split.py")
     assert succeed(make, "-n", "ci").strip() == ".ci/run"

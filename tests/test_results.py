@@ -10,6 +10,8 @@ from conftest import ROOT
 
 RESULTS = json.loads((ROOT / "docs" / "results.json").read_text(encoding="utf-8"))
 TEXT = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+DRAWING = ("gru4rec", "gru4rec_bpr-max", "sasrec")
+"""Models whose fits draw random numbers."""
 SECTIONS = {part.split("\n")[0]: part for part in re.split(r"^## ", TEXT, flags=re.MULTILINE)[1:] if "```" in part}
 
 
@@ -30,6 +32,11 @@ def test_every_row_has_its_command_and_its_numbers(log: str) -> None:
     command, rows, entry = SECTIONS[log].split("```")[1], rows_of(SECTIONS[log]), RESULTS[log]
     assert command.strip() == entry["command"]
     configs = [word for word in command.split() if word.startswith("configs/")]
+    for line in command.strip().splitlines():
+        models, seeds = re.findall(r"configs/(\S+)\.yaml", line), re.findall(r"--seeds ([\d ]+)", line)[0].split()
+        for model in models:
+            own = entry["models"][model]["seeds"]
+            assert own == list(map(int, seeds)) if model in DRAWING else own == [int(seeds[0])]
     assert all((ROOT / word).is_file() for word in configs)
     assert sorted(row[0] for row in rows) == sorted(word[8:-5] for word in configs)
     scores = [float(row[3].strip("+").split()[0].strip("*")) for row in rows]
@@ -63,5 +70,27 @@ def test_the_table_says_what_beats_gru4rec(log: str) -> None:
 @pytest.mark.parametrize("model", RESULTS["yoochoose1_64"]["models"])
 def test_configs_carry_their_result(model: str) -> None:
     own = RESULTS["yoochoose1_64"]["models"][model]
-    line = f"On yoochoose1_64: test Recall@20 {own['recall@20']['value']:.4f}, MRR@20 {own['mrr@20']['value']:.4f};"
-    assert line in (ROOT / "configs" / f"{model}.yaml").read_text(encoding="utf-8")
+    text = (ROOT / "configs" / f"{model}.yaml").read_text(encoding="utf-8")
+    found = re.findall(
+        r"^# On yoochoose1_64: test Recall@20 ([\d.]+), MRR@20 ([\d.]+), fitted in ([\d.,]+) s;", text, re.M
+    )
+    ((recall, mrr, seconds),) = found
+    assert (float(recall), float(mrr)) == (round(own["recall@20"]["value"], 4), round(own["mrr@20"]["value"], 4))
+    assert float(seconds.replace(",", "")) == pytest.approx(own["fit_seconds"], rel=5e-3)
+
+
+def test_published_figures_stand_beside_ours() -> None:
+    """The positions that the filter takes out count as misses in the last column."""
+    table = TEXT.split("## Published figures")[1]
+    models = RESULTS["yoochoose1_64"]["models"]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("| ")
+    ]
+    assert [row[0] for row in rows[1:]] == [
+        *("popularity", "s_pop", "gru4rec", "gru4rec", "markov", "ar", "sr", "sknn", "vsknn")
+    ]
+    for model, _, _, here, with_misses in rows[1:]:
+        for place, metric in enumerate(("recall@20", "mrr@20")):
+            value = 100 * models[model][metric]["value"]
+            assert float(here.split(" / ")[place]) == pytest.approx(value, abs=0.0051)
+            assert float(with_misses.split(" / ")[place]) == pytest.approx(value * 55400 / 55898, abs=0.0051)

@@ -60,7 +60,7 @@ def test_results_are_those_of_the_runs(report: ModuleType, capsys: pytest.Captur
     text = Path("docs/results.md").read_text()
     assert f"positions {positions}" in text
     assert "--seeds 1 2 " in text
-    assert text.count("\n## ") == 2  # the log and the published figures
+    assert text.count("\n## ") == 1  # published figures are those of another log
     before = Path("docs/results.json").read_text()
     for run in Path("lightning_logs").iterdir():
         (run / "metrics.json").unlink()
@@ -99,3 +99,34 @@ def test_the_verdict_names_who_is_above(report: ModuleType) -> None:
     assert "+0.6000  [0.6000, 0.6000]" in text
     del models["stan"], models["sasrec"]
     assert "No other model beats the better GRU4Rec here, gru4rec." in texts.results_text({"log": entry})
+
+
+def test_models_with_fewer_seeds_have_a_command_of_their_own(report: ModuleType) -> None:
+    words = "--data.path data/serenade_example.tsv.gz --data.test_ratio 0.1 --data.val_ratio 0"
+    seeds_of = {"markov": [1], "gru4rec": [1, 2, 3], "sasrec": [1, 2]}
+    assert report.commands("serenade_example", seeds_of) == [
+        f"python scripts/compare.py --name serenade_example --configs configs/sasrec.yaml --seeds 1 2 {words}",
+        "python scripts/compare.py lightning_logs/serenade_example-sasrec-1 lightning_logs/serenade_example-sasrec-2 "
+        f"--name serenade_example --configs configs/markov.yaml configs/gru4rec.yaml --seeds 1 2 3 {words}",
+    ]
+    assert report.commands("serenade_example", {"markov": [1]}) == [
+        f"python scripts/compare.py --name serenade_example --configs configs/markov.yaml --seeds 1 {words}"
+    ]
+
+
+def test_fit_takes_the_seeds_of_the_published_results(
+    report: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = []
+    monkeypatch.setattr(report.compare, "main", given.append)
+    for folder in ("lightning_logs", "docs"):
+        Path(folder).mkdir()
+    report.main(["--fit", "serenade_example", "--models", "sasrec", "gru4rec", "ar"])
+    report.main(["--fit", "serenade_example", "--models", "gru4rec", "sasrec", "--seeds", "7"])
+    capsys.readouterr()
+    told = [(words[words.index("--configs") + 1 : words.index("--data.path")]) for words in given]
+    assert told == [
+        ["configs/sasrec.yaml", "--seeds", "1", "2", "3"],
+        ["configs/gru4rec.yaml", "configs/ar.yaml", "--seeds", "1", "2", "3", "4", "5"],
+        ["configs/gru4rec.yaml", "configs/sasrec.yaml", "--seeds", "7"],
+    ]
