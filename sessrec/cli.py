@@ -43,8 +43,8 @@ from sessrec.processes import LanesStrategy
 from sessrec.rank_record import RankRecord
 from sessrec.run import RunConfig, RunRecord, free_run_name
 from sessrec.stopping import StoppedError
+from sessrec.tested_runs import FREE_OPTIONS
 
-_FREE_OPTIONS = {"cache_dir", "eval_batch_size"}  # that change no result
 _RUN_NAME = "SESSREC_RUN_NAME"
 
 
@@ -210,7 +210,7 @@ class SessRecCLI(LightningCLI):
             ("model", content["hyper_parameters"], self.model.hparams),
             ("data", content["datamodule_hyper_parameters"], self.datamodule.hparams),
         ):
-            for name in own.keys() & kept.keys() - _FREE_OPTIONS:
+            for name in own.keys() & kept.keys() - FREE_OPTIONS:
                 if _listed(own[name]) != _listed(kept[name]):
                     raise SessRecError(
                         f"the run {self.run_folder} was fitted with --{group}.{name} {kept[name]}, not {own[name]}: "

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sessrec.metrics import PositionCounts, count_above_and_tied, count_true, not_finite
@@ -28,6 +29,17 @@ ScoreTargets = Callable[[Tensor, Tensor], Tensor]
 """Score of one item for each query: queries (P, anything) and items (P,) to scores (P, 1)."""
 Excluded = Callable[[slice], tuple[Tensor, Tensor]]
 """Items that are no candidates for some consecutive queries: (number of the query among these, item), int64, (E,)."""
+
+
+def on_enough_rows(function: Callable[[Tensor], Tensor], items: Tensor) -> Tensor:
+    """A function's rows, rounded alike whatever the number of rows: too few are filled up with item 0.
+
+    Args:
+        function: Gives as many rows as it is given.
+        items: Item indices, int64, shape (S, L).
+    """
+    missing = max(0, MIN_ROWS - len(items))
+    return function(F.pad(items, (0, 0, 0, missing)))[: len(items)]
 
 
 def items_so_far(items: Tensor, row: Tensor, place: Tensor, last_only: bool) -> Excluded:

@@ -11,10 +11,10 @@ def seconds_text(seconds: float | None) -> str:
     """A time as tables show it.
 
     Example:
-        >>> seconds_text(1.2345), seconds_text(1234.5), seconds_text(None)
-        ('1.23 s', '1,234 s', '-')
+        >>> seconds_text(1.2345), seconds_text(999.7), seconds_text(1234.5), seconds_text(None)
+        ('1.23 s', '1,000 s', '1,234 s', '-')
     """
-    return "-" if seconds is None else f"{seconds:,.0f} s" if seconds >= 1000 else f"{seconds:.3g} s"
+    return "-" if seconds is None else f"{seconds:,.0f} s" if seconds >= 100 else f"{seconds:.3g} s"
 
 
 class Table(NamedTuple):

@@ -8,7 +8,6 @@ from copy import deepcopy
 from typing import Any, NamedTuple, Protocol
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -24,11 +23,11 @@ from sessrec.processes import sum_over_processes
 from sessrec.progress import Progress, inside_window
 from sessrec.ranking import (
     EXCLUDED,
-    MIN_ROWS,
     Excluded,
     best_items,
     count_positions,
     items_so_far,
+    on_enough_rows,
     target_scores_in_blocks,
 )
 from sessrec.vocabulary import Vocabulary
@@ -433,8 +432,7 @@ class SessionRecommender(LightningModule):
         Returns:
             Queries, shape (S, L, anything).
         """
-        missing = max(0, MIN_ROWS - items.shape[0])
-        return self.encode(F.pad(items, (0, 0, 0, missing)))[: items.shape[0]]
+        return on_enough_rows(self.encode, items)
 
     def _rank(self, counts: PositionCounts) -> Tensor:
         self._positions["seen"] += len(counts.tied)

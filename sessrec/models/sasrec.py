@@ -18,7 +18,7 @@ from sessrec.errors import SessRecError, check_choice
 from sessrec.losses import Candidates, cross_entropy
 from sessrec.models.neural import NeuralRecommender
 from sessrec.negatives import LogQ, LogQMode, NegativeSampler
-from sessrec.ranking import MIN_ROWS
+from sessrec.ranking import on_enough_rows
 
 _WINDOWS = 512  # windows of long sessions that are encoded at once
 
@@ -171,18 +171,14 @@ class SASRec(NeuralRecommender):
             Queries, float32, shape (S, L, H).
         """
         most, n_later = self.options.max_length, max(0, items.shape[1] - self.options.max_length)
-        queries = F.pad(self._attend_rows(items[:, :most]), (0, 0, 0, n_later))
+        queries = F.pad(on_enough_rows(self._attend, items[:, :most]), (0, 0, 0, n_later))
         place = torch.arange(1, n_later + 1, device=items.device)  # of each window's first event
         row, first = (place + most <= lengths[:, None]).nonzero().T
         within = torch.arange(most, device=items.device)
         for part, start in zip(row.split(_WINDOWS), first.split(_WINDOWS), strict=True):
             windows = items[part[:, None], place[start, None] + within]
-            queries[part, start + most] = self._attend_rows(windows)[:, -1]
+            queries[part, start + most] = on_enough_rows(self._attend, windows)[:, -1]
         return queries
-
-    def _attend_rows(self, items: Tensor) -> Tensor:
-        """`_attend` on as many rows as products need to round alike."""
-        return self._attend(F.pad(items, (0, 0, 0, max(0, MIN_ROWS - len(items)))))[: len(items)]
 
     def score(self, queries: Tensor, items: slice) -> Tensor:
         """Inner product with each item's embedding, float32, shape (P, n)."""
