@@ -20,8 +20,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sessrec.batches import SessionParallelLoader
+from sessrec.environment import keep_freed_memory
 from sessrec.lanes import Window
-from sessrec.memory import keep_freed_memory
 from sessrec.models import GRU4Rec
 from sessrec.sessions import Sessions
 from sessrec.vocabulary import Vocabulary

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+from arguments import ScriptParser
 
 from sessrec.board import write_images
 from sessrec.comparison import Comparison, compare_runs
@@ -40,7 +41,6 @@ from sessrec.experiments import fit_and_test, is_random
 from sessrec.figure_style import figure_bytes, save_figure
 from sessrec.ranks import check_metrics
 from sessrec.result_figures import comparison_figure, cutoff_curves, precision_recall_figure, slices_figure
-from sessrec.script_words import ScriptParser
 from sessrec.slices import Slices
 from sessrec.tested_runs import read_run
 from sessrec.writing import replacing

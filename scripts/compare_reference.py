@@ -47,7 +47,7 @@ from sessrec.preparation import PreparedLog
 from sessrec.reference_weights import import_weights, read_weights
 from sessrec.run import RunConfig
 from sessrec.tested_runs import read_run
-from sessrec.text_tables import Table
+from sessrec.text import Table
 from sessrec.writing import replacing
 
 NO_VALIDATION = ["--data.val_ratio", "0", "--data.val_duration", "null"]

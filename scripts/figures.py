@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from arguments import ScriptParser
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -36,7 +37,6 @@ from sessrec.figure_style import save_figure
 from sessrec.models import GRU4Rec, SessionRecommender
 from sessrec.preparation import PreparedLog
 from sessrec.result_figures import comparison_figure, cutoff_curves, slices_figure
-from sessrec.script_words import ScriptParser
 from sessrec.slices import Slices
 from sessrec.sweep_figures import sweep_figure
 from sessrec.tested_runs import Run, read_run

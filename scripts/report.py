@@ -24,15 +24,14 @@ from typing import Any
 
 import audit
 import compare
+from arguments import ScriptParser
 from report_texts import audits_text, filled_text, results_text
 
 from sessrec.comparison import ComparedModel, Comparison, compare_runs
 from sessrec.errors import SessRecError
-from sessrec.report import write_json
-from sessrec.script_words import ScriptParser
 from sessrec.tested_runs import read_run
-from sessrec.text_tables import seconds_text
-from sessrec.writing import replacing
+from sessrec.text import seconds_text
+from sessrec.writing import replacing, write_json
 
 _SPLIT = "--data.test_ratio 0.1 --data.val_ratio 0"
 _OF_SOURCE = "--data.time_column Order --data.test_start {} --data.val_ratio 0 --trainer.max_epochs 5"

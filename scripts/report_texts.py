@@ -9,7 +9,7 @@ from typing import Any
 
 from sessrec.errors import SessRecError
 from sessrec.ranks import metric_name
-from sessrec.text_tables import Table, seconds_text
+from sessrec.text import Table, seconds_text
 
 _HEAD = """# Results of all models
 

@@ -27,13 +27,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from arguments import ScriptParser
 from sweep_experiments import EXPERIMENTS, OWN_CATALOGUE, Experiment
 from sweep_fits import ORACLE, Fit, Model, Sweep, fits_of, model_of, parsed, run_fit
 from sweep_tables import EVERY_VALUE, METRICS, Row, is_one_test, lines_of, markdown, read_run, rules, write_csv
 
 from sessrec.errors import SessRecError
 from sessrec.figure_style import save_figure
-from sessrec.script_words import ScriptParser
 from sessrec.sweep_figures import sweep_figure
 from sessrec.writing import replacing
 

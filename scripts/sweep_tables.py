@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sessrec.text_tables import Table
+from sessrec.text import Table
 from sessrec.writing import replacing
 
 METRICS = {"Recall@20": "recall@20", "MRR@20": "mrr@20"}

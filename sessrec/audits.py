@@ -19,7 +19,7 @@ from sessrec.comparison import pooled_means
 from sessrec.errors import SessRecError
 from sessrec.ranks import Ranks, gains, metric_name
 from sessrec.tested_runs import Run
-from sessrec.text_tables import Table
+from sessrec.text import Table
 
 
 class Audit(NamedTuple):

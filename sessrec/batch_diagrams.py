@@ -14,8 +14,8 @@ from sessrec.drawing import LINE, MARGIN, SIZE, Box, Drawing, printable, shorten
 from sessrec.errors import SessRecError
 from sessrec.figure_style import PALETTE, STYLE
 from sessrec.lanes import LaneGrid, Window
-from sessrec.report import counted
 from sessrec.sessions import Sessions
+from sessrec.text import counted
 
 _COLOURS = (*PALETTE[:6],)  # of sessions: those that can be told apart when they are thinned with white
 _GREY = "#777777"

@@ -14,9 +14,9 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
+from sessrec.distributed import greatest_of_processes, n_processes
 from sessrec.errors import SessRecError
 from sessrec.models.base import CHECKPOINT_FORMAT, SessionRecommender
-from sessrec.processes import greatest_of_processes, n_processes
 from sessrec.stopping import StoppedError, StopSignals
 from sessrec.writing import replacing
 

@@ -9,8 +9,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch import Tensor
 
+from sessrec.distributed import LanesStrategy
 from sessrec.errors import SessRecError
-from sessrec.processes import LanesStrategy
 
 _PRECISIONS = ("32-true", "bf16-mixed", "64-true")  # others need a gradient scaler, or keep weights in 16 bits
 

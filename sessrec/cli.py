@@ -28,6 +28,7 @@ from sessrec.checks import refuse_trainer
 from sessrec.curves import forget_steps_from
 from sessrec.data import SessionDataModule
 from sessrec.data_report import write_data_report
+from sessrec.distributed import LanesStrategy
 from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender
 from sessrec.options import (
@@ -39,7 +40,6 @@ from sessrec.options import (
     with_settings_of_checkpoint,
 )
 from sessrec.predictions import PredictionWriter
-from sessrec.processes import LanesStrategy
 from sessrec.rank_record import RankRecord
 from sessrec.run import RunConfig, RunRecord, free_run_name
 from sessrec.stopping import StoppedError

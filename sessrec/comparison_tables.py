@@ -13,7 +13,7 @@ from sessrec.comparison import Comparison
 from sessrec.ranks import metric_name
 from sessrec.slices import Slices, slice_metrics
 from sessrec.tested_runs import Run
-from sessrec.text_tables import Table, seconds_text
+from sessrec.text import Table, seconds_text
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}"

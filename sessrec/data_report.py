@@ -7,7 +7,7 @@ from pathlib import Path
 from sessrec.data_figures import data_figures
 from sessrec.figure_style import save_figure
 from sessrec.preparation import PreparedLog
-from sessrec.report import write_json
+from sessrec.writing import write_json
 
 
 def write_data_report(prepared: PreparedLog, folder: str | Path) -> None:

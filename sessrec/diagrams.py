@@ -16,7 +16,8 @@ from sessrec.errors import SessRecError
 from sessrec.figure_style import COLOURS, PALETTE, STYLE
 from sessrec.metrics import CUTOFFS
 from sessrec.models.gru4rec import GRU4Rec
-from sessrec.report import DataReport, counted
+from sessrec.report import DataReport
+from sessrec.text import counted
 
 
 def architecture_figure(model: GRU4Rec) -> Figure:

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from sessrec.errors import SessRecError
 from sessrec.ordering import count_codes
-from sessrec.report import counted
 from sessrec.tables import LogTable
+from sessrec.text import counted
 
 _MISSING = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "none", "NONE", "undefined", "-", "?")
 _ROUNDED = r"^[+-]?\d+(\.\d+)?[eE]\+\d+$"

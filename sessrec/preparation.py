@@ -15,11 +15,12 @@ from sessrec.expectations import compare_with_expected
 from sessrec.log_format import LogFormat
 from sessrec.ordering import count_codes
 from sessrec.reading import GapEvents, read_events
-from sessrec.report import DataReport, time_text
+from sessrec.report import DataReport
 from sessrec.sessions import Sessions, map_events, unknown_items
 from sessrec.split import Straddling, leakage_report, parse_duration, split_events, split_time
 from sessrec.statistics import describe, log_warnings, precision_warning
 from sessrec.synthetic import generate_synthetic_sessions
+from sessrec.text import time_text
 from sessrec.times import TimeUnit
 from sessrec.vocabulary import Vocabulary
 

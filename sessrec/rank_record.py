@@ -15,15 +15,15 @@ from torch import Tensor
 
 from sessrec.batches import EvaluationBatch
 from sessrec.board import item_embeddings, write_projector
+from sessrec.distributed import sum_over_processes
+from sessrec.environment import hardware, versions
 from sessrec.errors import SessRecError
 from sessrec.lists import list_statistics
-from sessrec.machine import hardware, versions
 from sessrec.models.base import SessionRecommender
-from sessrec.processes import sum_over_processes
 from sessrec.ranks import RANKS_FILE, Ranks, ranks_table, write_ranks
-from sessrec.report import write_json
 from sessrec.sessions import Sessions, digest_of_texts
 from sessrec.slices import SLICE_METRICS, Slices, slice_metrics
+from sessrec.writing import write_json
 
 METRICS_FILE = "metrics.json"
 

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
-
-from sessrec.writing import replacing
 
 
 class DataReport:
@@ -57,32 +52,3 @@ class DataReport:
                 shown = value if isinstance(value, str) else f"{value:,}"
                 lines.append(f"{section if number == 0 else '':<8} {name.replace('_', ' '):<41} {shown}")
         return "\n".join(lines + [f"warning: {warning}" for warning in self.warnings])
-
-
-def counted(number: int, noun: str) -> str:
-    """A number and what it counts.
-
-    Example:
-        >>> counted(1, "row"), counted(2000, "row")
-        ('1 row', '2,000 rows')
-    """
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
-
-
-def write_json(file: Path, content: Any) -> None:
-    """Write JSON, whole or not at all."""
-    with replacing(file) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def time_text(t: float) -> str:
-    """A time as the log has it, and as a date where it is one.
-
-    Example:
-        >>> time_text(1396867869.0), time_text(486026.0)
-        ('1396867869 (2014-04-07 10:51:09 UTC)', '486026')
-    """
-    number = f"{t:.15g}"
-    if not 1e8 < t < 1e11:  # a row number, or no time of any click log
-        return number
-    return f"{number} ({datetime.fromtimestamp(t, tz=timezone.utc):%Y-%m-%d %H:%M:%S} UTC)"

@@ -12,10 +12,9 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from sessrec.machine import hardware, versions
+from sessrec.environment import hardware, versions
 from sessrec.models.base import SessionRecommender
-from sessrec.report import write_json
-from sessrec.writing import replacing
+from sessrec.writing import replacing, write_json
 
 FIT_FILE = "fit.json"
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from sessrec.cleaning import is_repeat
 from sessrec.events import Events
-from sessrec.report import counted, time_text
+from sessrec.text import counted, time_text
 
 _DAY = 86400
 _BLOCK = 1 << 20  # events worked on at a time

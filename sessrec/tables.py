@@ -23,7 +23,7 @@ from sessrec.ids import plain_numbers
 from sessrec.log_format import LogFormat
 from sessrec.parquet import ParquetFile
 from sessrec.quotes import QuotedNewlineError
-from sessrec.report import counted
+from sessrec.text import counted
 from sessrec.times import NUMBER, UnreadableTimes, parse_times, times_from_column
 
 

@@ -40,7 +40,7 @@ from sessrec.ranks import gains
 from sessrec.result_figures import slices_figure
 from sessrec.slices import Slices, slice_metrics
 from sessrec.tested_runs import PROTOCOL, group_runs, read_run, refuse_unlike
-from sessrec.text_tables import Table
+from sessrec.text import Table
 
 pytestmark = [
     pytest.mark.usefixtures("copy_of_fits"),

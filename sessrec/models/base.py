@@ -15,11 +15,11 @@ from torchmetrics import MetricCollection
 
 from sessrec.batches import EvaluationBatch
 from sessrec.checks import refuse_other_class, refuse_other_weights, refuse_trainer
+from sessrec.distributed import sum_over_processes
+from sessrec.environment import keep_freed_memory
 from sessrec.errors import SessRecError, check_choice
 from sessrec.lanes import Window
-from sessrec.memory import keep_freed_memory
 from sessrec.metrics import CUTOFFS, PositionCounts, TieMode, rank_from_counts, ranking_metrics
-from sessrec.processes import sum_over_processes
 from sessrec.progress import Progress, inside_window
 from sessrec.ranking import (
     EXCLUDED,

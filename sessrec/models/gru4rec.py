@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sessrec import losses
+from sessrec.distributed import exchange_gradients, join_lanes, n_processes, process_rank
 from sessrec.errors import SessRecError, check_choice
 from sessrec.graphs import CapturedRun
 from sessrec.lanes import Window
@@ -25,7 +26,6 @@ from sessrec.layers import GRUCell, GRUStack, ResetBeforeGRUCell, dropout_mask, 
 from sessrec.models.neural import NeuralRecommender
 from sessrec.negatives import LogQ, LogQMode, NegativeSampler
 from sessrec.optim import AdagradMomentum, take_rows
-from sessrec.processes import exchange_gradients, join_lanes, n_processes, process_rank
 from sessrec.steps import Step, StepLayout
 
 _PLAIN_LOSSES = {

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from sessrec.batches import SessionBatch
+from sessrec.distributed import n_processes, process_rank, sum_over_processes
 from sessrec.errors import SessRecError
 from sessrec.lanes import Window
 from sessrec.models.base import SessionRecommender
-from sessrec.processes import n_processes, process_rank, sum_over_processes
 
 
 class NeuralRecommender(SessionRecommender):

@@ -1,9 +1,10 @@
-"""Tables for people: in Markdown that can be read as it stands, and in HTML."""
+"""Numbers, times and tables as text for people."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from datetime import datetime, timezone
 from typing import NamedTuple
 
 
@@ -15,6 +16,29 @@ def seconds_text(seconds: float | None) -> str:
         ('1.23 s', '1,000 s', '1,234 s', '-')
     """
     return "-" if seconds is None else f"{seconds:,.0f} s" if seconds >= 100 else f"{seconds:.3g} s"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and what it counts.
+
+    Example:
+        >>> counted(1, "row"), counted(2000, "row")
+        ('1 row', '2,000 rows')
+    """
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def time_text(t: float) -> str:
+    """A time as the log has it, and as a date where it is one.
+
+    Example:
+        >>> time_text(1396867869.0), time_text(486026.0)
+        ('1396867869 (2014-04-07 10:51:09 UTC)', '486026')
+    """
+    number = f"{t:.15g}"
+    if not 1e8 < t < 1e11:  # a row number, or no time of any click log
+        return number
+    return f"{number} ({datetime.fromtimestamp(t, tz=timezone.utc):%Y-%m-%d %H:%M:%S} UTC)"
 
 
 class Table(NamedTuple):
