@@ -41,13 +41,14 @@ from test_cli import everything_in, one_error
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from sessrec import fit, losses, test
+from sessrec import fit, test
 from sessrec.batches import EvaluationLoader, SessionParallelLoader
 from sessrec.data import SessionDataModule
-from sessrec.losses import Candidates
 from sessrec.metrics import MRR, Recall, TieMode, rank_from_counts, ranking_metrics, target_rank
 from sessrec.models import GRU4Rec
 from sessrec.models.base import SessionRecommender
+from sessrec.nn import losses
+from sessrec.nn.losses import Candidates
 
 LOSSES: dict[str, Callable[[Tensor, Candidates], tuple[Tensor, Tensor]]] = {
     "cross-entropy": losses.cross_entropy,

@@ -28,11 +28,11 @@ from sessrec.audits import sampled_rank
 from sessrec.bootstrap import PooledMean, difference, holm, pool_seeds, resampled_means
 from sessrec.cli import SessRecCLI
 from sessrec.lanes import LaneGrid
-from sessrec.layers import GRUCell, ResetBeforeGRUCell
-from sessrec.losses import Candidates, bpr_max, cross_entropy
 from sessrec.metrics import rank_from_counts
-from sessrec.negatives import LogQ
-from sessrec.optim import AdagradMomentum
+from sessrec.nn.layers import GRUCell, ResetBeforeGRUCell
+from sessrec.nn.losses import Candidates, bpr_max, cross_entropy
+from sessrec.nn.negatives import LogQ
+from sessrec.nn.optim import AdagradMomentum
 from sessrec.ranks import Ranks, gains
 
 DOCS = ROOT / "docs"

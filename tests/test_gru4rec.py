@@ -12,9 +12,9 @@ from conftest import make_sessions, make_vocabulary
 from sessrec.batches import SessionParallelLoader
 from sessrec.errors import SessRecError
 from sessrec.lanes import LaneGrid
-from sessrec.losses import Candidates
 from sessrec.models import GRU4Rec
-from sessrec.steps import Step, StepLayout
+from sessrec.nn.losses import Candidates
+from sessrec.nn.steps import Step, StepLayout
 
 
 def model_for(n_items: int, **options) -> GRU4Rec:

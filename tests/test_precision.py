@@ -12,8 +12,8 @@ from sessrec.batches import EvaluationLoader
 from sessrec.data import SessionDataModule
 from sessrec.errors import SessRecError
 from sessrec.lanes import LaneGrid
-from sessrec.losses import Candidates
 from sessrec.models import GRU4Rec
+from sessrec.nn.losses import Candidates
 
 SEQUENCES = [[(5 * session + 3 * step) % 13 for step in range(7)] for session in range(6)]
 

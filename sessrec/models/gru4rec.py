@@ -17,16 +17,16 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sessrec import losses
 from sessrec.distributed import exchange_gradients, join_lanes, n_processes, process_rank
 from sessrec.errors import SessRecError, check_choice
-from sessrec.graphs import CapturedRun
 from sessrec.lanes import Window
-from sessrec.layers import GRUCell, GRUStack, ResetBeforeGRUCell, dropout_mask, initialise_gates, product
 from sessrec.models.neural import NeuralRecommender
-from sessrec.negatives import LogQ, LogQMode, NegativeSampler
-from sessrec.optim import AdagradMomentum, take_rows
-from sessrec.steps import Step, StepLayout
+from sessrec.nn import losses
+from sessrec.nn.cuda_graphs import CapturedRun
+from sessrec.nn.layers import GRUCell, GRUStack, ResetBeforeGRUCell, dropout_mask, initialise_gates, product
+from sessrec.nn.negatives import LogQ, LogQMode, NegativeSampler
+from sessrec.nn.optim import AdagradMomentum, take_rows
+from sessrec.nn.steps import Step, StepLayout
 
 _PLAIN_LOSSES = {
     "cross-entropy": losses.cross_entropy,

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sessrec.losses import Candidates
-from sessrec.optim import first_of_equals
+from sessrec.nn.losses import Candidates
+from sessrec.nn.optim import first_of_equals
 
 _N_AT_ONCE = 16  # steps laid out together: their tables stay in the cache, and calls cost little beside the work
 

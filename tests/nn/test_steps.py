@@ -11,10 +11,10 @@ from conftest import make_sessions, make_vocabulary
 from test_losses import paper_loss
 from torch import Tensor
 
-import sessrec.steps
+import sessrec.nn.steps
 from sessrec.lanes import LaneGrid, Window
 from sessrec.models import GRU4Rec, gru4rec
-from sessrec.steps import Step, StepLayout
+from sessrec.nn.steps import Step, StepLayout
 
 
 class Draws(NamedTuple):

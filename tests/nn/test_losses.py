@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sessrec import losses
-from sessrec.losses import Candidates
+from sessrec.nn import losses
+from sessrec.nn.losses import Candidates
 
 BY_HAND = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 3.0]])
 NAMES = ["cross_entropy", "bpr_max", "bpr", "top1", "top1_max"]

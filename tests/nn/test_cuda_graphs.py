@@ -9,8 +9,8 @@ import torch
 from conftest import make_sessions, make_vocabulary
 
 from sessrec.batches import SessionParallelLoader
-from sessrec.graphs import CapturedRun
 from sessrec.models import GRU4Rec
+from sessrec.nn.cuda_graphs import CapturedRun
 
 
 def test_first_run_is_a_warm_up_and_the_others_replay_one_capture() -> None:
@@ -77,12 +77,14 @@ def test_replayed_windows_train_as_usual(options: dict, monkeypatch: pytest.Monk
         return run
 
     monkeypatch.setattr(GRU4Rec, "captures", property(lambda model: True))
-    monkeypatch.setattr("sessrec.graphs._CudaGraphs", lambda: capture)
+    monkeypatch.setattr("sessrec.nn.cuda_graphs._CudaGraphs", lambda: capture)
     captured = fit_three_epochs(options)
     assert 1 <= len(replayed) <= 4
     for name, weight in usual.items():
         torch.testing.assert_close(captured[name], weight, rtol=1e-4, atol=1e-6)
-    monkeypatch.setattr("sessrec.graphs.CapturedRun.__call__", lambda self, tensors, settings: self._run(tensors))
+    monkeypatch.setattr(
+        "sessrec.nn.cuda_graphs.CapturedRun.__call__", lambda self, tensors, settings: self._run(tensors)
+    )
     eager = fit_three_epochs(options)
     for name, weight in eager.items():
         assert torch.equal(captured[name], weight), name
@@ -92,7 +94,9 @@ def test_replayed_windows_train_as_usual(options: dict, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("options", OPTIONS)
 def test_on_a_gpu(options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     captured = fit_three_epochs(options, "cuda")
-    monkeypatch.setattr("sessrec.graphs.CapturedRun.__call__", lambda self, tensors, settings: self._run(tensors))
+    monkeypatch.setattr(
+        "sessrec.nn.cuda_graphs.CapturedRun.__call__", lambda self, tensors, settings: self._run(tensors)
+    )
     eager = fit_three_epochs(options, "cuda")
     for name, weight in eager.items():
         torch.testing.assert_close(captured[name], weight, rtol=1e-4, atol=1e-6)

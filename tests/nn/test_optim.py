@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sessrec.optim import AdagradMomentum, first_of_equals, take_rows
+from sessrec.nn.optim import AdagradMomentum, first_of_equals, take_rows
 
 
 def numpy_step(weight, accumulator, velocity, gradient, lr, momentum):  # noqa: ANN001, ANN201

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sessrec.negatives import NegativeSampler
+from sessrec.nn.negatives import NegativeSampler
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sessrec.layers import GRUCell, ResetBeforeGRUCell, affine, dropout_mask, product
+from sessrec.nn.layers import GRUCell, ResetBeforeGRUCell, affine, dropout_mask, product
 
 
 def randomised(cell: nn.Module, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
