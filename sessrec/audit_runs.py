@@ -14,8 +14,8 @@ import yaml
 
 from sessrec.checkpoints import read_checkpoint
 from sessrec.cli import SessRecCLI
+from sessrec.click_log.events import Events
 from sessrec.errors import SessRecError
-from sessrec.events import Events
 from sessrec.experiments import fit_and_test, plain_log_words
 from sessrec.preparation import Preparation
 from sessrec.rank_record import RankRecord

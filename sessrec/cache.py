@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from sessrec.click_log.files import PREPARED, file_identity, log_files
 from sessrec.errors import SessRecError
-from sessrec.files import PREPARED, file_identity, log_files
 from sessrec.preparation import Preparation, PreparedLog
 from sessrec.report import DataReport
 from sessrec.sessions import Sessions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sessrec.events import Events
+from sessrec.click_log.events import Events
 
 
 def clean_events(

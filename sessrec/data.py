@@ -10,14 +10,14 @@ from lightning.pytorch import LightningDataModule, Trainer
 from sessrec.batches import EvaluationLoader, SessionLoader, SessionParallelLoader
 from sessrec.cache import find_prepared, open_or_prepare
 from sessrec.cleaning import clean_events
+from sessrec.click_log.reading import GapEvents
+from sessrec.click_log.times import TimeUnit
 from sessrec.distributed import n_processes, process_rank
 from sessrec.errors import SessRecError, check_choice
 from sessrec.preparation import Preparation, PreparedLog, map_part
-from sessrec.reading import GapEvents
 from sessrec.report import DataReport
 from sessrec.sessions import Sessions
 from sessrec.split import Straddling
-from sessrec.times import TimeUnit
 from sessrec.vocabulary import Vocabulary
 
 

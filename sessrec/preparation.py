@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 from sessrec.cleaning import clean_events
+from sessrec.click_log.events import Events, events_from_frame
+from sessrec.click_log.log_format import LogFormat
+from sessrec.click_log.ordering import count_codes
+from sessrec.click_log.reading import GapEvents, read_events
+from sessrec.click_log.times import TimeUnit, parse_duration
 from sessrec.errors import SessRecError
-from sessrec.events import Events, events_from_frame
 from sessrec.expectations import compare_with_expected
-from sessrec.log_format import LogFormat
-from sessrec.ordering import count_codes
-from sessrec.reading import GapEvents, read_events
 from sessrec.report import DataReport
 from sessrec.sessions import Sessions, map_events, unknown_items
-from sessrec.split import Straddling, leakage_report, parse_duration, split_events, split_time
+from sessrec.split import Straddling, leakage_report, split_events, split_time
 from sessrec.statistics import describe, log_warnings, precision_warning
 from sessrec.synthetic import generate_synthetic_sessions
 from sessrec.text import time_text
-from sessrec.times import TimeUnit
 from sessrec.vocabulary import Vocabulary
 
 

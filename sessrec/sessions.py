@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessrec.events import Events
+from sessrec.click_log.events import Events
 from sessrec.vocabulary import Vocabulary
 
 

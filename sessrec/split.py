@@ -7,21 +7,19 @@ References:
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
+from sessrec.click_log.events import Events
+from sessrec.click_log.ordering import take_runs
+from sessrec.click_log.times import parse_duration, times_from_column
 from sessrec.errors import SessRecError
-from sessrec.events import Events
-from sessrec.ordering import take_runs
-from sessrec.times import times_from_column
 
 Straddling = Literal["cut", "test"]
 
 _SESSIONS = 1 << 17  # worked on at a time
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 def split_time(
@@ -160,26 +158,6 @@ def _hashes(events: Events, of_item: np.ndarray, of_position: np.ndarray) -> np.
         terms *= of_position[position]
         hashes[first : first + _SESSIONS] = np.add.reduceat(terms, offsets[:-1] - offsets[0])
     return hashes
-
-
-def parse_duration(duration: str | float, option: str) -> float:
-    """Seconds of a duration.
-
-    Args:
-        duration: A number of seconds, or a number followed by s, m, h, d or w.
-        option: The option it came from, for the message.
-
-    Raises:
-        SessRecError: If the text is no duration.
-
-    Example:
-        >>> parse_duration("1.5h", "--data.test_duration")
-        5400.0
-    """
-    match = re.fullmatch(r"\s*(\d+\.?\d*(?:[eE][+-]?\d+)?)\s*([smhdw]?)\s*", str(duration))
-    if match is None:
-        raise SessRecError(f"{option} is {duration!r}; write seconds, or a number and one of s, m, h, d, w such as 1d")
-    return float(match[1]) * _SECONDS[match[2] or "s"]
 
 
 def _parse_time(start: str | float) -> float:

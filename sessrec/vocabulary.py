@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from sessrec.events import Events
+from sessrec.click_log.events import Events
 
 
 class Vocabulary:

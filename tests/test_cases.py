@@ -18,15 +18,15 @@ from test_events import BASE, EXPECTED, sequences
 from sessrec import fit, predict, prepare, test
 from sessrec.batches import SessionParallelLoader
 from sessrec.cleaning import clean_events
+from sessrec.click_log.events import Events
+from sessrec.click_log.log_format import LogFormat
+from sessrec.click_log.reading import read_events
 from sessrec.data import SessionDataModule
 from sessrec.errors import SessRecError
-from sessrec.events import Events
 from sessrec.lanes import Window
-from sessrec.log_format import LogFormat
 from sessrec.metrics import target_rank
 from sessrec.models import GRU4Rec, Markov, Popularity
 from sessrec.preparation import Preparation, PreparedLog
-from sessrec.reading import read_events
 from sessrec.split import leakage_report, split_events, split_time
 
 CASES = ROOT / "tests" / "cases"

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from sessrec.batches import EvaluationLoader, LaneGrid
+from sessrec.click_log.reading import read_events
 from sessrec.metrics import rank_from_counts, ranking_metrics
 from sessrec.models import GRU4Rec
-from sessrec.reading import read_events
 from sessrec.sessions import Sessions, map_events
 from sessrec.vocabulary import Vocabulary
 

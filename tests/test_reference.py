@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from sessrec import fit, predict, test, validate
 from sessrec.batches import EvaluationLoader
 from sessrec.checkpoints import load_model
+from sessrec.click_log.reading import read_events
 from sessrec.errors import SessRecError
 from sessrec.metrics import rank_from_counts, ranking_metrics
 from sessrec.models import GRU4Rec
-from sessrec.reading import read_events
 from sessrec.reference_weights import EXPORT, import_weights, read_weights
 from sessrec.sessions import map_events
 from sessrec.vocabulary import Vocabulary

@@ -13,11 +13,11 @@ from conftest import random_rows
 from test_cli import one_error
 
 from sessrec import fit, prepare
+from sessrec.click_log.log_format import LogFormat
+from sessrec.click_log.reading import read_events
 from sessrec.errors import SessRecError
 from sessrec.expectations import compare_with_expected, rounded_range
-from sessrec.log_format import LogFormat
 from sessrec.preparation import Preparation
-from sessrec.reading import read_events
 from sessrec.report import DataReport
 from sessrec.statistics import describe, events_per_day, log_warnings, precision_warning
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from test_events import BASE, sequences
 
+from sessrec.click_log.log_format import LogFormat
+from sessrec.click_log.reading import read_events
 from sessrec.errors import SessRecError
-from sessrec.log_format import LogFormat
-from sessrec.reading import read_events
 from sessrec.sessions import map_events
 from sessrec.split import leakage_report, split_events, split_time
 from sessrec.vocabulary import Vocabulary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from sessrec.errors import SessRecError
 TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?\s*(Z|[+-]\d{2}(:?\d{2})?)?)?$"
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _UTC = " UTC"  # not ISO, but what many a database writes
@@ -224,3 +226,23 @@ def _from_mixed_iso(column: pa.ChunkedArray, is_number: np.ndarray) -> np.ndarra
 def _unreadable(column: pa.ChunkedArray, bad: np.ndarray, advice: str) -> UnreadableTimes:
     rows = np.flatnonzero(bad)
     return UnreadableTimes(rows, [column[int(row)].as_py() for row in rows[:3]], advice)
+
+
+def parse_duration(duration: str | float, option: str) -> float:
+    """Seconds of a duration.
+
+    Args:
+        duration: A number of seconds, or a number followed by s, m, h, d or w.
+        option: The option it came from, for the message.
+
+    Raises:
+        SessRecError: If the text is no duration.
+
+    Example:
+        >>> parse_duration("1.5h", "--data.test_duration")
+        5400.0
+    """
+    match = re.fullmatch(r"\s*(\d+\.?\d*(?:[eE][+-]?\d+)?)\s*([smhdw]?)\s*", str(duration))
+    if match is None:
+        raise SessRecError(f"{option} is {duration!r}; write seconds, or a number and one of s, m, h, d, w such as 1d")
+    return float(match[1]) * _SECONDS[match[2] or "s"]

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from lzma import LZMAError
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from sessrec.chunks import map_pieces
-from sessrec.delimited import DelimitedFile
+from sessrec.click_log.delimited_file import DelimitedFile
+from sessrec.click_log.files import PARQUET, file_identity, first_bytes
+from sessrec.click_log.ids import plain_numbers
+from sessrec.click_log.log_format import LogFormat
+from sessrec.click_log.parquet_file import ParquetFile
+from sessrec.click_log.quote_check import QuotedNewlineError
+from sessrec.click_log.times import NUMBER, UnreadableTimes, parse_times, times_from_column
 from sessrec.errors import SessRecError
-from sessrec.files import PARQUET, file_identity, first_bytes
-from sessrec.ids import plain_numbers
-from sessrec.log_format import LogFormat
-from sessrec.parquet import ParquetFile
-from sessrec.quotes import QuotedNewlineError
 from sessrec.text import counted
-from sessrec.times import NUMBER, UnreadableTimes, parse_times, times_from_column
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+_AHEAD = 8  # pieces in work; more would only fill the memory
 
 
 @dataclass
@@ -141,7 +147,7 @@ def _pieces(source: ParquetFile | DelimitedFile, log_format: LogFormat, newlines
         return _convert(batch, log_format)
 
     try:
-        return list(map_pieces(converted, source.blocks(newlines_in_values)))
+        return list(_map_pieces(converted, source.blocks(newlines_in_values)))
     except pa.ArrowInvalid as error:
         raise source.explain(error) from error
 
@@ -267,3 +273,23 @@ def _is_empty(column: pa.Array) -> np.ndarray | None:
         return None
     mask = empty.to_numpy(zero_copy_only=False)
     return mask if mask.any() else None
+
+
+def _map_pieces(function: Callable[[S], T], pieces: Iterable[S]) -> Iterator[T]:
+    """Apply a function that releases the interpreter's lock to each piece while the next ones are being read.
+
+    Args:
+        function: What to apply; its first exception is raised.
+        pieces: The pieces, taken one by one as room becomes free.
+
+    Yields:
+        The results, in the order of the pieces.
+    """
+    with ThreadPoolExecutor() as pool:
+        in_work: deque[Future[T]] = deque()
+        for piece in pieces:
+            in_work.append(pool.submit(function, piece))
+            if len(in_work) == _AHEAD:
+                yield in_work.popleft().result()
+        while in_work:
+            yield in_work.popleft().result()

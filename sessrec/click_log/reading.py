@@ -16,14 +16,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sessrec.click_log.events import Events
+from sessrec.click_log.files import log_files
+from sessrec.click_log.id_checks import Rows, refuse_joined_files, warn_of_columns
+from sessrec.click_log.ids import encode_ids
+from sessrec.click_log.log_format import LogFormat
+from sessrec.click_log.log_table import LogTable, read_log_table
+from sessrec.click_log.ordering import sort_into_sessions
 from sessrec.errors import SessRecError
-from sessrec.events import Events
-from sessrec.files import log_files
-from sessrec.id_checks import Rows, refuse_joined_files, warn_of_columns
-from sessrec.ids import encode_ids
-from sessrec.log_format import LogFormat
-from sessrec.ordering import sort_into_sessions
-from sessrec.tables import LogTable, read_log_table
 
 GapEvents = Literal["all", "kept"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sessrec.ids import encode_ids, plain_numbers
-from sessrec.ordering import count_codes, sort_into_sessions, take_runs
+from sessrec.click_log.ids import encode_ids, plain_numbers
+from sessrec.click_log.ordering import count_codes, sort_into_sessions, take_runs
 
 
 @dataclass(frozen=True)

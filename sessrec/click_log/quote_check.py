@@ -8,8 +8,8 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
+from sessrec.click_log.files import open_text
 from sessrec.errors import SessRecError
-from sessrec.files import open_text
 
 _QUOTE, _NEWLINE, _RETURN = 34, 10, 13
 

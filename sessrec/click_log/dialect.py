@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sessrec.click_log.files import open_text
 from sessrec.errors import SessRecError
-from sessrec.files import open_text
 
 _SEPARATORS = ("\t", ",", ";", "|", " ")
 _BOM = codecs.BOM_UTF8

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sessrec.click_log.log_table import LogTable
+from sessrec.click_log.ordering import count_codes
 from sessrec.errors import SessRecError
-from sessrec.ordering import count_codes
-from sessrec.tables import LogTable
 from sessrec.text import counted
 
 _MISSING = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "none", "NONE", "undefined", "-", "?")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sessrec.click_log.times import TimeUnit
 from sessrec.errors import SessRecError
-from sessrec.times import TimeUnit
 
 
 @dataclass(frozen=True)

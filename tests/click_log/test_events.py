@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from sessrec.cleaning import clean_events
+from sessrec.click_log.events import Events, events_from_frame
+from sessrec.click_log.log_format import LogFormat
+from sessrec.click_log.reading import read_events
 from sessrec.errors import SessRecError
-from sessrec.events import Events, events_from_frame
-from sessrec.log_format import LogFormat
-from sessrec.reading import read_events
 
 BASE = [
     ("1", "101", 1396867869), ("1", "102", 1396868049), ("1", "103", 1396868096),
@@ -475,7 +475,7 @@ def test_quoted_newlines_in_a_large_file(tmp_path: Path, monkeypatch: pytest.Mon
     expected = sequences(read_events(file))
     assert sum(map(len, expected.values())) == 200
     for size in (64, 65, 66, 67, 100, 1000):
-        monkeypatch.setattr("sessrec.delimited._BLOCK", size)
+        monkeypatch.setattr("sessrec.click_log.delimited_file._BLOCK", size)
         assert sequences(read_events(file)) == expected
         with pytest.raises(SessRecError, match="a quote is never closed"):
             read_events(write(tmp_path, text + '"x', "open.csv"))

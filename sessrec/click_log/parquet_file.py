@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet
 
+from sessrec.click_log.dialect import check_columns
 from sessrec.errors import SessRecError
-from sessrec.layout import check_columns
 
 
 class ParquetFile:

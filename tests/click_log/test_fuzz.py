@@ -18,9 +18,9 @@ from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 from test_events import sequences
 
+from sessrec.click_log.log_format import LogFormat
+from sessrec.click_log.reading import read_events
 from sessrec.errors import SessRecError
-from sessrec.log_format import LogFormat
-from sessrec.reading import read_events
 
 # category Z: separators of lines, C: control characters; both are tried by the damage below
 TEXT = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=6)

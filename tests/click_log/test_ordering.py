@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-import sessrec.ordering
-from sessrec.ids import encode_ids, plain_numbers
-from sessrec.ordering import count_codes, sort_into_sessions, take_runs
+import sessrec.click_log.ordering
+from sessrec.click_log.ids import encode_ids, plain_numbers
+from sessrec.click_log.ordering import count_codes, sort_into_sessions, take_runs
 
 
 def by_plain_sort(session: list[int], time: list[float], tie: list[int] | None) -> tuple[list[int], list[int]]:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv
 
+from sessrec.click_log.dialect import TextLayout, find_layout
+from sessrec.click_log.files import open_text
+from sessrec.click_log.quote_check import QuoteCheckedStream
 from sessrec.errors import SessRecError
-from sessrec.files import open_text
-from sessrec.layout import TextLayout, find_layout
-from sessrec.quotes import QuoteCheckedStream
 
 _BLOCK = 1 << 23  # bytes that are parsed at a time
 
