@@ -46,7 +46,7 @@ fetch:  ## Clone the reference implementation into vendor/, for scripts/compare_
 	then echo "cloned into $(REFERENCE); it is not part of sessrec and must not be passed on with it"; \
 	else echo "fetch: no clone of $(REFERENCE_URL); offline? REFERENCE_URL=... names a copy." $$reason >&2; exit 1; fi
 
-$(DATA): scripts/make_synth_data.py sessrec/synthetic.py | $(READY)
+$(DATA): scripts/make_synth_data.py sessrec/data/synthetic.py | $(READY)
 	$(BIN)/python scripts/make_synth_data.py $(SYNTH_WORDS) --output $@
 
 synth_data: $(DATA)  ## Generate the sessions that the targets below work on

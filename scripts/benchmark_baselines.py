@@ -12,12 +12,12 @@ import torch
 from benchmark_training import vocabulary_of, zipf_sessions
 from tqdm import tqdm
 
-from sessrec.batches import EvaluationLoader
 from sessrec.data import SessionDataModule
+from sessrec.data.loaders import EvaluationLoader
+from sessrec.data.sessions import Sessions
+from sessrec.data.vocabulary import Vocabulary
 from sessrec.models import AR, SKNN, SR, STAN, VMISKNN, VSKNN, VSTAN, ItemKNN
 from sessrec.models.counting import CountingRecommender
-from sessrec.sessions import Sessions
-from sessrec.vocabulary import Vocabulary
 
 _BATCHES = 24  # of the test part, that are ranked in a round
 MODELS = {

@@ -26,7 +26,7 @@ import pyarrow.csv
 from tqdm import tqdm
 
 from sessrec.data import SessionDataModule
-from sessrec.lanes import lane_schedule
+from sessrec.data.session_parallel import lane_schedule
 
 
 def write_log(file: str, n_events: int, seed: int = 0) -> None:

@@ -18,7 +18,7 @@ from benchmark_data import in_new_process
 from benchmark_training import now, vocabulary_of, zipf_sessions
 from lightning.pytorch import LightningDataModule, Trainer
 
-from sessrec.batches import EvaluationBatch, EvaluationLoader, SessionParallelLoader
+from sessrec.data.loaders import EvaluationBatch, EvaluationLoader, SessionParallelLoader
 from sessrec.models import GRU4Rec
 
 HIDDEN = 100

@@ -19,12 +19,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from tqdm import tqdm
 
-from sessrec.batches import SessionParallelLoader
+from sessrec.data.loaders import SessionParallelLoader
+from sessrec.data.session_parallel import Window
+from sessrec.data.sessions import Sessions
+from sessrec.data.vocabulary import Vocabulary
 from sessrec.environment import keep_freed_memory
-from sessrec.lanes import Window
 from sessrec.models import GRU4Rec
-from sessrec.sessions import Sessions
-from sessrec.vocabulary import Vocabulary
 
 N_ITEMS = 18_000
 CROSS_ENTROPY = {"loss": "cross-entropy", "n_sample": 2048}

@@ -16,8 +16,8 @@ import pandas as pd
 # the command also works where the package is not installed
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from sessrec.data.synthetic import generate_synthetic_sessions  # noqa: E402
 from sessrec.errors import SessRecError  # noqa: E402
-from sessrec.synthetic import generate_synthetic_sessions  # noqa: E402
 from sessrec.writing import replacing  # noqa: E402
 
 

@@ -13,12 +13,12 @@ import make_synth_data
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sessrec.cleaning import clean_events
+from sessrec.data.cleaning import clean_events
+from sessrec.data.preparation import Preparation
+from sessrec.data.report import DataReport
+from sessrec.data.split import split_time
 from sessrec.errors import SessRecError
 from sessrec.experiments import plain_log_words
-from sessrec.preparation import Preparation
-from sessrec.report import DataReport
-from sessrec.split import split_time
 from sessrec.writing import replacing
 
 _SAME_SESSIONS = (

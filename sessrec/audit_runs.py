@@ -15,12 +15,12 @@ import yaml
 from sessrec.checkpoints import read_checkpoint
 from sessrec.cli import SessRecCLI
 from sessrec.click_log.events import Events
+from sessrec.data.preparation import Preparation
+from sessrec.data.report import DataReport
+from sessrec.data.sessions import Sessions
 from sessrec.errors import SessRecError
 from sessrec.experiments import fit_and_test, plain_log_words
-from sessrec.preparation import Preparation
 from sessrec.rank_record import RankRecord
-from sessrec.report import DataReport
-from sessrec.sessions import Sessions
 from sessrec.tested_runs import Run, read_run
 from sessrec.writing import replacing
 

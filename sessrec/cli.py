@@ -26,7 +26,7 @@ from sessrec.checkpoints import (
 )
 from sessrec.checks import refuse_trainer
 from sessrec.curves import forget_steps_from
-from sessrec.data import SessionDataModule
+from sessrec.data.datamodule import SessionDataModule
 from sessrec.data_report import write_data_report
 from sessrec.distributed import LanesStrategy
 from sessrec.errors import SessRecError

@@ -12,8 +12,8 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from sessrec.data.sessions import Sessions
 from sessrec.figure_style import COLOURS, STYLE
-from sessrec.sessions import Sessions
 
 _DAY = 86400
 

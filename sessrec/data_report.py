@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sessrec.data.preparation import PreparedLog
 from sessrec.data_figures import data_figures
 from sessrec.figure_style import save_figure
-from sessrec.preparation import PreparedLog
 from sessrec.writing import write_json
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_array
 
-from sessrec.sessions import Sessions
+from sessrec.data.sessions import Sessions
 
 _NONE = np.iinfo(np.int64).max
 _LEAST = 1e-30  # least similarity above 0: weights that fall exponentially would end at 0

@@ -13,15 +13,15 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from sessrec.batches import EvaluationBatch
 from sessrec.board import item_embeddings, write_projector
+from sessrec.data.loaders import EvaluationBatch
+from sessrec.data.sessions import Sessions, digest_of_texts
 from sessrec.distributed import sum_over_processes
 from sessrec.environment import hardware, versions
 from sessrec.errors import SessRecError
 from sessrec.lists import list_statistics
 from sessrec.models.base import SessionRecommender
 from sessrec.ranks import RANKS_FILE, Ranks, ranks_table, write_ranks
-from sessrec.sessions import Sessions, digest_of_texts
 from sessrec.slices import SLICE_METRICS, Slices, slice_metrics
 from sessrec.writing import write_json
 

@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sessrec.data.sessions import Sessions
+from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
 from sessrec.metrics import TieMode
 from sessrec.ranking import MISSED
-from sessrec.sessions import Sessions
-from sessrec.vocabulary import Vocabulary
 from sessrec.writing import replacing
 
 RANKS_FILE = "ranks.parquet"

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from sessrec.sessions import Sessions
-from sessrec.vocabulary import Vocabulary
+from sessrec.data.sessions import Sessions
+from sessrec.data.vocabulary import Vocabulary
 
 torch.set_num_threads(1)  # the models of the tests are too small for two
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

@@ -27,9 +27,9 @@ from sessrec.audit_runs import deal_sessions, fit_leaking, fit_other_model, rank
 from sessrec.audits import Audit, chance_audit, changed_data_audit, sampled_audit, sampled_rank, ties_audit
 from sessrec.bootstrap import Interval
 from sessrec.click_log.events import Events, events_from_frame
+from sessrec.data.synthetic import SyntheticProcess
 from sessrec.errors import SessRecError
 from sessrec.ranks import gains
-from sessrec.synthetic import SyntheticProcess
 from sessrec.tested_runs import Run, read_run
 
 pytestmark = [

@@ -27,8 +27,10 @@ from conftest import ROOT
 from lightning.pytorch import Trainer
 
 from sessrec import fit, models, predict, test, validate
-from sessrec.batches import EvaluationBatch, EvaluationLoader, SessionParallelLoader
 from sessrec.data import SessionDataModule
+from sessrec.data.loaders import EvaluationBatch, EvaluationLoader, SessionParallelLoader
+from sessrec.data.sessions import Sessions
+from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
 from sessrec.metrics import rank_from_counts
 from sessrec.models import (
@@ -51,8 +53,6 @@ from sessrec.models import (
 from sessrec.models.counting import CountingRecommender
 from sessrec.models.neighbourhood import NeighbourhoodRecommender
 from sessrec.ranking import MISSED
-from sessrec.sessions import Sessions
-from sessrec.vocabulary import Vocabulary
 
 CASES = ROOT / "tests" / "cases"
 DAY = 86400

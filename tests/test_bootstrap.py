@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from sessrec.batches import EvaluationLoader
 from sessrec.bootstrap import Difference, PooledMean, difference, holm, interval, pool_seeds, resampled_means
+from sessrec.data.loaders import EvaluationLoader
+from sessrec.data.sessions import Sessions
+from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
 from sessrec.metrics import rank_from_counts
 from sessrec.models import Oracle
 from sessrec.ranks import gains
-from sessrec.sessions import Sessions
-from sessrec.vocabulary import Vocabulary
 
 METRICS = ("recall@5", "mrr@20")
 N_ITEMS, N_SESSIONS = 30, 300

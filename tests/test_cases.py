@@ -16,18 +16,18 @@ from test_cli import everything_in, one_error
 from test_events import BASE, EXPECTED, sequences
 
 from sessrec import fit, predict, prepare, test
-from sessrec.batches import SessionParallelLoader
-from sessrec.cleaning import clean_events
 from sessrec.click_log.events import Events
 from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.reading import read_events
 from sessrec.data import SessionDataModule
+from sessrec.data.cleaning import clean_events
+from sessrec.data.loaders import SessionParallelLoader
+from sessrec.data.preparation import Preparation, PreparedLog
+from sessrec.data.session_parallel import Window
+from sessrec.data.split import leakage_report, split_events, split_time
 from sessrec.errors import SessRecError
-from sessrec.lanes import Window
 from sessrec.metrics import target_rank
 from sessrec.models import GRU4Rec, Markov, Popularity
-from sessrec.preparation import Preparation, PreparedLog
-from sessrec.split import leakage_report, split_events, split_time
 
 CASES = ROOT / "tests" / "cases"
 TIMES = [time for _, _, time in BASE]

@@ -42,8 +42,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from sessrec import fit, test
-from sessrec.batches import EvaluationLoader, SessionParallelLoader
 from sessrec.data import SessionDataModule
+from sessrec.data.loaders import EvaluationLoader, SessionParallelLoader
 from sessrec.metrics import MRR, Recall, TieMode, rank_from_counts, ranking_metrics, target_rank
 from sessrec.models import GRU4Rec
 from sessrec.models.base import SessionRecommender

@@ -39,7 +39,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from test_cli import one_error
 
 from sessrec import fit, predict, prepare, test
-from sessrec.cache import _digest, _file_digest, open_prepared
+from sessrec.data.cache import _digest, _file_digest, open_prepared
 from sessrec.models.base import SessionRecommender
 
 OFTEN = ["--checkpoint.every_n_steps", "3"]

@@ -17,14 +17,14 @@ from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
 
 from sessrec.batch_diagrams import protocol_figure, session_parallel_figure, traditional_figure
+from sessrec.data.preparation import Preparation
+from sessrec.data.report import DataReport
+from sessrec.data.vocabulary import Vocabulary
 from sessrec.diagrams import architecture_figure, pipeline_figure
 from sessrec.drawing import shortened, text_width, wrapped
 from sessrec.errors import SessRecError
 from sessrec.figure_style import save_figure
 from sessrec.models.gru4rec import GRU4Rec
-from sessrec.preparation import Preparation
-from sessrec.report import DataReport
-from sessrec.vocabulary import Vocabulary
 
 LETTERS = "abcdefghijklmn"
 WORDS = ("abcd", "ef", "ghi", "jk", "lmn")

@@ -20,9 +20,9 @@ import torch.multiprocessing
 from conftest import make_sessions, make_vocabulary, one_error
 
 from sessrec import fit, test
-from sessrec.batches import EvaluationLoader, SessionParallelLoader
+from sessrec.data.loaders import EvaluationLoader, SessionParallelLoader
+from sessrec.data.session_parallel import Window
 from sessrec.distributed import exchange_gradients
-from sessrec.lanes import Window
 from sessrec.models import GRU4Rec
 
 SEQUENCES = [[(7 * session + 3 * step) % 11 for step in range(2 + (session * session) % 6)] for session in range(23)]

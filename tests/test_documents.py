@@ -27,7 +27,7 @@ from torch import Tensor
 from sessrec.audits import sampled_rank
 from sessrec.bootstrap import PooledMean, difference, holm, pool_seeds, resampled_means
 from sessrec.cli import SessRecCLI
-from sessrec.lanes import LaneGrid
+from sessrec.data.session_parallel import LaneGrid
 from sessrec.metrics import rank_from_counts
 from sessrec.nn.layers import GRUCell, ResetBeforeGRUCell
 from sessrec.nn.losses import Candidates, bpr_max, cross_entropy

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from sessrec.batches import EvaluationLoader, LaneGrid
 from sessrec.click_log.reading import read_events
+from sessrec.data.loaders import EvaluationLoader, LaneGrid
+from sessrec.data.sessions import Sessions, map_events
+from sessrec.data.vocabulary import Vocabulary
 from sessrec.metrics import rank_from_counts, ranking_metrics
 from sessrec.models import GRU4Rec
-from sessrec.sessions import Sessions, map_events
-from sessrec.vocabulary import Vocabulary
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(file.stem for file in GOLDEN.glob("*.npz"))

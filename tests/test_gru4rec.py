@@ -9,9 +9,9 @@ import pytest
 import torch
 from conftest import make_sessions, make_vocabulary
 
-from sessrec.batches import SessionParallelLoader
+from sessrec.data.loaders import SessionParallelLoader
+from sessrec.data.session_parallel import LaneGrid
 from sessrec.errors import SessRecError
-from sessrec.lanes import LaneGrid
 from sessrec.models import GRU4Rec
 from sessrec.nn.losses import Candidates
 from sessrec.nn.steps import Step, StepLayout

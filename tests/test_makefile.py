@@ -124,7 +124,7 @@ def test_what_is_there_is_not_made_again_and_what_is_stale_is(stand_in: Make) ->
     succeed(stand_in, "train_tiny")
     assert calls() == [fit]
     assert (tiny / "metrics.json").exists()
-    Path("sessrec/synthetic.py").touch()  # other sessions
+    Path("sessrec/data/synthetic.py").touch()  # other sessions
     succeed(stand_in, "train_tiny", "baselines")
     assert calls() == [data, fit, compare]
     assert not (tiny / "metrics.json").exists()

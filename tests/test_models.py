@@ -10,13 +10,13 @@ import torch
 from conftest import make_sessions, make_vocabulary, random_rows
 from lightning.pytorch import Trainer
 
-from sessrec.batches import EvaluationLoader, SessionParallelLoader
 from sessrec.data import SessionDataModule
+from sessrec.data.loaders import EvaluationLoader, SessionParallelLoader
+from sessrec.data.synthetic import SyntheticProcess, generate_synthetic_sessions
 from sessrec.errors import SessRecError
 from sessrec.metrics import target_rank
 from sessrec.models import GRU4Rec, Markov, Oracle, Popularity, SessionRecommender
 from sessrec.ranking import count_positions, item_blocks
-from sessrec.synthetic import SyntheticProcess, generate_synthetic_sessions
 
 MODELS = {
     "gru4rec": lambda: GRU4Rec(layers=[16], n_sample=8, dropout_p_hidden=0.1),

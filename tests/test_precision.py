@@ -8,10 +8,10 @@ from conftest import make_sessions, make_vocabulary
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 
-from sessrec.batches import EvaluationLoader
 from sessrec.data import SessionDataModule
+from sessrec.data.loaders import EvaluationLoader
+from sessrec.data.session_parallel import LaneGrid
 from sessrec.errors import SessRecError
-from sessrec.lanes import LaneGrid
 from sessrec.models import GRU4Rec
 from sessrec.nn.losses import Candidates
 

@@ -16,7 +16,7 @@ from conftest import ROOT
 
 from sessrec import fit, prepare, test
 from sessrec.cli import SessRecCLI
-from sessrec.preparation import PreparedLog
+from sessrec.data.preparation import PreparedLog
 
 CONFIGS = ROOT / "configs"
 DAY = 86400

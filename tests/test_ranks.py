@@ -24,13 +24,13 @@ from conftest import make_sessions, one_error
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sessrec import fit, models, test
-from sessrec.batches import EvaluationLoader
 from sessrec.cli import run_command
+from sessrec.data.loaders import EvaluationLoader
+from sessrec.data.sessions import Sessions
 from sessrec.errors import SessRecError
 from sessrec.lists import list_statistics
 from sessrec.models import SessionRecommender
 from sessrec.ranks import _share_above, gains, read_ranks
-from sessrec.sessions import Sessions
 from sessrec.slices import Slices, slice_metrics
 
 pytestmark = [

@@ -21,15 +21,15 @@ from conftest import ROOT, one_error, random_rows
 from torch import Tensor, nn
 
 from sessrec import fit, predict, test, validate
-from sessrec.batches import EvaluationLoader
 from sessrec.checkpoints import load_model
 from sessrec.click_log.reading import read_events
+from sessrec.data.loaders import EvaluationLoader
+from sessrec.data.sessions import map_events
+from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
 from sessrec.metrics import rank_from_counts, ranking_metrics
 from sessrec.models import GRU4Rec
 from sessrec.reference_weights import EXPORT, import_weights, read_weights
-from sessrec.sessions import map_events
-from sessrec.vocabulary import Vocabulary
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(file.stem for file in GOLDEN.glob("*.npz") if file.stem != "ce_inbatch_only")  # which has no metrics

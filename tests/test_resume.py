@@ -369,7 +369,7 @@ def slow_windows(seconds: float) -> None:
 
 def slow_preparation() -> None:
     """In a child: the log takes a minute to read."""
-    from sessrec.preparation import Preparation
+    from sessrec.data.preparation import Preparation
 
     def run(self: Preparation, *args: Any) -> None:
         Path("started").touch()

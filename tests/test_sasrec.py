@@ -12,7 +12,7 @@ from conftest import make_sessions, make_vocabulary, one_error
 from torch import Tensor
 
 from sessrec import fit
-from sessrec.batches import SessionBatch, SessionLoader
+from sessrec.data.loaders import SessionBatch, SessionLoader
 from sessrec.errors import SessRecError
 from sessrec.models import SASRec
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from scipy.sparse import csr_array, diags_array
 
+from sessrec.data.sessions import Sessions
 from sessrec.models.item_rules import ItemRulesRecommender, events_of_sessions
-from sessrec.sessions import Sessions
 
 
 class AR(ItemRulesRecommender):

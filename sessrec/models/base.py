@@ -13,12 +13,13 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from sessrec.batches import EvaluationBatch
 from sessrec.checks import refuse_other_class, refuse_other_weights, refuse_trainer
+from sessrec.data.loaders import EvaluationBatch
+from sessrec.data.session_parallel import Window
+from sessrec.data.vocabulary import Vocabulary
 from sessrec.distributed import sum_over_processes
 from sessrec.environment import keep_freed_memory
 from sessrec.errors import SessRecError, check_choice
-from sessrec.lanes import Window
 from sessrec.metrics import CUTOFFS, PositionCounts, TieMode, rank_from_counts, ranking_metrics
 from sessrec.progress import Progress, inside_window
 from sessrec.ranking import (
@@ -30,7 +31,6 @@ from sessrec.ranking import (
     on_enough_rows,
     target_scores_in_blocks,
 )
-from sessrec.vocabulary import Vocabulary
 
 CHECKPOINT_FORMAT = 2
 """Number of the way in which checkpoints hold what they hold; files without one are of 1."""

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from sessrec.lanes import Window
+from sessrec.data.session_parallel import Window
+from sessrec.data.sessions import Sessions
 from sessrec.models.base import SessionRecommender
-from sessrec.sessions import Sessions
 
 
 class CountingRecommender(SessionRecommender):

@@ -17,9 +17,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sessrec.data.session_parallel import Window
 from sessrec.distributed import exchange_gradients, join_lanes, n_processes, process_rank
 from sessrec.errors import SessRecError, check_choice
-from sessrec.lanes import Window
 from sessrec.models.neural import NeuralRecommender
 from sessrec.nn import losses
 from sessrec.nn.cuda_graphs import CapturedRun

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from scipy.sparse import coo_array, csr_array
 
+from sessrec.data.sessions import Sessions
 from sessrec.errors import SessRecError
 from sessrec.models.item_rules import ItemRulesRecommender, events_of_sessions
-from sessrec.sessions import Sessions
 
 
 class ItemKNN(ItemRulesRecommender):

@@ -9,9 +9,9 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from sessrec.data.sessions import Sessions
 from sessrec.errors import SessRecError
 from sessrec.models.counting import CountingRecommender
-from sessrec.sessions import Sessions
 
 _NO_RULE = 1e-30  # weight of popularity where there is no rule: below every rule
 _TIE_BREAK = 2.0**-26  # weight of popularity: below the least difference, in proportion, of two numbers of 32 bits

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sessrec.data.session_parallel import Window
 from sessrec.errors import SessRecError
-from sessrec.lanes import Window
 from sessrec.models.counting import CountingRecommender
 
 _TIE_BREAK = 1e-9  # weight of popularity at alpha 0: far below any difference between two transition scores

@@ -9,10 +9,10 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from sessrec.data.sessions import Sessions
 from sessrec.errors import SessRecError
 from sessrec.models.prefix import PrefixRecommender
 from sessrec.neighbours import Neighbours, Prefixes, SessionIndex, shared_weights
-from sessrec.sessions import Sessions
 
 
 class NeighbourhoodRecommender(PrefixRecommender):

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from sessrec.batches import SessionBatch
+from sessrec.data.loaders import SessionBatch
+from sessrec.data.session_parallel import Window
 from sessrec.distributed import n_processes, process_rank, sum_over_processes
 from sessrec.errors import SessRecError
-from sessrec.lanes import Window
 from sessrec.models.base import SessionRecommender
 
 

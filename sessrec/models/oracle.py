@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sessrec.data.session_parallel import Window
+from sessrec.data.synthetic import SyntheticProcess
 from sessrec.errors import SessRecError
-from sessrec.lanes import Window
 from sessrec.models.counting import CountingRecommender
-from sessrec.synthetic import SyntheticProcess
 
 
 class Oracle(CountingRecommender):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sessrec.lanes import Window
+from sessrec.data.session_parallel import Window
 from sessrec.models.counting import CountingRecommender
 
 

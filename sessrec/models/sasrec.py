@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from sessrec.batches import SessionBatch
+from sessrec.data.loaders import SessionBatch
 from sessrec.errors import SessRecError, check_choice
 from sessrec.models.neural import NeuralRecommender
 from sessrec.nn.losses import Candidates, cross_entropy

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from scipy.sparse import coo_array, csr_array
 
+from sessrec.data.sessions import Sessions
 from sessrec.errors import SessRecError
 from sessrec.models.item_rules import ItemRulesRecommender
-from sessrec.sessions import Sessions
 
 
 class SR(ItemRulesRecommender):

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sessrec.cleaning import clean_events
 from sessrec.click_log.events import Events, events_from_frame
 from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.reading import read_events
+from sessrec.data.cleaning import clean_events
 from sessrec.errors import SessRecError
 
 BASE = [

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import make_sessions, make_vocabulary
 
-from sessrec.batches import SessionParallelLoader
+from sessrec.data.loaders import SessionParallelLoader
 from sessrec.models import GRU4Rec
 from sessrec.nn.cuda_graphs import CapturedRun
 

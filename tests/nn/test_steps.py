@@ -12,7 +12,7 @@ from test_losses import paper_loss
 from torch import Tensor
 
 import sessrec.nn.steps
-from sessrec.lanes import LaneGrid, Window
+from sessrec.data.session_parallel import LaneGrid, Window
 from sessrec.models import GRU4Rec, gru4rec
 from sessrec.nn.steps import Step, StepLayout
 

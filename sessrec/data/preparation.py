@@ -8,21 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from sessrec.cleaning import clean_events
 from sessrec.click_log.events import Events, events_from_frame
 from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.ordering import count_codes
 from sessrec.click_log.reading import GapEvents, read_events
 from sessrec.click_log.times import TimeUnit, parse_duration
+from sessrec.data.cleaning import clean_events
+from sessrec.data.expected_counts import compare_with_expected
+from sessrec.data.log_statistics import describe, log_warnings, precision_warning
+from sessrec.data.report import DataReport
+from sessrec.data.sessions import Sessions, map_events, unknown_items
+from sessrec.data.split import Straddling, leakage_report, split_events, split_time
+from sessrec.data.synthetic import generate_synthetic_sessions
+from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
-from sessrec.expectations import compare_with_expected
-from sessrec.report import DataReport
-from sessrec.sessions import Sessions, map_events, unknown_items
-from sessrec.split import Straddling, leakage_report, split_events, split_time
-from sessrec.statistics import describe, log_warnings, precision_warning
-from sessrec.synthetic import generate_synthetic_sessions
 from sessrec.text import time_text
-from sessrec.vocabulary import Vocabulary
 
 
 @dataclass
@@ -39,7 +39,7 @@ class PreparedLog:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to a click log; each field is the option of `sessrec.data.SessionDataModule` of the same name."""
+    """What is done to a click log; each field is the option of `SessionDataModule` of the same name."""
 
     path: str | list[str] | None = None
     session_column: str | None = "SessionId"

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sessrec.sessions import Sessions
+from sessrec.data.sessions import Sessions
 
 _CHUNK = 1 << 14  # sessions that are scheduled at a time
 

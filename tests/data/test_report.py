@@ -15,11 +15,11 @@ from test_cli import one_error
 from sessrec import fit, prepare
 from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.reading import read_events
+from sessrec.data.expected_counts import compare_with_expected, rounded_range
+from sessrec.data.log_statistics import describe, events_per_day, log_warnings, precision_warning
+from sessrec.data.preparation import Preparation
+from sessrec.data.report import DataReport
 from sessrec.errors import SessRecError
-from sessrec.expectations import compare_with_expected, rounded_range
-from sessrec.preparation import Preparation
-from sessrec.report import DataReport
-from sessrec.statistics import describe, events_per_day, log_warnings, precision_warning
 
 DAY = 86400
 MONDAY = 1_400_457_600  # 2014-05-19T00:00:00Z

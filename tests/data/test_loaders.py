@@ -9,10 +9,10 @@ import pytest
 import torch
 from conftest import make_sessions
 
-import sessrec.lanes
-from sessrec.batches import EvaluationLoader, SessionParallelLoader
-from sessrec.lanes import LaneGrid, Window, lane_schedule
-from sessrec.sessions import Sessions
+import sessrec.data.session_parallel
+from sessrec.data.loaders import EvaluationLoader, SessionParallelLoader
+from sessrec.data.session_parallel import LaneGrid, Window, lane_schedule
+from sessrec.data.sessions import Sessions
 
 
 def simulate(sequences: list[list[int]], n_lanes: int) -> list[list[tuple[int, int, bool]]]:

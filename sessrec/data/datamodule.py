@@ -7,18 +7,18 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 
-from sessrec.batches import EvaluationLoader, SessionLoader, SessionParallelLoader
-from sessrec.cache import find_prepared, open_or_prepare
-from sessrec.cleaning import clean_events
 from sessrec.click_log.reading import GapEvents
 from sessrec.click_log.times import TimeUnit
+from sessrec.data.cache import find_prepared, open_or_prepare
+from sessrec.data.cleaning import clean_events
+from sessrec.data.loaders import EvaluationLoader, SessionLoader, SessionParallelLoader
+from sessrec.data.preparation import Preparation, PreparedLog, map_part
+from sessrec.data.report import DataReport
+from sessrec.data.sessions import Sessions
+from sessrec.data.split import Straddling
+from sessrec.data.vocabulary import Vocabulary
 from sessrec.distributed import n_processes, process_rank
 from sessrec.errors import SessRecError, check_choice
-from sessrec.preparation import Preparation, PreparedLog, map_part
-from sessrec.report import DataReport
-from sessrec.sessions import Sessions
-from sessrec.split import Straddling
-from sessrec.vocabulary import Vocabulary
 
 
 class SessionDataModule(LightningDataModule):

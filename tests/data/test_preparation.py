@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sessrec.data.preparation import Preparation, PreparedLog
 from sessrec.errors import SessRecError
-from sessrec.preparation import Preparation, PreparedLog
 
 Session = list[tuple[str, int]]  # (item, time)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from sessrec.cleaning import is_repeat
 from sessrec.click_log.events import Events
+from sessrec.data.cleaning import is_repeat
 from sessrec.text import counted, time_text
 
 _DAY = 86400

@@ -11,10 +11,10 @@ from test_events import BASE, sequences
 
 from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.reading import read_events
+from sessrec.data.sessions import map_events
+from sessrec.data.split import leakage_report, split_events, split_time
+from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
-from sessrec.sessions import map_events
-from sessrec.split import leakage_report, split_events, split_time
-from sessrec.vocabulary import Vocabulary
 
 ROWS = [
     ("early", "a", 10), ("early", "b", 20),

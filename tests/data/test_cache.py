@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from conftest import random_rows
 
-import sessrec.cache
-from sessrec.cache import open_or_prepare
+import sessrec.data.cache
+from sessrec.data.cache import open_or_prepare
+from sessrec.data.preparation import Preparation, PreparedLog
 from sessrec.errors import SessRecError
-from sessrec.preparation import Preparation, PreparedLog
 
 
 @pytest.fixture

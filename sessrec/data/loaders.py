@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sessrec.lanes import LaneGrid, Window
-from sessrec.sessions import Sessions
+from sessrec.data.session_parallel import LaneGrid, Window
+from sessrec.data.sessions import Sessions
 
 _BATCHES_SORTED = 64  # batches of whole sessions among which sessions are sorted by length
 

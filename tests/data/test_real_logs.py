@@ -11,12 +11,12 @@ import pytest
 import torch
 from conftest import ROOT
 
-from sessrec.batches import EvaluationLoader
 from sessrec.data import SessionDataModule
+from sessrec.data.loaders import EvaluationLoader
+from sessrec.data.preparation import Preparation
+from sessrec.data.sessions import Sessions
 from sessrec.metrics import rank_from_counts, ranking_metrics
 from sessrec.models import STAN, VSKNN, Markov, Popularity
-from sessrec.preparation import Preparation
-from sessrec.sessions import Sessions
 
 LOGS = ROOT.parent / "shared" / "data"
 SPLITS: dict[str, dict[str, Any]] = {

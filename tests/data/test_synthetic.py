@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sessrec.data.synthetic import SyntheticProcess, generate_synthetic_sessions
 from sessrec.errors import SessRecError
-from sessrec.synthetic import SyntheticProcess, generate_synthetic_sessions
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "make_synth_data.py"
 

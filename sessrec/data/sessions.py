@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessrec.click_log.events import Events
-from sessrec.vocabulary import Vocabulary
+from sessrec.data.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,11 @@ import numpy as np
 import pyarrow as pa
 
 from sessrec.click_log.files import PREPARED, file_identity, log_files
+from sessrec.data.preparation import Preparation, PreparedLog
+from sessrec.data.report import DataReport
+from sessrec.data.sessions import Sessions
+from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
-from sessrec.preparation import Preparation, PreparedLog
-from sessrec.report import DataReport
-from sessrec.sessions import Sessions
-from sessrec.vocabulary import Vocabulary
 
 
 class BrokenCacheError(Exception):
@@ -100,9 +100,10 @@ def _place(preparation: Preparation, cache_dir: Path) -> tuple[list[dict[str, An
 
 @cache
 def _code() -> str:
-    """Digest of the package's own modules: other code may prepare a log otherwise."""
+    """Digest of the modules that prepare a log: other code may prepare it otherwise."""
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    package = Path(__file__).parents[1]
+    for file in sorted(file for room in ("click_log", "data") for file in (package / room).glob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

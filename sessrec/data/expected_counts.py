@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from sessrec.data.report import DataReport
 from sessrec.errors import SessRecError
-from sessrec.report import DataReport
 
 _SUFFIX = {"": 1, "k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
 
