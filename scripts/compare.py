@@ -27,8 +27,9 @@ import yaml
 from arguments import ScriptParser
 
 from sessrec.board import write_images
-from sessrec.comparison import Comparison, compare_runs
-from sessrec.comparison_tables import (
+from sessrec.errors import SessRecError
+from sessrec.evaluation.comparison import Comparison, compare_runs
+from sessrec.evaluation.comparison_tables import (
     comparison_csv,
     comparison_html,
     differences_table,
@@ -36,13 +37,12 @@ from sessrec.comparison_tables import (
     protocol_text,
     slices_table,
 )
-from sessrec.errors import SessRecError
+from sessrec.evaluation.rank_table import check_metrics
+from sessrec.evaluation.slices import Slices
+from sessrec.evaluation.tested_runs import read_run
 from sessrec.experiments import fit_and_test, is_random
 from sessrec.figure_style import figure_bytes, save_figure
-from sessrec.ranks import check_metrics
 from sessrec.result_figures import comparison_figure, cutoff_curves, precision_recall_figure, slices_figure
-from sessrec.slices import Slices
-from sessrec.tested_runs import read_run
 from sessrec.writing import replacing
 
 

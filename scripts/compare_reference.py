@@ -42,11 +42,11 @@ from sessrec.cli import SessRecCLI, users_fault
 from sessrec.curves import read_curves
 from sessrec.data.preparation import PreparedLog
 from sessrec.errors import SessRecError
+from sessrec.evaluation.tested_runs import read_run
 from sessrec.experiments import fit_and_test
 from sessrec.models import GRU4Rec
 from sessrec.reference_weights import import_weights, read_weights
 from sessrec.run import RunConfig
-from sessrec.tested_runs import read_run
 from sessrec.text import Table
 from sessrec.writing import replacing
 

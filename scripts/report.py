@@ -27,9 +27,9 @@ import compare
 from arguments import ScriptParser
 from report_texts import audits_text, filled_text, results_text
 
-from sessrec.comparison import ComparedModel, Comparison, compare_runs
 from sessrec.errors import SessRecError
-from sessrec.tested_runs import read_run
+from sessrec.evaluation.comparison import ComparedModel, Comparison, compare_runs
+from sessrec.evaluation.tested_runs import read_run
 from sessrec.text import seconds_text
 from sessrec.writing import replacing, write_json
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sessrec.errors import SessRecError
-from sessrec.ranks import metric_name
+from sessrec.evaluation.rank_table import metric_name
 from sessrec.text import Table, seconds_text
 
 _HEAD = """# Results of all models

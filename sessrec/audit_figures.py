@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from sessrec.audits import Audit
+from sessrec.evaluation.audits import Audit
+from sessrec.evaluation.rank_table import metric_name
 from sessrec.figure_style import LINES, MARKERS, PALETTE, STYLE
-from sessrec.ranks import metric_name
 
 
 def audit_figure(audit: Audit) -> Figure:

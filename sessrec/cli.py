@@ -30,6 +30,7 @@ from sessrec.data.datamodule import SessionDataModule
 from sessrec.data_report import write_data_report
 from sessrec.distributed import LanesStrategy
 from sessrec.errors import SessRecError
+from sessrec.evaluation.tested_runs import FREE_OPTIONS
 from sessrec.models.base import SessionRecommender
 from sessrec.options import (
     CommandParser,
@@ -43,7 +44,6 @@ from sessrec.predictions import PredictionWriter
 from sessrec.rank_record import RankRecord
 from sessrec.run import RunConfig, RunRecord, free_run_name
 from sessrec.stopping import StoppedError
-from sessrec.tested_runs import FREE_OPTIONS
 
 _RUN_NAME = "SESSREC_RUN_NAME"
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from sessrec.data.report import DataReport
 from sessrec.drawing import GAP, GREY, LINE, MARGIN, Box, Drawing, text_width
 from sessrec.errors import SessRecError
+from sessrec.evaluation.metrics import CUTOFFS
 from sessrec.figure_style import COLOURS, PALETTE, STYLE
-from sessrec.metrics import CUTOFFS
 from sessrec.models.gru4rec import GRU4Rec
 from sessrec.text import counted
 

@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from sessrec.checkpoints import LastCheckpoint, read_checkpoint
 from sessrec.errors import SessRecError
-from sessrec.slices import Slices
+from sessrec.evaluation.slices import Slices
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "default.yaml"
 """Options of every command that neither a config nor a flag gives."""

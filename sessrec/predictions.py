@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_only
 
 from sessrec.errors import SessRecError
+from sessrec.evaluation.ranking import EXCLUDED
 from sessrec.models.base import SessionRecommender, TopItems
-from sessrec.ranking import EXCLUDED
 from sessrec.writing import replacing
 
 

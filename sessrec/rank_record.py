@@ -19,10 +19,10 @@ from sessrec.data.sessions import Sessions, digest_of_texts
 from sessrec.distributed import sum_over_processes
 from sessrec.environment import hardware, versions
 from sessrec.errors import SessRecError
-from sessrec.lists import list_statistics
+from sessrec.evaluation.coverage import list_statistics
+from sessrec.evaluation.rank_table import RANKS_FILE, Ranks, ranks_table, write_ranks
+from sessrec.evaluation.slices import SLICE_METRICS, Slices, slice_metrics
 from sessrec.models.base import SessionRecommender
-from sessrec.ranks import RANKS_FILE, Ranks, ranks_table, write_ranks
-from sessrec.slices import SLICE_METRICS, Slices, slice_metrics
 from sessrec.writing import write_json
 
 METRICS_FILE = "metrics.json"

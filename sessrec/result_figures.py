@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sessrec.bootstrap import interval
-from sessrec.comparison import Comparison, pooled_means
+from sessrec.evaluation.bootstrap import interval
+from sessrec.evaluation.comparison import Comparison, pooled_means
+from sessrec.evaluation.rank_table import gains, metric_name
+from sessrec.evaluation.slices import Slices
+from sessrec.evaluation.tested_runs import Run
 from sessrec.figure_style import LINES, MARKERS, PALETTE, STYLE
-from sessrec.ranks import gains, metric_name
-from sessrec.slices import Slices
-from sessrec.tested_runs import Run
 
 _N_RESAMPLES = 400  # for the bands of curves and slices
 

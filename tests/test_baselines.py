@@ -32,7 +32,8 @@ from sessrec.data.loaders import EvaluationBatch, EvaluationLoader, SessionParal
 from sessrec.data.sessions import Sessions
 from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
-from sessrec.metrics import rank_from_counts
+from sessrec.evaluation.metrics import rank_from_counts
+from sessrec.evaluation.ranking import MISSED
 from sessrec.models import (
     AR,
     SKNN,
@@ -52,7 +53,6 @@ from sessrec.models import (
 )
 from sessrec.models.counting import CountingRecommender
 from sessrec.models.neighbourhood import NeighbourhoodRecommender
-from sessrec.ranking import MISSED
 
 CASES = ROOT / "tests" / "cases"
 DAY = 86400
@@ -784,7 +784,7 @@ def test_no_block_is_scored_once_more_for_an_excluded_target(
     rule: dict[str, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a model whose scores are the same in whatever way they are asked for."""
-    monkeypatch.setattr("sessrec.ranking._BLOCK", {"cpu": 4})
+    monkeypatch.setattr("sessrec.evaluation.ranking._BLOCK", {"cpu": 4})
     log, score, blocks, numbers = random_log(1), Popularity.score, [], []
     monkeypatch.setattr(Popularity, "score", lambda self, *given: blocks.append(given[1]) or score(self, *given))
     for own_rule in ({}, rule):
@@ -909,7 +909,7 @@ def test_blocks_give_what_the_whole_catalogue_gives(
     counts, (best, scores) = all_counts(model, log.queries), model.top_items(batch.items, batch.lengths, 7)
     for names in (["_SCORES"], ["_POSITIONS"], ["_BLOCK"], ["_SCORES", "_POSITIONS", "_BLOCK", "_SESSIONS"]):
         with monkeypatch.context() as small:
-            small.setattr("sessrec.ranking._ITEMS_A_PLACE", 0)
+            small.setattr("sessrec.evaluation.ranking._ITEMS_A_PLACE", 0)
             for changed in names:
                 value = {"_SCORES": 40, "_POSITIONS": 5, "_BLOCK": {"cpu": 3}, "_SESSIONS": 3}[changed]
                 small.setattr(f"sessrec.ranking.{changed}", value)

@@ -26,7 +26,7 @@ from sessrec.data.preparation import Preparation, PreparedLog
 from sessrec.data.session_parallel import Window
 from sessrec.data.split import leakage_report, split_events, split_time
 from sessrec.errors import SessRecError
-from sessrec.metrics import target_rank
+from sessrec.evaluation.metrics import target_rank
 from sessrec.models import GRU4Rec, Markov, Popularity
 
 CASES = ROOT / "tests" / "cases"

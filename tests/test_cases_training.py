@@ -44,7 +44,7 @@ from torch.utils.data import DataLoader
 from sessrec import fit, test
 from sessrec.data import SessionDataModule
 from sessrec.data.loaders import EvaluationLoader, SessionParallelLoader
-from sessrec.metrics import MRR, Recall, TieMode, rank_from_counts, ranking_metrics, target_rank
+from sessrec.evaluation.metrics import MRR, Recall, TieMode, rank_from_counts, ranking_metrics, target_rank
 from sessrec.models import GRU4Rec
 from sessrec.models.base import SessionRecommender
 from sessrec.nn import losses

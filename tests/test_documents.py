@@ -24,16 +24,16 @@ from conftest import ROOT, make_sessions
 from scipy.stats import t as student
 from torch import Tensor
 
-from sessrec.audits import sampled_rank
-from sessrec.bootstrap import PooledMean, difference, holm, pool_seeds, resampled_means
 from sessrec.cli import SessRecCLI
 from sessrec.data.session_parallel import LaneGrid
-from sessrec.metrics import rank_from_counts
+from sessrec.evaluation.audits import sampled_rank
+from sessrec.evaluation.bootstrap import PooledMean, difference, holm, pool_seeds, resampled_means
+from sessrec.evaluation.metrics import rank_from_counts
+from sessrec.evaluation.rank_table import Ranks, gains
 from sessrec.nn.layers import GRUCell, ResetBeforeGRUCell
 from sessrec.nn.losses import Candidates, bpr_max, cross_entropy
 from sessrec.nn.negatives import LogQ
 from sessrec.nn.optim import AdagradMomentum
-from sessrec.ranks import Ranks, gains
 
 DOCS = ROOT / "docs"
 NAMES = ("case_study", "executive_summary", "technical_report", "pipeline", "formulas")

@@ -14,7 +14,7 @@ from sessrec.click_log.reading import read_events
 from sessrec.data.loaders import EvaluationLoader, LaneGrid
 from sessrec.data.sessions import Sessions, map_events
 from sessrec.data.vocabulary import Vocabulary
-from sessrec.metrics import rank_from_counts, ranking_metrics
+from sessrec.evaluation.metrics import rank_from_counts, ranking_metrics
 from sessrec.models import GRU4Rec
 
 GOLDEN = Path(__file__).parent / "golden"

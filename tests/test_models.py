@@ -14,9 +14,9 @@ from sessrec.data import SessionDataModule
 from sessrec.data.loaders import EvaluationLoader, SessionParallelLoader
 from sessrec.data.synthetic import SyntheticProcess, generate_synthetic_sessions
 from sessrec.errors import SessRecError
-from sessrec.metrics import target_rank
+from sessrec.evaluation.metrics import target_rank
+from sessrec.evaluation.ranking import count_positions, item_blocks
 from sessrec.models import GRU4Rec, Markov, Oracle, Popularity, SessionRecommender
-from sessrec.ranking import count_positions, item_blocks
 
 MODELS = {
     "gru4rec": lambda: GRU4Rec(layers=[16], n_sample=8, dropout_p_hidden=0.1),
@@ -128,10 +128,10 @@ def test_items_scored_in_blocks_give_the_same_ranks(fitted: tuple, monkeypatch: 
     queries = model.encode_sessions(batch.items, batch.lengths)[:, -1]
     with torch.no_grad():
         whole = (model.count_positions(batch), model.top_items(batch.items, batch.lengths, 7))
-        monkeypatch.setattr("sessrec.ranking.MIN_ROWS", 8)
-        monkeypatch.setattr("sessrec.ranking._BLOCK", {"cpu": 3})
-        monkeypatch.setattr("sessrec.ranking._ITEMS_A_PLACE", 0)
-        monkeypatch.setattr("sessrec.ranking._SESSIONS", 5)
+        monkeypatch.setattr("sessrec.evaluation.ranking.MIN_ROWS", 8)
+        monkeypatch.setattr("sessrec.evaluation.ranking._BLOCK", {"cpu": 3})
+        monkeypatch.setattr("sessrec.evaluation.ranking._ITEMS_A_PLACE", 0)
+        monkeypatch.setattr("sessrec.evaluation.ranking._SESSIONS", 5)
         assert len(item_blocks(model.n_items, queries.device)) > 3
         blocks = (model.count_positions(batch), model.top_items(batch.items, batch.lengths, 7))
     for ours, expected in zip((*blocks[0], *blocks[1]), (*whole[0], *whole[1]), strict=True):

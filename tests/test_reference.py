@@ -27,7 +27,7 @@ from sessrec.data.loaders import EvaluationLoader
 from sessrec.data.sessions import map_events
 from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
-from sessrec.metrics import rank_from_counts, ranking_metrics
+from sessrec.evaluation.metrics import rank_from_counts, ranking_metrics
 from sessrec.models import GRU4Rec
 from sessrec.reference_weights import EXPORT, import_weights, read_weights
 

@@ -82,7 +82,7 @@ def test_events_past_the_longest_length_have_windows_of_their_own(
 ) -> None:
     """Those of each session and no others are encoded, whatever sessions are beside it."""
     monkeypatch.setattr("sessrec.models.sasrec._WINDOWS", at_once)
-    monkeypatch.setattr("sessrec.ranking.MIN_ROWS", 1)
+    monkeypatch.setattr("sessrec.evaluation.ranking.MIN_ROWS", 1)
     model, attend, n_rows = model_of(max_length=3), SASRec._attend, []
     monkeypatch.setattr(SASRec, "_attend", lambda self, items: n_rows.append(len(items)) or attend(self, items))
     sessions = [[3, 1, 4, 1, 5, 8, 2], [2, 7], [0, 0, 0, 0, 0], [6], [5, 5, 3, 1]]

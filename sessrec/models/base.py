@@ -20,9 +20,8 @@ from sessrec.data.vocabulary import Vocabulary
 from sessrec.distributed import sum_over_processes
 from sessrec.environment import keep_freed_memory
 from sessrec.errors import SessRecError, check_choice
-from sessrec.metrics import CUTOFFS, PositionCounts, TieMode, rank_from_counts, ranking_metrics
-from sessrec.progress import Progress, inside_window
-from sessrec.ranking import (
+from sessrec.evaluation.metrics import CUTOFFS, PositionCounts, TieMode, rank_from_counts, ranking_metrics
+from sessrec.evaluation.ranking import (
     EXCLUDED,
     Excluded,
     best_items,
@@ -31,6 +30,7 @@ from sessrec.ranking import (
     on_enough_rows,
     target_scores_in_blocks,
 )
+from sessrec.progress import Progress, inside_window
 
 CHECKPOINT_FORMAT = 2
 """Number of the way in which checkpoints hold what they hold; files without one are of 1."""

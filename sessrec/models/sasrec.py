@@ -15,10 +15,10 @@ from torch.optim import Adam, Optimizer
 
 from sessrec.data.loaders import SessionBatch
 from sessrec.errors import SessRecError, check_choice
+from sessrec.evaluation.ranking import on_enough_rows
 from sessrec.models.neural import NeuralRecommender
 from sessrec.nn.losses import Candidates, cross_entropy
 from sessrec.nn.negatives import LogQ, LogQMode, NegativeSampler
-from sessrec.ranking import on_enough_rows
 
 _WINDOWS = 512  # windows of long sessions that are encoded at once
 

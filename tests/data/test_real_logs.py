@@ -15,7 +15,7 @@ from sessrec.data import SessionDataModule
 from sessrec.data.loaders import EvaluationLoader
 from sessrec.data.preparation import Preparation
 from sessrec.data.sessions import Sessions
-from sessrec.metrics import rank_from_counts, ranking_metrics
+from sessrec.evaluation.metrics import rank_from_counts, ranking_metrics
 from sessrec.models import STAN, VSKNN, Markov, Popularity
 
 LOGS = ROOT.parent / "shared" / "data"

@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sessrec.bootstrap import Interval, interval
-from sessrec.comparison import pooled_means
 from sessrec.errors import SessRecError
-from sessrec.ranks import Ranks, gains, metric_name
-from sessrec.tested_runs import Run
+from sessrec.evaluation.bootstrap import Interval, interval
+from sessrec.evaluation.comparison import pooled_means
+from sessrec.evaluation.rank_table import Ranks, gains, metric_name
+from sessrec.evaluation.tested_runs import Run
 from sessrec.text import Table
 
 

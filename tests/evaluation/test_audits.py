@@ -24,13 +24,13 @@ from conftest import ROOT, make_sessions, one_error, random_rows
 from sessrec import fit, models, test
 from sessrec.audit_figures import audit_figure
 from sessrec.audit_runs import deal_sessions, fit_leaking, fit_other_model, rank_shuffled, shuffle_sessions
-from sessrec.audits import Audit, chance_audit, changed_data_audit, sampled_audit, sampled_rank, ties_audit
-from sessrec.bootstrap import Interval
 from sessrec.click_log.events import Events, events_from_frame
 from sessrec.data.synthetic import SyntheticProcess
 from sessrec.errors import SessRecError
-from sessrec.ranks import gains
-from sessrec.tested_runs import Run, read_run
+from sessrec.evaluation.audits import Audit, chance_audit, changed_data_audit, sampled_audit, sampled_rank, ties_audit
+from sessrec.evaluation.bootstrap import Interval
+from sessrec.evaluation.rank_table import gains
+from sessrec.evaluation.tested_runs import Run, read_run
 
 pytestmark = [
     pytest.mark.usefixtures("copy_of_fits"),
@@ -297,7 +297,7 @@ def test_pairs_that_change_places(
 ) -> None:
     found = iter([by_model(**{name: row[:1] for name, row in values.items()}),
                   by_model(**{name: row[1:] for name, row in values.items()})])  # fmt: skip
-    monkeypatch.setattr("sessrec.audits._intervals", lambda *_: {"mrr@20": next(found)})
+    monkeypatch.setattr("sessrec.evaluation.audits._intervals", lambda *_: {"mrr@20": next(found)})
     made = changed_data_audit("x", "X", ["before", "after"], [values, values], ["mrr@20"])  # type: ignore[list-item]
     assert made.values == {"mrr@20": by_model(**values)}
     assert told in made.remarks[0]

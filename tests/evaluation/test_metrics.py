@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sessrec.errors import SessRecError
-from sessrec.metrics import MRR, NDCG, Recall, count_above_and_tied, ranking_metrics, target_rank
+from sessrec.evaluation.metrics import MRR, NDCG, Recall, count_above_and_tied, ranking_metrics, target_rank
 
 
 def plain_rank(scores: list[float], target: int, mode: str) -> float:

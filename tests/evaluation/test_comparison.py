@@ -25,9 +25,10 @@ import yaml
 from conftest import ROOT, one_error, random_rows
 
 from sessrec import fit, test
-from sessrec.bootstrap import difference, holm
-from sessrec.comparison import Comparison, compare_runs, pooled_means
-from sessrec.comparison_tables import (
+from sessrec.errors import SessRecError
+from sessrec.evaluation.bootstrap import difference, holm
+from sessrec.evaluation.comparison import Comparison, compare_runs, pooled_means
+from sessrec.evaluation.comparison_tables import (
     comparison_csv,
     comparison_html,
     differences_table,
@@ -35,11 +36,10 @@ from sessrec.comparison_tables import (
     protocol_text,
     slices_table,
 )
-from sessrec.errors import SessRecError
-from sessrec.ranks import gains
+from sessrec.evaluation.rank_table import gains
+from sessrec.evaluation.slices import Slices, slice_metrics
+from sessrec.evaluation.tested_runs import PROTOCOL, group_runs, read_run, refuse_unlike
 from sessrec.result_figures import slices_figure
-from sessrec.slices import Slices, slice_metrics
-from sessrec.tested_runs import PROTOCOL, group_runs, read_run, refuse_unlike
 from sessrec.text import Table
 
 pytestmark = [

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sessrec.metrics import PositionCounts, count_above_and_tied, count_true, not_finite
+from sessrec.evaluation.metrics import PositionCounts, count_above_and_tied, count_true, not_finite
 
 MIN_ROWS = 32  # matrix products of few rows take other kernels and round otherwise; from here on rows round alike
 _POSITIONS = 1024  # positions ranked at once

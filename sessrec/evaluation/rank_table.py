@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 from sessrec.data.sessions import Sessions
 from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
-from sessrec.metrics import TieMode
-from sessrec.ranking import MISSED
+from sessrec.evaluation.metrics import TieMode
+from sessrec.evaluation.ranking import MISSED
 from sessrec.writing import replacing
 
 RANKS_FILE = "ranks.parquet"

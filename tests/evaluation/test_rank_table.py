@@ -28,10 +28,10 @@ from sessrec.cli import run_command
 from sessrec.data.loaders import EvaluationLoader
 from sessrec.data.sessions import Sessions
 from sessrec.errors import SessRecError
-from sessrec.lists import list_statistics
+from sessrec.evaluation.coverage import list_statistics
+from sessrec.evaluation.rank_table import _share_above, gains, read_ranks
+from sessrec.evaluation.slices import Slices, slice_metrics
 from sessrec.models import SessionRecommender
-from sessrec.ranks import _share_above, gains, read_ranks
-from sessrec.slices import Slices, slice_metrics
 
 pytestmark = [
     pytest.mark.usefixtures("copy_of_fits"),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sessrec.errors import SessRecError
-from sessrec.ranks import Ranks, gains
+from sessrec.evaluation.rank_table import Ranks, gains
 
 SLICE_METRICS = ("recall@20", "mrr@20")
 _DAY = 86400.0

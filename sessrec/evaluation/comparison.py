@@ -10,10 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from sessrec.bootstrap import Difference, Interval, PooledMean, difference, holm, interval, pool_seeds, resampled_means
 from sessrec.errors import SessRecError
-from sessrec.ranks import gains
-from sessrec.tested_runs import Run, group_runs, refuse_unlike
+from sessrec.evaluation.bootstrap import (
+    Difference,
+    Interval,
+    PooledMean,
+    difference,
+    holm,
+    interval,
+    pool_seeds,
+    resampled_means,
+)
+from sessrec.evaluation.rank_table import gains
+from sessrec.evaluation.tested_runs import Run, group_runs, refuse_unlike
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from sessrec.errors import SessRecError
-from sessrec.ranks import RANKS_FILE, Ranks, gains, read_ranks
+from sessrec.evaluation.rank_table import RANKS_FILE, Ranks, gains, read_ranks
 
 # what may differ between fits that are one model: where they lie and ran, and the seed
 FREE_OPTIONS = {"cache_dir", "eval_batch_size"}

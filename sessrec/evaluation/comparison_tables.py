@@ -9,10 +9,10 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 
-from sessrec.comparison import Comparison
-from sessrec.ranks import metric_name
-from sessrec.slices import Slices, slice_metrics
-from sessrec.tested_runs import Run
+from sessrec.evaluation.comparison import Comparison
+from sessrec.evaluation.rank_table import metric_name
+from sessrec.evaluation.slices import Slices, slice_metrics
+from sessrec.evaluation.tested_runs import Run
 from sessrec.text import Table, seconds_text
 
 _STYLE = (

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from sessrec.bootstrap import Difference, PooledMean, difference, holm, interval, pool_seeds, resampled_means
 from sessrec.data.loaders import EvaluationLoader
 from sessrec.data.sessions import Sessions
 from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
-from sessrec.metrics import rank_from_counts
+from sessrec.evaluation.bootstrap import Difference, PooledMean, difference, holm, interval, pool_seeds, resampled_means
+from sessrec.evaluation.metrics import rank_from_counts
+from sessrec.evaluation.rank_table import gains
 from sessrec.models import Oracle
-from sessrec.ranks import gains
 
 METRICS = ("recall@5", "mrr@20")
 N_ITEMS, N_SESSIONS = 30, 300
@@ -50,7 +50,7 @@ def test_resamples_do_not_depend_on_how_many_are_drawn_at_once(monkeypatch: pyte
     sums, positions = some_sessions()
     whole = resampled_means(sums, positions, n_resamples=30, seed=1)
     for at_once in (1, 100, 400):
-        monkeypatch.setattr("sessrec.bootstrap._DRAWS_AT_ONCE", at_once)
+        monkeypatch.setattr("sessrec.evaluation.bootstrap._DRAWS_AT_ONCE", at_once)
         np.testing.assert_allclose(resampled_means(sums, positions, n_resamples=30, seed=1), whole, rtol=1e-14)
 
 
