@@ -45,7 +45,7 @@ from sessrec.errors import SessRecError
 from sessrec.evaluation.tested_runs import read_run
 from sessrec.experiments import fit_and_test
 from sessrec.models import GRU4Rec
-from sessrec.reference_weights import import_weights, read_weights
+from sessrec.models.reference_weights import import_weights, read_weights
 from sessrec.run import RunConfig
 from sessrec.text import Table
 from sessrec.writing import replacing

@@ -24,7 +24,6 @@ from sessrec.checkpoints import (
     resolve_checkpoint,
     work_done,
 )
-from sessrec.checks import refuse_trainer
 from sessrec.curves import forget_steps_from
 from sessrec.data.datamodule import SessionDataModule
 from sessrec.data_report import write_data_report
@@ -32,6 +31,7 @@ from sessrec.distributed import LanesStrategy
 from sessrec.errors import SessRecError
 from sessrec.evaluation.tested_runs import FREE_OPTIONS
 from sessrec.models.base import SessionRecommender
+from sessrec.models.compatibility import refuse_trainer
 from sessrec.options import (
     CommandParser,
     add_options,

@@ -13,7 +13,6 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from sessrec.checks import refuse_other_class, refuse_other_weights, refuse_trainer
 from sessrec.data.loaders import EvaluationBatch
 from sessrec.data.session_parallel import Window
 from sessrec.data.vocabulary import Vocabulary
@@ -30,7 +29,8 @@ from sessrec.evaluation.ranking import (
     on_enough_rows,
     target_scores_in_blocks,
 )
-from sessrec.progress import Progress, inside_window
+from sessrec.models.compatibility import refuse_other_class, refuse_other_weights, refuse_trainer
+from sessrec.models.fit_loop import Progress, inside_window
 
 CHECKPOINT_FORMAT = 2
 """Number of the way in which checkpoints hold what they hold; files without one are of 1."""

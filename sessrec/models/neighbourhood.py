@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sessrec.data.sessions import Sessions
 from sessrec.errors import SessRecError
+from sessrec.models.neighbours import Neighbours, Prefixes, SessionIndex, shared_weights
 from sessrec.models.prefix import PrefixRecommender
-from sessrec.neighbours import Neighbours, Prefixes, SessionIndex, shared_weights
 
 
 class NeighbourhoodRecommender(PrefixRecommender):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sessrec.models.counting import CountingRecommender
-from sessrec.neighbours import PaddedSessions, Prefixes
+from sessrec.models.neighbours import PaddedSessions, Prefixes
 
 
 class PrefixRecommender(CountingRecommender):

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from sessrec.models.neighbours import Prefixes
 from sessrec.models.prefix import PrefixRecommender
-from sessrec.neighbours import Prefixes
 
 
 class SPop(PrefixRecommender):

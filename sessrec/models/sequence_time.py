@@ -8,7 +8,7 @@ import numpy as np
 
 from sessrec.errors import SessRecError
 from sessrec.models.neighbourhood import NeighbourhoodRecommender
-from sessrec.neighbours import Neighbours, Prefixes, SharedItems, items_of_neighbours, nearest
+from sessrec.models.neighbours import Neighbours, Prefixes, SharedItems, items_of_neighbours, nearest
 
 
 class SequenceTimeRecommender(NeighbourhoodRecommender):

@@ -13,7 +13,7 @@ import numpy as np
 
 from sessrec.errors import check_choice
 from sessrec.models.neighbourhood import NeighbourhoodRecommender
-from sessrec.neighbours import Neighbours, Prefixes, nearest
+from sessrec.models.neighbours import Neighbours, Prefixes, nearest
 
 SetSimilarity = Literal["cosine", "jaccard"]
 

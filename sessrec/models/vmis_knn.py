@@ -13,7 +13,7 @@ import numpy as np
 
 from sessrec.errors import SessRecError
 from sessrec.models.neighbourhood import NeighbourhoodRecommender
-from sessrec.neighbours import Prefixes, items_of_neighbours, nearest
+from sessrec.models.neighbours import Prefixes, items_of_neighbours, nearest
 
 
 class VMISKNN(NeighbourhoodRecommender):

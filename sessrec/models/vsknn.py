@@ -13,7 +13,7 @@ import numpy as np
 
 from sessrec.errors import check_choice
 from sessrec.models.neighbourhood import NeighbourhoodRecommender
-from sessrec.neighbours import Neighbours, Prefixes, items_of_neighbours, nearest
+from sessrec.models.neighbours import Neighbours, Prefixes, items_of_neighbours, nearest
 
 Weighting = Literal["div", "linear", "quadratic", "log", "same"]
 

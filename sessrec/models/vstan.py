@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from sessrec.models.neighbours import Neighbours, Prefixes, SharedItems
 from sessrec.models.sequence_time import SequenceTimeRecommender
-from sessrec.neighbours import Neighbours, Prefixes, SharedItems
 
 
 class VSTAN(SequenceTimeRecommender):

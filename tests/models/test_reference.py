@@ -29,7 +29,7 @@ from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
 from sessrec.evaluation.metrics import rank_from_counts, ranking_metrics
 from sessrec.models import GRU4Rec
-from sessrec.reference_weights import EXPORT, import_weights, read_weights
+from sessrec.models.reference_weights import EXPORT, import_weights, read_weights
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(file.stem for file in GOLDEN.glob("*.npz") if file.stem != "ce_inbatch_only")  # which has no metrics
