@@ -13,7 +13,7 @@ from benchmark_training import vocabulary_of, zipf_sessions
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from sessrec.checkpoints import CheckpointFiles, LastCheckpoint
+from sessrec.callbacks.checkpoints import CheckpointFiles, LastCheckpoint
 from sessrec.data import SessionDataModule
 from sessrec.data.loaders import SessionParallelLoader
 from sessrec.models import GRU4Rec

@@ -26,7 +26,7 @@ from pathlib import Path
 import yaml
 from arguments import ScriptParser
 
-from sessrec.board import write_images
+from sessrec.callbacks.projector import write_images
 from sessrec.errors import SessRecError
 from sessrec.evaluation.comparison import Comparison, compare_runs
 from sessrec.evaluation.comparison_tables import (

@@ -37,16 +37,16 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from sessrec.checkpoints import CheckpointFiles
+from sessrec.callbacks.checkpoints import CheckpointFiles
+from sessrec.callbacks.event_files import read_curves
+from sessrec.callbacks.run_folder import RunConfig
 from sessrec.cli import SessRecCLI, users_fault
-from sessrec.curves import read_curves
 from sessrec.data.preparation import PreparedLog
 from sessrec.errors import SessRecError
 from sessrec.evaluation.tested_runs import read_run
 from sessrec.experiments import fit_and_test
 from sessrec.models import GRU4Rec
 from sessrec.models.reference_weights import import_weights, read_weights
-from sessrec.run import RunConfig
 from sessrec.text import Table
 from sessrec.writing import replacing
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from sessrec.audit_figures import audit_figure
 from sessrec.audit_runs import checkpoint_of, fit_other_model
 from sessrec.batch_diagrams import protocol_figure, session_parallel_figure, traditional_figure
-from sessrec.checkpoints import load_model
+from sessrec.callbacks.checkpoints import load_model
 from sessrec.data import SessionDataModule
 from sessrec.data.loaders import EvaluationBatch
 from sessrec.data.preparation import PreparedLog

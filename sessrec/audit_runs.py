@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from sessrec.checkpoints import read_checkpoint
+from sessrec.callbacks.checkpoints import read_checkpoint
+from sessrec.callbacks.rank_writer import RankRecord
 from sessrec.cli import SessRecCLI
 from sessrec.click_log.events import Events
 from sessrec.data.preparation import Preparation
@@ -21,7 +22,6 @@ from sessrec.data.sessions import Sessions
 from sessrec.errors import SessRecError
 from sessrec.evaluation.tested_runs import Run, read_run
 from sessrec.experiments import fit_and_test, plain_log_words
-from sessrec.rank_record import RankRecord
 from sessrec.writing import replacing
 
 _ONE_PROCESS = ["--trainer.devices", "1", "--trainer.strategy", "auto"]

@@ -15,7 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import sessrec.models  # noqa: F401 - makes the models known by their class names
-from sessrec.checkpoints import (
+from sessrec.callbacks.checkpoints import (
     CheckpointFiles,
     checkpoint_callbacks,
     is_inside_epoch,
@@ -24,7 +24,11 @@ from sessrec.checkpoints import (
     resolve_checkpoint,
     work_done,
 )
-from sessrec.curves import forget_steps_from
+from sessrec.callbacks.event_files import forget_steps_from
+from sessrec.callbacks.prediction_writer import PredictionWriter
+from sessrec.callbacks.rank_writer import RankRecord
+from sessrec.callbacks.run_folder import RunConfig, RunRecord, free_run_name
+from sessrec.callbacks.signals import StoppedError
 from sessrec.data.datamodule import SessionDataModule
 from sessrec.data_report import write_data_report
 from sessrec.distributed import LanesStrategy
@@ -40,10 +44,6 @@ from sessrec.options import (
     refuse_trainer_options,
     with_settings_of_checkpoint,
 )
-from sessrec.predictions import PredictionWriter
-from sessrec.rank_record import RankRecord
-from sessrec.run import RunConfig, RunRecord, free_run_name
-from sessrec.stopping import StoppedError
 
 _RUN_NAME = "SESSREC_RUN_NAME"
 

@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser
 
-from sessrec.checkpoints import LastCheckpoint, read_checkpoint
+from sessrec.callbacks.checkpoints import LastCheckpoint, read_checkpoint
 from sessrec.errors import SessRecError
 from sessrec.evaluation.slices import Slices
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from sessrec.curves import read_curves
+from sessrec.callbacks.event_files import read_curves
 from sessrec.figure_style import LINES, PALETTE, STYLE
 
 _TITLES = {

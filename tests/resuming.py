@@ -21,10 +21,10 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tensorboard.util import tensor_util
 
 from sessrec import fit
-from sessrec.checkpoints import LastCheckpoint
+from sessrec.callbacks.checkpoints import LastCheckpoint
+from sessrec.callbacks.run_folder import RunRecord
 from sessrec.cli import run_command
 from sessrec.models.base import SessionRecommender
-from sessrec.run import RunRecord
 
 RUN = Path("lightning_logs", "r")
 RESUME = ["--config", str(RUN / "config.yaml"), "--ckpt_path", "last"]

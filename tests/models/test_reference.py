@@ -21,7 +21,7 @@ from conftest import ROOT, one_error, random_rows
 from torch import Tensor, nn
 
 from sessrec import fit, predict, test, validate
-from sessrec.checkpoints import load_model
+from sessrec.callbacks.checkpoints import load_model
 from sessrec.click_log.reading import read_events
 from sessrec.data.loaders import EvaluationLoader
 from sessrec.data.sessions import map_events

@@ -14,10 +14,10 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
+from sessrec.callbacks.signals import StoppedError, StopSignals
 from sessrec.distributed import greatest_of_processes, n_processes
 from sessrec.errors import SessRecError
 from sessrec.models.base import CHECKPOINT_FORMAT, SessionRecommender
-from sessrec.stopping import StoppedError, StopSignals
 from sessrec.writing import replacing
 
 _PARTS = {"class_path", "epoch", "global_step", "hyper_parameters", "loops", "seed", "state_dict"}

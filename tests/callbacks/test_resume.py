@@ -43,7 +43,7 @@ from resuming import (
 from test_cli import one_error
 
 from sessrec import fit, test
-from sessrec.checkpoints import LastCheckpoint
+from sessrec.callbacks.checkpoints import LastCheckpoint
 from sessrec.models import GRU4Rec
 
 CONFIGS: dict[str, list[str]] = {

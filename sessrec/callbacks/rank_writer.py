@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from sessrec.board import item_embeddings, write_projector
+from sessrec.callbacks.projector import item_embeddings, write_projector
 from sessrec.data.loaders import EvaluationBatch
 from sessrec.data.sessions import Sessions, digest_of_texts
 from sessrec.distributed import sum_over_processes

@@ -1,0 +1,16 @@
+"""What a run writes: checkpoints, ranks, predictions and its folder."""
+
+from sessrec.callbacks.checkpoints import BestCheckpoint, LastCheckpoint, load_model, read_checkpoint
+from sessrec.callbacks.prediction_writer import PredictionWriter
+from sessrec.callbacks.rank_writer import RankRecord
+from sessrec.callbacks.run_folder import RunRecord
+
+__all__ = [
+    "BestCheckpoint",
+    "LastCheckpoint",
+    "PredictionWriter",
+    "RankRecord",
+    "RunRecord",
+    "load_model",
+    "read_checkpoint",
+]
