@@ -22,25 +22,25 @@ from arguments import ScriptParser
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from sessrec.audit_figures import audit_figure
 from sessrec.audit_runs import checkpoint_of, fit_other_model
-from sessrec.batch_diagrams import protocol_figure, session_parallel_figure, traditional_figure
 from sessrec.callbacks.checkpoints import load_model
 from sessrec.data import SessionDataModule
 from sessrec.data.loaders import EvaluationBatch
 from sessrec.data.preparation import PreparedLog
-from sessrec.data_figures import data_figures
-from sessrec.diagrams import architecture_figure, pipeline_figure
 from sessrec.errors import SessRecError
 from sessrec.evaluation.audits import sampled_audit
 from sessrec.evaluation.comparison import Comparison, compare_runs
 from sessrec.evaluation.slices import Slices
 from sessrec.evaluation.tested_runs import Run, read_run
-from sessrec.figure_style import save_figure
+from sessrec.figures.audits import audit_figure
+from sessrec.figures.batch_diagrams import protocol_figure, session_parallel_figure, traditional_figure
+from sessrec.figures.data import data_figures
+from sessrec.figures.diagrams import architecture_figure, pipeline_figure
+from sessrec.figures.results import comparison_figure, cutoff_curves, slices_figure
+from sessrec.figures.style import save_figure
+from sessrec.figures.sweeps import sweep_figure
+from sessrec.figures.training import training_figure
 from sessrec.models import GRU4Rec, SessionRecommender
-from sessrec.result_figures import comparison_figure, cutoff_curves, slices_figure
-from sessrec.sweep_figures import sweep_figure
-from sessrec.training_figures import training_figure
 
 ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
 

@@ -33,8 +33,8 @@ from sweep_fits import ORACLE, Fit, Model, Sweep, fits_of, model_of, parsed, run
 from sweep_tables import EVERY_VALUE, METRICS, Row, is_one_test, lines_of, markdown, read_run, rules, write_csv
 
 from sessrec.errors import SessRecError
-from sessrec.figure_style import save_figure
-from sessrec.sweep_figures import sweep_figure
+from sessrec.figures.style import save_figure
+from sessrec.figures.sweeps import sweep_figure
 from sessrec.writing import replacing
 
 DEFAULT_MODELS = ("Popularity", "Markov", "GRU4Rec")

@@ -109,7 +109,7 @@ def is_one_test(rows: Sequence[Row]) -> bool:
 
 
 def lines_of(rows: Sequence[Row], values: Sequence[str]) -> dict[str, dict[str, list[list[float]]]]:
-    """The results of each metric and model at each value, as `sessrec.sweep_figures.sweep_figure` takes them."""
+    """The results of each metric and model at each value, as `sessrec.figures.sweeps.sweep_figure` takes them."""
     together = _together(rows)
     models = dict.fromkeys(row["model"] for row in rows)
     return {

@@ -30,10 +30,10 @@ from sessrec.callbacks.rank_writer import RankRecord
 from sessrec.callbacks.run_folder import RunConfig, RunRecord, free_run_name
 from sessrec.callbacks.signals import StoppedError
 from sessrec.data.datamodule import SessionDataModule
-from sessrec.data_report import write_data_report
 from sessrec.distributed import LanesStrategy
 from sessrec.errors import SessRecError
 from sessrec.evaluation.tested_runs import FREE_OPTIONS
+from sessrec.figures.data import write_data_report
 from sessrec.models.base import SessionRecommender
 from sessrec.models.compatibility import refuse_trainer
 from sessrec.options import (

@@ -16,7 +16,7 @@ import yaml
 from conftest import ROOT, one_error, random_rows
 
 from sessrec import fit, test
-from sessrec.sweep_figures import sweep_figure
+from sessrec.figures.sweeps import sweep_figure
 
 pytestmark = pytest.mark.filterwarnings("ignore:at .* other items score exactly")
 SMALL = ["--data.path", "log.tsv", "--data.cache_dir", "null", "--trainer.max_epochs", "1"]

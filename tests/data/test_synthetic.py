@@ -15,7 +15,7 @@ import pytest
 from sessrec.data.synthetic import SyntheticProcess, generate_synthetic_sessions
 from sessrec.errors import SessRecError
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "make_synth_data.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_synth_data.py"
 
 
 def tiny_process(n_items=5, n_intents=2, seed=3, **options):

@@ -22,7 +22,6 @@ import yaml
 from conftest import ROOT, make_sessions, one_error, random_rows
 
 from sessrec import fit, models, test
-from sessrec.audit_figures import audit_figure
 from sessrec.audit_runs import deal_sessions, fit_leaking, fit_other_model, rank_shuffled, shuffle_sessions
 from sessrec.click_log.events import Events, events_from_frame
 from sessrec.data.synthetic import SyntheticProcess
@@ -31,6 +30,7 @@ from sessrec.evaluation.audits import Audit, chance_audit, changed_data_audit, s
 from sessrec.evaluation.bootstrap import Interval
 from sessrec.evaluation.rank_table import gains
 from sessrec.evaluation.tested_runs import Run, read_run
+from sessrec.figures.audits import audit_figure
 
 pytestmark = [
     pytest.mark.usefixtures("copy_of_fits"),

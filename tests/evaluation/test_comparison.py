@@ -39,7 +39,7 @@ from sessrec.evaluation.comparison_tables import (
 from sessrec.evaluation.rank_table import gains
 from sessrec.evaluation.slices import Slices, slice_metrics
 from sessrec.evaluation.tested_runs import PROTOCOL, group_runs, read_run, refuse_unlike
-from sessrec.result_figures import slices_figure
+from sessrec.figures.results import slices_figure
 from sessrec.text import Table
 
 pytestmark = [

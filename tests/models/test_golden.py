@@ -17,7 +17,7 @@ from sessrec.data.vocabulary import Vocabulary
 from sessrec.evaluation.metrics import rank_from_counts, ranking_metrics
 from sessrec.models import GRU4Rec
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 CASES = sorted(file.stem for file in GOLDEN.glob("*.npz"))
 OUR_NAMES = {
     "Wy.weight": "output_embedding",

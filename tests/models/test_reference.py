@@ -31,7 +31,7 @@ from sessrec.evaluation.metrics import rank_from_counts, ranking_metrics
 from sessrec.models import GRU4Rec
 from sessrec.models.reference_weights import EXPORT, import_weights, read_weights
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 CASES = sorted(file.stem for file in GOLDEN.glob("*.npz") if file.stem != "ce_inbatch_only")  # which has no metrics
 MODES = ("standard", "conservative")
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--data.cache_dir", "null"]

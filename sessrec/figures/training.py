@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from sessrec.callbacks.event_files import read_curves
-from sessrec.figure_style import LINES, PALETTE, STYLE
+from sessrec.figures.style import LINES, PALETTE, STYLE
 
 _TITLES = {
     "train/loss": "training loss (mean of a window's pairs)",

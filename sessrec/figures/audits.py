@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from sessrec.evaluation.audits import Audit
 from sessrec.evaluation.rank_table import metric_name
-from sessrec.figure_style import LINES, MARKERS, PALETTE, STYLE
+from sessrec.figures.style import LINES, MARKERS, PALETTE, STYLE
 
 
 def audit_figure(audit: Audit) -> Figure:

@@ -16,14 +16,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.text import Text
 
-from sessrec.batch_diagrams import protocol_figure, session_parallel_figure, traditional_figure
 from sessrec.data.preparation import Preparation
 from sessrec.data.report import DataReport
 from sessrec.data.vocabulary import Vocabulary
-from sessrec.diagrams import architecture_figure, pipeline_figure
-from sessrec.drawing import shortened, text_width, wrapped
 from sessrec.errors import SessRecError
-from sessrec.figure_style import save_figure
+from sessrec.figures.batch_diagrams import protocol_figure, session_parallel_figure, traditional_figure
+from sessrec.figures.diagrams import architecture_figure, pipeline_figure
+from sessrec.figures.drawing import shortened, text_width, wrapped
+from sessrec.figures.style import save_figure
 from sessrec.models.gru4rec import GRU4Rec
 
 LETTERS = "abcdefghijklmn"

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from sessrec.data.session_parallel import LaneGrid, Window
 from sessrec.data.sessions import Sessions
-from sessrec.drawing import LINE, MARGIN, SIZE, Box, Drawing, printable, shortened, text_width, wrapped
 from sessrec.errors import SessRecError
-from sessrec.figure_style import PALETTE, STYLE
+from sessrec.figures.drawing import LINE, MARGIN, SIZE, Box, Drawing, printable, shortened, text_width, wrapped
+from sessrec.figures.style import PALETTE, STYLE
 from sessrec.text import counted
 
 _COLOURS = (*PALETTE[:6],)  # of sessions: those that can be told apart when they are thinned with white

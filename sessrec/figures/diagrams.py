@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from sessrec.data.report import DataReport
-from sessrec.drawing import GAP, GREY, LINE, MARGIN, Box, Drawing, text_width
 from sessrec.errors import SessRecError
 from sessrec.evaluation.metrics import CUTOFFS
-from sessrec.figure_style import COLOURS, PALETTE, STYLE
+from sessrec.figures.drawing import GAP, GREY, LINE, MARGIN, Box, Drawing, text_width
+from sessrec.figures.style import COLOURS, PALETTE, STYLE
 from sessrec.models.gru4rec import GRU4Rec
 from sessrec.text import counted
 

@@ -15,7 +15,7 @@ from sessrec.evaluation.comparison import Comparison, pooled_means
 from sessrec.evaluation.rank_table import gains, metric_name
 from sessrec.evaluation.slices import Slices
 from sessrec.evaluation.tested_runs import Run
-from sessrec.figure_style import LINES, MARKERS, PALETTE, STYLE
+from sessrec.figures.style import LINES, MARKERS, PALETTE, STYLE
 
 _N_RESAMPLES = 400  # for the bands of curves and slices
 

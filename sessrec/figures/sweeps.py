@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from sessrec.figure_style import MARKERS, PALETTE, STYLE
+from sessrec.figures.style import MARKERS, PALETTE, STYLE
 
 _CEILING_COLOUR = "#000000"
 _LOGARITHMIC_FROM = 10  # greatest value over least

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
@@ -12,8 +13,10 @@ from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from sessrec.data.preparation import PreparedLog
 from sessrec.data.sessions import Sessions
-from sessrec.figure_style import COLOURS, STYLE
+from sessrec.figures.style import COLOURS, STYLE, save_figure
+from sessrec.writing import write_json
 
 _DAY = 86400
 
@@ -147,3 +150,22 @@ def _lengths_by_part(sessions: Mapping[str, Sessions]) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
     return figure
+
+
+def write_data_report(prepared: PreparedLog, folder: str | Path) -> None:
+    """Print the report of a prepared log, and write it as JSON with its figures.
+
+    Args:
+        prepared: The prepared log.
+        folder: Where ``data_report.json`` and the figures are written; older ones are replaced.
+    """
+    report, folder = prepared.report, Path(folder)
+    print(f"\n{report}\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "data_report.json", report.as_dict())
+    has_times = "first_time" in report.sections["log"]
+    figures = data_figures(prepared.sessions, prepared.vocabulary.counts, report.cuts, has_times)
+    for name, figure in figures.items():
+        save_figure(figure, folder / f"{name}.png")
+    files = ["data_report.json", *(f"{name}.png" for name in figures)]
+    print(f"report and figures in {folder}: {', '.join(files)}")
