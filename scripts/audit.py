@@ -21,11 +21,11 @@ from pathlib import Path
 
 from arguments import ScriptParser
 
-from sessrec.audit_runs import fit_leaking, fit_other_model, rank_shuffled
 from sessrec.errors import SessRecError
 from sessrec.evaluation.audits import Audit, chance_audit, changed_data_audit, sampled_audit, ties_audit
 from sessrec.evaluation.rank_table import check_metrics
 from sessrec.evaluation.tested_runs import Run, group_runs, read_run, refuse_unlike
+from sessrec.experiments.audit_runs import fit_leaking, fit_other_model, rank_shuffled
 from sessrec.figures.audits import audit_figure
 from sessrec.figures.style import save_figure
 from sessrec.writing import replacing, write_json

@@ -26,12 +26,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import benchmark_baselines
-import benchmark_data
-import benchmark_evaluation
-import benchmark_saving
-import benchmark_training
 import torch
+from benchmarks import baselines, data, evaluation, saving, training
 
 _CHOICES = ["train", "eval", "baselines", "memory", "save", "scale", "data"]
 _SMALL = ["ce_32_100_2048", "bpr-max_80_224_2048"]  # a million items of 512 units would take gigabytes
@@ -40,9 +36,7 @@ _SMALL = ["ce_32_100_2048", "bpr-max_80_224_2048"]  # a million items of 512 uni
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=_CHOICES, help="what to measure")
-    parser.add_argument(
-        "--configs", nargs="+", choices=list(benchmark_training.CONFIGS), help="train, scale: some of the sizes"
-    )
+    parser.add_argument("--configs", nargs="+", choices=list(training.CONFIGS), help="train, scale: some of the sizes")
     parser.add_argument("--windows", type=int, default=8, help="train, scale: windows of 64 steps a round (default: 8)")
     parser.add_argument("--events", type=int, default=20_000_000, help="data: events of the log (default: 20,000,000)")
     parser.add_argument("--repeats", type=int, default=5, help="rounds (default: 5)")
@@ -84,20 +78,17 @@ def main(args: list[str] | None = None) -> None:
 
 def _measure(options: argparse.Namespace) -> Any:
     """Rows of figures, or figures by name."""
-    train, evaluation = benchmark_training, benchmark_evaluation
     n_windows, repeats, accelerator = options.windows, options.repeats, options.accelerator
     measures: dict[str, Callable[[], Any]] = {
-        "train": lambda: train.train(
-            options.configs or list(train.CONFIGS), n_windows, repeats, accelerator, options.reference
+        "train": lambda: training.train(
+            options.configs or list(training.CONFIGS), n_windows, repeats, accelerator, options.reference
         ),
         "eval": lambda: evaluation.evaluate(repeats, accelerator),
         "memory": lambda: evaluation.memory(repeats),
-        "save": lambda: benchmark_saving.save(repeats),
-        "baselines": lambda: benchmark_baselines.baselines(
-            repeats, options.log, options.time_column, options.test_start
-        ),
-        "scale": lambda: train.scale(options.configs or _SMALL, n_windows, accelerator),
-        "data": lambda: benchmark_data.measure(options.events, repeats),
+        "save": lambda: saving.save(repeats),
+        "baselines": lambda: baselines.baselines(repeats, options.log, options.time_column, options.test_start),
+        "scale": lambda: training.scale(options.configs or _SMALL, n_windows, accelerator),
+        "data": lambda: data.measure(options.events, repeats),
     }
     return measures[options.what]()
 

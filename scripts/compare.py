@@ -40,7 +40,7 @@ from sessrec.evaluation.comparison_tables import (
 from sessrec.evaluation.rank_table import check_metrics
 from sessrec.evaluation.slices import Slices
 from sessrec.evaluation.tested_runs import read_run
-from sessrec.experiments import fit_and_test, is_random
+from sessrec.experiments.fit_and_test import fit_and_test, is_random
 from sessrec.figures.results import comparison_figure, cutoff_curves, precision_recall_figure, slices_figure
 from sessrec.figures.style import figure_bytes, save_figure
 from sessrec.writing import replacing

@@ -44,7 +44,7 @@ from sessrec.cli import SessRecCLI, users_fault
 from sessrec.data.preparation import PreparedLog
 from sessrec.errors import SessRecError
 from sessrec.evaluation.tested_runs import read_run
-from sessrec.experiments import fit_and_test
+from sessrec.experiments.fit_and_test import fit_and_test
 from sessrec.models import GRU4Rec
 from sessrec.models.reference_weights import import_weights, read_weights
 from sessrec.text import Table

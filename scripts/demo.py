@@ -13,7 +13,7 @@ import compare
 import figures
 import make_synth_data
 
-from sessrec.experiments import fit_and_test
+from sessrec.experiments.fit_and_test import fit_and_test
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 MODELS = {

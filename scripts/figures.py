@@ -22,7 +22,6 @@ from arguments import ScriptParser
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from sessrec.audit_runs import checkpoint_of, fit_other_model
 from sessrec.callbacks.checkpoints import load_model
 from sessrec.data import SessionDataModule
 from sessrec.data.loaders import EvaluationBatch
@@ -32,6 +31,7 @@ from sessrec.evaluation.audits import sampled_audit
 from sessrec.evaluation.comparison import Comparison, compare_runs
 from sessrec.evaluation.slices import Slices
 from sessrec.evaluation.tested_runs import Run, read_run
+from sessrec.experiments.audit_runs import checkpoint_of, fit_other_model
 from sessrec.figures.audits import audit_figure
 from sessrec.figures.batch_diagrams import protocol_figure, session_parallel_figure, traditional_figure
 from sessrec.figures.data import data_figures

@@ -18,7 +18,7 @@ from sessrec.data.preparation import Preparation
 from sessrec.data.report import DataReport
 from sessrec.data.split import split_time
 from sessrec.errors import SessRecError
-from sessrec.experiments import plain_log_words
+from sessrec.experiments.fit_and_test import plain_log_words
 from sessrec.writing import replacing
 
 _SAME_SESSIONS = (

@@ -20,7 +20,7 @@ from sweep_tables import EVERY_VALUE
 import sessrec.models
 from sessrec.cli import SessRecCLI
 from sessrec.errors import SessRecError
-from sessrec.experiments import fit_and_test, is_random
+from sessrec.experiments.fit_and_test import fit_and_test, is_random
 
 ORACLE = "Oracle"
 

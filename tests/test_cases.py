@@ -11,9 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, make_sessions, make_vocabulary
-from test_cli import everything_in, one_error
-from test_events import BASE, EXPECTED, sequences
+from helpers import (
+    BASE,
+    CASES,
+    EXPECTED,
+    TRAINER,
+    WHOLE,
+    everything_in,
+    fit_log,
+    lane_steps,
+    make_sessions,
+    make_vocabulary,
+    one_error,
+    sequences,
+)
 
 from sessrec import fit, predict, prepare, test
 from sessrec.click_log.events import Events
@@ -29,10 +40,7 @@ from sessrec.errors import SessRecError
 from sessrec.evaluation.metrics import target_rank
 from sessrec.models import GRU4Rec, Markov, Popularity
 
-CASES = ROOT / "tests" / "cases"
 TIMES = [time for _, _, time in BASE]
-TRAINER = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.max_epochs", "1"]
-WHOLE = ["--data.test_ratio", "0", "--data.val_ratio", "0"]
 
 
 @pytest.fixture
@@ -45,13 +53,6 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
             shutil.copy(CASES / name, tmp_path)
 
     return copy
-
-
-def fit_log(log: str, *options: str, model: str = "Popularity", run: str = "run") -> Path:
-    """Fit a log by the command, and give the folder of the run."""
-    place = ["--data.path", log, "--trainer.logger.version", run]
-    fit.main(["--model", model, *TRAINER, *place, *options])
-    return Path("lightning_logs", run)
 
 
 def data_report(run: Path) -> dict:
@@ -473,23 +474,6 @@ def test_case_032_filters_run_until_nothing_changes() -> None:
 
 
 # Batches
-
-
-def lane_steps(name: str, n_lanes: int) -> list[dict[str, list]]:
-    """What goes in and comes out of the live lanes at each step of an epoch."""
-    data = SessionDataModule(
-        str(CASES / name), test_ratio=0, val_ratio=0, cache_dir=None, batch_size=n_lanes, steps_per_window=2
-    )
-    data.setup("fit")
-    assert data.vocabulary is not None
-    ids = data.vocabulary.item_ids
-    steps = []
-    for window in data.train_dataloader():
-        for step, live in enumerate(window.live):
-            columns = (window.inputs[step][live], window.targets[step][live], window.starts[step][live].int())
-            inputs, targets, starts = (column.tolist() for column in columns)
-            steps.append({"inp": [ids[i] for i in inputs], "out": [ids[i] for i in targets], "reset": starts})
-    return steps
 
 
 def test_case_034_lanes_of_five_sessions() -> None:

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import make_sessions, make_vocabulary
+from helpers import CASES, TRAINER, WHOLE, everything_in, fit_log, lane_steps, make_sessions, make_vocabulary, one_error
 from resuming import (
     COMMON,
     GRU,
@@ -36,8 +36,6 @@ from resuming import (
     records,
     stop_at_step,
 )
-from test_cases import CASES, TRAINER, WHOLE, fit_log, lane_steps
-from test_cli import everything_in, one_error
 from torch import Tensor
 from torch.utils.data import DataLoader
 

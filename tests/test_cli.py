@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import ROOT, one_error, random_rows
+from helpers import ROOT, everything_in, one_error, random_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sessrec import fit, predict, prepare, test, validate
@@ -34,10 +34,6 @@ def fit_run(log: str, version: str, *extra: str) -> Path:
         [*GRU, *SMALL, "--data.path", log, "--trainer.logger.version", version, "--trainer.max_epochs", "2", *extra]
     )
     return Path("lightning_logs", version)
-
-
-def everything_in(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
 def test_fit_validate_test_predict(log: str, capsys: pytest.CaptureFixture[str]) -> None:

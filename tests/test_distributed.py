@@ -17,7 +17,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
-from conftest import make_sessions, make_vocabulary, one_error
+from helpers import make_sessions, make_vocabulary, one_error
 
 from sessrec import fit, test
 from sessrec.data.loaders import EvaluationLoader, SessionParallelLoader

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from conftest import ROOT, make_sessions
+from helpers import ROOT, make_sessions
 from scipy.stats import t as student
 from torch import Tensor
 

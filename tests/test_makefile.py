@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 LEFT_OUT = {".git", ".venv", ".hypothesis", "data", "lightning_logs", "vendor", "build", "dist"}
 SMALL = ["SYNTH_WORDS=--n_sessions 800 --n_items 60", "BASELINES=popularity markov", "FIGURES_WORDS=--no_alphas"]

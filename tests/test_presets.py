@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT
+from helpers import ROOT
 
 from sessrec import fit, prepare, test
 from sessrec.cli import SessRecCLI

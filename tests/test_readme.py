@@ -15,7 +15,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, random_rows
+from helpers import ROOT, random_rows
 from tensorboard.program import TensorBoard
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

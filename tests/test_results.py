@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 RESULTS = json.loads((ROOT / "docs" / "results.json").read_text(encoding="utf-8"))
 TEXT = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import one_error
 from resuming import (
     COMMON,
     GRU,
@@ -36,7 +37,6 @@ from resuming import (
     stop_at_step,
 )
 from tensorboard.summary.writer.record_writer import RecordWriter
-from test_cli import one_error
 
 from sessrec import fit, predict, prepare, test
 from sessrec.data.cache import _digest, _file_digest, open_prepared

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from helpers import one_error
 from resuming import (
     COMMON,
     GRU,
@@ -40,7 +41,6 @@ from resuming import (
     stop_at_step,
     stop_in_validation,
 )
-from test_cli import one_error
 
 from sessrec import fit, test
 from sessrec.callbacks.checkpoints import LastCheckpoint

@@ -10,32 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import BASE, EXPECTED, sequences
 
-from sessrec.click_log.events import Events, events_from_frame
+from sessrec.click_log.events import events_from_frame
 from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.reading import read_events
 from sessrec.data.cleaning import clean_events
 from sessrec.errors import SessRecError
-
-BASE = [
-    ("1", "101", 1396867869), ("1", "102", 1396868049), ("1", "103", 1396868096),
-    ("2", "102", 1396879017), ("2", "103", 1396879057),
-    ("3", "101", 1396954269), ("3", "103", 1396954329), ("3", "102", 1396954389),
-    ("4", "103", 1397040669), ("4", "101", 1397040729),
-]  # fmt: skip
-
-
-def sequences(events: Events) -> dict[str, list[str]]:
-    """Item ids of each session, by session id, in session order."""
-    found: dict[str, list[str]] = {}
-    session_ids, item_ids = map(str, events.session_ids.to_pylist()), events.item_ids.to_pylist()
-    session_ids = list(session_ids)
-    for session, item in zip(events.session.tolist(), events.item.tolist(), strict=True):
-        found.setdefault(session_ids[events.numbers[session]], []).append(item_ids[item])
-    return found
-
-
-EXPECTED = {"1": ["101", "102", "103"], "2": ["102", "103"], "3": ["101", "103", "102"], "4": ["103", "101"]}
 
 
 def text(separator: str = "\t", time: Callable[[int], object] = lambda t: t, end: str = "\n") -> str:

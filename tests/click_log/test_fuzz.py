@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import sequences
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
-from test_events import sequences
 
 from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.reading import read_events

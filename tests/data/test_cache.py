@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import random_rows
+from helpers import random_rows
 
 import sessrec.data.cache
 from sessrec.data.cache import open_or_prepare

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from conftest import make_sessions
+from helpers import make_sessions
 
 import sessrec.data.session_parallel
 from sessrec.data.loaders import EvaluationLoader, SessionParallelLoader

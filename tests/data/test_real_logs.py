@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT
+from helpers import ROOT
 
 from sessrec.data import SessionDataModule
 from sessrec.data.loaders import EvaluationLoader

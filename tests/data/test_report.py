@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import random_rows
-from test_cli import one_error
+from helpers import one_error, random_rows
 
 from sessrec import fit, prepare
 from sessrec.click_log.log_format import LogFormat

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_events import BASE, sequences
+from helpers import BASE, sequences
 
 from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.reading import read_events

@@ -19,10 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from conftest import ROOT, make_sessions, one_error, random_rows
+from helpers import ROOT, make_sessions, one_error, random_rows
 
 from sessrec import fit, models, test
-from sessrec.audit_runs import deal_sessions, fit_leaking, fit_other_model, rank_shuffled, shuffle_sessions
 from sessrec.click_log.events import Events, events_from_frame
 from sessrec.data.synthetic import SyntheticProcess
 from sessrec.errors import SessRecError
@@ -30,6 +29,7 @@ from sessrec.evaluation.audits import Audit, chance_audit, changed_data_audit, s
 from sessrec.evaluation.bootstrap import Interval
 from sessrec.evaluation.rank_table import gains
 from sessrec.evaluation.tested_runs import Run, read_run
+from sessrec.experiments.audit_runs import deal_sessions, fit_leaking, fit_other_model, rank_shuffled, shuffle_sessions
 from sessrec.figures.audits import audit_figure
 
 pytestmark = [

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from conftest import ROOT, one_error, random_rows
+from helpers import ROOT, one_error, random_rows
 
 from sessrec import fit, test
 from sessrec.errors import SessRecError

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import make_sessions, one_error
+from helpers import make_sessions, one_error
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sessrec import fit, models, test

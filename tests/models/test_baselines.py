@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from helpers import ROOT
 from lightning.pytorch import Trainer
 
 from sessrec import fit, models, predict, test, validate

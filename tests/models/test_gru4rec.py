@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import make_sessions, make_vocabulary
+from helpers import make_sessions, make_vocabulary
 
 from sessrec.data.loaders import SessionParallelLoader
 from sessrec.data.session_parallel import LaneGrid

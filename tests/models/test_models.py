@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_sessions, make_vocabulary, random_rows
+from helpers import make_sessions, make_vocabulary, random_rows
 from lightning.pytorch import Trainer
 
 from sessrec.data import SessionDataModule

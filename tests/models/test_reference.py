@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, one_error, random_rows
+from helpers import ROOT, one_error, random_rows
 from torch import Tensor, nn
 
 from sessrec import fit, predict, test, validate

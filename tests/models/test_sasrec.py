@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import make_sessions, make_vocabulary, one_error
+from helpers import make_sessions, make_vocabulary, one_error
 from torch import Tensor
 
 from sessrec import fit

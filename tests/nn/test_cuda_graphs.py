@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import make_sessions, make_vocabulary
+from helpers import make_sessions, make_vocabulary
 
 from sessrec.data.loaders import SessionParallelLoader
 from sessrec.models import GRU4Rec

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
+from helpers import paper_loss
 from torch import Tensor
 
 from sessrec.nn import losses
@@ -48,28 +48,6 @@ def numpy_loss(name: str, logits: np.ndarray, bpreg: float, elu_param: float, ex
             terms = sigmoid(others - score[i]) + sigmoid(others**2)
             per_lane.append(terms.mean() if name == "top1" else np.sum(share * terms))
     return per_lane
-
-
-def paper_loss(name: str, logits: Tensor, bpreg: float, elu_param: float, excluded: Tensor) -> Tensor:
-    """The same for torch to differentiate, shape (B,); the sum in BPR-max is taken in log space for extreme logits."""
-    is_negative = ~excluded & ~torch.eye(*logits.shape, dtype=torch.bool)
-    lanes = []
-    for lane, (row, kept) in enumerate(zip(logits, is_negative, strict=True)):
-        score = F.elu(row, elu_param) if name == "bpr_max" and elu_param else row
-        own, others = score[lane], score[kept]
-        if not kept.any():
-            lanes.append(own * 0)
-        elif name == "cross_entropy":
-            lanes.append(-torch.cat([own[None], others]).log_softmax(dim=0)[0])
-        elif name == "bpr_max":
-            log_gain = (others.log_softmax(dim=0) + F.logsigmoid(own - others)).logsumexp(dim=0)
-            lanes.append(bpreg * (others.softmax(dim=0) * others**2).sum() - log_gain)
-        elif name == "bpr":
-            lanes.append(-F.logsigmoid(own - others).mean())
-        else:
-            terms = torch.sigmoid(others - own) + torch.sigmoid(others**2)
-            lanes.append(terms.mean() if name == "top1" else (others.softmax(dim=0) * terms).sum())
-    return torch.stack(lanes)
 
 
 def paper_gradient(name: str, logits: Tensor, bpreg: float, elu_param: float, case: Case) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from conftest import make_sessions, make_vocabulary
-from test_losses import paper_loss
+from helpers import make_sessions, make_vocabulary, paper_loss
 from torch import Tensor
 
 import sessrec.nn.steps

@@ -21,7 +21,7 @@ from sessrec.data.report import DataReport
 from sessrec.data.sessions import Sessions
 from sessrec.errors import SessRecError
 from sessrec.evaluation.tested_runs import Run, read_run
-from sessrec.experiments import fit_and_test, plain_log_words
+from sessrec.experiments.fit_and_test import fit_and_test, plain_log_words
 from sessrec.writing import replacing
 
 _ONE_PROCESS = ["--trainer.devices", "1", "--trainer.strategy", "auto"]

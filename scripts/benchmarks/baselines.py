@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmark_training import vocabulary_of, zipf_sessions
 from tqdm import tqdm
 
+from benchmarks.training import vocabulary_of, zipf_sessions
 from sessrec.data import SessionDataModule
 from sessrec.data.loaders import EvaluationLoader
 from sessrec.data.sessions import Sessions

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from conftest import ROOT, random_rows
+from helpers import ROOT, random_rows
 
 
 @pytest.fixture

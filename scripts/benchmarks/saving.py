@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark_training import vocabulary_of, zipf_sessions
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from benchmarks.training import vocabulary_of, zipf_sessions
 from sessrec.callbacks.checkpoints import CheckpointFiles, LastCheckpoint
 from sessrec.data import SessionDataModule
 from sessrec.data.loaders import SessionParallelLoader

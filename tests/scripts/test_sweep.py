@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from conftest import ROOT, one_error, random_rows
+from helpers import ROOT, one_error, random_rows
 
 from sessrec import fit, test
 from sessrec.figures.sweeps import sweep_figure

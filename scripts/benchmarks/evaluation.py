@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from benchmark_data import in_new_process
-from benchmark_training import now, vocabulary_of, zipf_sessions
 from lightning.pytorch import LightningDataModule, Trainer
 
+from benchmarks.data import in_new_process
+from benchmarks.training import now, vocabulary_of, zipf_sessions
 from sessrec.data.loaders import EvaluationBatch, EvaluationLoader, SessionParallelLoader
 from sessrec.models import GRU4Rec
 

@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from helpers import ROOT
 
 REFERENCE = """
 import sys
@@ -33,8 +33,8 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         "bpr-max_80_224_2048": (5, {"layers": [7], "loss": "bpr-max", "n_sample": 8, "momentum": 0.1}),
         "ce_240_512_2048": (6, {"layers": [8], "loss": "cross-entropy", "n_sample": 8}),
     }
-    monkeypatch.setattr(module.benchmark_training, "CONFIGS", small)
-    monkeypatch.setattr(module.benchmark_training, "N_ITEMS", 50)
+    monkeypatch.setattr(module.training, "CONFIGS", small)
+    monkeypatch.setattr(module.training, "N_ITEMS", 50)
     return module
 
 
@@ -59,7 +59,7 @@ def test_train(benchmark: ModuleType, capsys: pytest.CaptureFixture[str], tmp_pa
 
 
 def test_the_limit_has_the_products_and_rows_of_a_step(benchmark: ModuleType) -> None:
-    training = benchmark.benchmark_training
+    training = benchmark.training
     sessions = training.zipf_sessions(50, 300)
     model = training.GRU4Rec(**training.CONFIGS["bpr-max_80_224_2048"][1])
     model.set_vocabulary(training.vocabulary_of(sessions, 50))
@@ -76,27 +76,27 @@ def test_the_limit_has_the_products_and_rows_of_a_step(benchmark: ModuleType) ->
 
 
 def test_eval_and_scale(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = benchmark.benchmark_evaluation.evaluate(1, "cpu", catalogues=(20_000,), n_scores=2_000_000)
+    rows = benchmark.evaluation.evaluate(1, "cpu", catalogues=(20_000,), n_scores=2_000_000)
     assert rows[0]["name"] == "items_20000_hidden_100"
     assert 0 < rows[0]["share_of_limit"] < 1.2
-    rows = benchmark.benchmark_training.scale(["ce_32_100_2048"], 2, "cpu", catalogues=(50, 500))
+    rows = benchmark.training.scale(["ce_32_100_2048"], 2, "cpu", catalogues=(50, 500))
     assert set(rows[0]) == {"name", "us_50_items", "us_500_items", "growth", "growth_of_limit"}
 
 
 def test_save(benchmark: ModuleType) -> None:
-    default, many = benchmark.benchmark_saving.save(2, catalogues=(3_000,))
+    default, many = benchmark.saving.save(2, catalogues=(3_000,))
     assert many["mb"] > 2 * 3_000 * 100 * 4 / 1e6  # weights and accumulator, and what goes with them
     assert default["percent_of_a_minute"] == pytest.approx(default["ms"] / 600)
 
 
 def test_baselines(benchmark: ModuleType, tmp_path: Path) -> None:
-    rows = benchmark.benchmark_baselines.baselines(1, None, None, None, n_events=2_000)
-    assert [row["name"] for row in rows] == list(benchmark.benchmark_baselines.MODELS)
+    rows = benchmark.baselines.baselines(1, None, None, None, n_events=2_000)
+    assert [row["name"] for row in rows] == list(benchmark.baselines.MODELS)
     assert all(row["recommend_ms_p50"] <= row["recommend_ms_p90"] for row in rows)
     log = tmp_path / "log.tsv"
     lines = [f"{number // 4}\ti{number % 7}\t{1_600_000_000 + number}" for number in range(400)]
     log.write_text("SessionId\tItemId\tTime\n" + "\n".join(lines) + "\n")
-    rows = benchmark.benchmark_baselines.baselines(1, log, "Time", None)
+    rows = benchmark.baselines.baselines(1, log, "Time", None)
     # VSKNN: 400 - 40 events, 90 sessions; four int32 an event (item, place, session, and the two offsets), one age
     n_events, n_sessions, n_items = 360, 90, 7
     size = 4 * (3 * n_events + n_sessions + 1 + n_items + 1) + 8 * n_sessions
@@ -104,7 +104,7 @@ def test_baselines(benchmark: ModuleType, tmp_path: Path) -> None:
 
 
 def test_sessions_are_as_popular_as_said(benchmark: ModuleType) -> None:
-    counts = np.bincount(benchmark.benchmark_training.zipf_sessions(100, 200_000).items, minlength=100)
+    counts = np.bincount(benchmark.training.zipf_sessions(100, 200_000).items, minlength=100)
     expected = 1 / np.arange(1, 101)
     np.testing.assert_allclose(counts / counts.sum(), expected / expected.sum(), atol=1e-3)
 
