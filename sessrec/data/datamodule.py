@@ -27,7 +27,7 @@ class SessionDataModule(LightningDataModule):
     Args:
         path: Click log: a TSV or CSV file (plain, or compressed by gzip, zip, bzip2 or xz), a Parquet file, a folder
             of such files, a pattern such as logs/*.csv, or a list of these. Without one, 20,000 synthetic sessions over
-            1,000 items are generated (see sessrec.synthetic).
+            1,000 items are generated (see sessrec.data.synthetic).
         session_column: Column of the session id.
         item_column: Column of the item id.
         time_column: Column of the time: Unix time or ISO 8601 text. null where the log has none: then the order of rows

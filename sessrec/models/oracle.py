@@ -49,7 +49,7 @@ class Oracle(CountingRecommender):
         if strangers:
             raise SessRecError(
                 f"item {strangers[0]} is none of the synthetic process's {len(legal)} items: Oracle needs sessions of "
-                "sessrec.synthetic, and --model.process_items and --model.process_seed as they were generated with"
+                "sessrec.data.synthetic, and --model.process_items and --model.process_seed as they were generated with"
             )
         index = torch.tensor([legal[item_id] for item_id in self.known_items.item_ids])
         self.register_buffer("process_index", index)

@@ -26,8 +26,8 @@ def by_plain_sort(session: list[int], time: list[float], tie: list[int] | None) 
 def test_any_rows_come_into_session_order(
     monkeypatch: pytest.MonkeyPatch, layout: str, has_tie_break: bool, seed: int
 ) -> None:
-    monkeypatch.setattr(sessrec.ordering, "_ROWS", 7)  # blocks smaller than the log
-    monkeypatch.setattr(sessrec.ordering, "_RUNS", 3)
+    monkeypatch.setattr(sessrec.click_log.ordering, "_ROWS", 7)  # blocks smaller than the log
+    monkeypatch.setattr(sessrec.click_log.ordering, "_RUNS", 3)
     generator = np.random.default_rng([seed, has_tie_break])
     n_rows = 60
     session = generator.integers(1 if layout == "one session" else 15, size=n_rows)
@@ -47,7 +47,7 @@ def test_any_rows_come_into_session_order(
 
 
 def test_runs_are_taken_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessrec.ordering, "_RUNS", 2)
+    monkeypatch.setattr(sessrec.click_log.ordering, "_RUNS", 2)
     column = np.arange(100)
     offsets = np.array([0, 3, 3, 10, 50, 51, 100])
     runs = np.array([5, 0, 1, 3, 4])
@@ -57,7 +57,7 @@ def test_runs_are_taken_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_counts_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessrec.ordering, "_ROWS", 4)
+    monkeypatch.setattr(sessrec.click_log.ordering, "_ROWS", 4)
     codes = np.array([0, 2, 2, 5, 1, 2, 0, 5, 5], dtype=np.int32)
     assert count_codes(codes, 6).tolist() == [2, 1, 3, 0, 0, 3]
     assert count_codes(codes, 20).tolist() == [2, 1, 3, 0, 0, 3, *[0] * 14]

@@ -130,7 +130,7 @@ def test_a_failed_write_leaves_nothing(log: Preparation, cache: Path, monkeypatc
         if file.name.startswith("val"):
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sessrec.cache, "_write", full_disk)
+    monkeypatch.setattr(sessrec.data.cache, "_write", full_disk)
     with pytest.raises(SessRecError, match="cannot keep the prepared log .*No space left .*cache_dir"):
         open_or_prepare(log, cache)
     assert list(cache.iterdir()) == []
@@ -221,7 +221,7 @@ def test_prepared_logs_are_no_part_of_the_log(log: Preparation, tmp_path: Path) 
 
 def test_other_code_prepares_anew(log: Preparation, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_or_prepare(log, cache)
-    monkeypatch.setattr(sessrec.cache, "_code", lambda: "other code")
+    monkeypatch.setattr(sessrec.data.cache, "_code", lambda: "other code")
     assert "sessrec, have changed" in str(open_or_prepare(log, cache).report.sections["read"]["prepared_anew"])
     assert len(list(cache.iterdir())) == 1
 

@@ -123,7 +123,7 @@ def test_windows_do_not_depend_on_chunks(
     monkeypatch: pytest.MonkeyPatch, chunk: int, n_lanes: int, steps_per_window: int
 ) -> None:
     sequences = random_sequences(41, 12, seed=8)
-    monkeypatch.setattr(sessrec.lanes, "_CHUNK", chunk)
+    monkeypatch.setattr(sessrec.data.session_parallel, "_CHUNK", chunk)
     windows = list(SessionParallelLoader(make_sessions(sequences), n_lanes, steps_per_window))
     assert cells(windows) == simulate(sequences, n_lanes)
     grid = LaneGrid(make_sessions(sequences), n_lanes)
@@ -134,7 +134,7 @@ def test_windows_do_not_depend_on_chunks(
 def test_the_schedule_is_made_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     n_pairs = np.random.default_rng(0).integers(1, 9, 200)
     whole = lane_schedule(n_pairs, 7)
-    monkeypatch.setattr(sessrec.lanes, "_CHUNK", 3)
+    monkeypatch.setattr(sessrec.data.session_parallel, "_CHUNK", 3)
     for one, other in zip(whole, lane_schedule(n_pairs, 7), strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -912,7 +912,7 @@ def test_blocks_give_what_the_whole_catalogue_gives(
             small.setattr("sessrec.evaluation.ranking._ITEMS_A_PLACE", 0)
             for changed in names:
                 value = {"_SCORES": 40, "_POSITIONS": 5, "_BLOCK": {"cpu": 3}, "_SESSIONS": 3}[changed]
-                small.setattr(f"sessrec.ranking.{changed}", value)
+                small.setattr(f"sessrec.evaluation.ranking.{changed}", value)
             assert all_counts(model, log.queries) == counts
             ours = model.top_items(batch.items, batch.lengths, 7)
         assert torch.equal(ours[0], best)

@@ -68,7 +68,7 @@ def test_distinct_rows_against_plain_python(
     at_once: int | None,
 ) -> None:
     if at_once is not None:
-        monkeypatch.setattr(sessrec.steps, "_N_AT_ONCE", at_once)
+        monkeypatch.setattr(sessrec.nn.steps, "_N_AT_ONCE", at_once)
     layout = StepLayout(n_items, True, shared_inputs, exclude)
     list(layout.steps(*random_draws(n_steps, n_lanes, n_samples, n_items, whole_weights, seed=0)))  # leaves no trace
     draws = random_draws(n_steps, n_lanes, n_samples, n_items, whole_weights, seed=1)
@@ -308,7 +308,7 @@ class Run:
             gru4rec, "StepLayout", lambda n_items, _, shared, exclude: StepLayout(n_items, distinct, shared, exclude)
         )
         if self.steps_at_once is not None:
-            monkeypatch.setattr(sessrec.steps, "_N_AT_ONCE", self.steps_at_once)
+            monkeypatch.setattr(sessrec.nn.steps, "_N_AT_ONCE", self.steps_at_once)
         optimizer = model.configure_optimizers()
         for window, negatives, masks in self.windows():
             monkeypatch.setattr(model.sampler, "sample", lambda *_, drawn=negatives: drawn)
