@@ -24,7 +24,7 @@ from arguments import ScriptParser
 from sessrec.errors import SessRecError
 from sessrec.evaluation.audits import Audit, chance_audit, changed_data_audit, sampled_audit, ties_audit
 from sessrec.evaluation.rank_table import check_metrics
-from sessrec.evaluation.tested_runs import Run, group_runs, read_run, refuse_unlike
+from sessrec.evaluation.tested_runs import Run, check_comparable, group_runs, read_run
 from sessrec.experiments.audit_runs import fit_leaking, fit_other_model, rank_shuffled
 from sessrec.figures.audits import audit_figure
 from sessrec.figures.style import save_figure
@@ -48,7 +48,7 @@ def order(models: Models, options: argparse.Namespace) -> Audit:
 def leakage(models: Models, options: argparse.Namespace) -> Audit:
     """Fit all runs on a leaking split."""
     leaking = _each(models, lambda run: fit_leaking(run, options.seed))
-    refuse_unlike([run for runs in leaking.values() for run in runs])
+    check_comparable([run for runs in leaking.values() for run in runs])
     return changed_data_audit(
         "leakage",
         "What a leaking split gives: sessions dealt at random",
@@ -65,7 +65,7 @@ def chance(models: Models, options: argparse.Namespace) -> Audit:
     if options.process_items is not None:
         words = ["--model.process_items", str(options.process_items), "--model.process_seed", str(options.process_seed)]
         more["ceiling"] = [fit_other_model(first, "Oracle", words)]
-    refuse_unlike([first, *(run for runs in more.values() for run in runs)])
+    check_comparable([first, *(run for runs in more.values() for run in runs)])
     return chance_audit(models | more, options.metrics, "chance", "ceiling" if "ceiling" in more else None)
 
 
@@ -114,7 +114,7 @@ def main(args: list[str] | None = None) -> None:
     try:
         check_metrics(options.metrics)
         runs = [read_run(folder) for folder in options.runs]
-        refuse_unlike(runs)
+        check_comparable(runs)
         audit = AUDITS[options.audit](group_runs(runs), options)
     except (SessRecError, OSError) as error:
         parser.error(str(error))

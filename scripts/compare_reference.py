@@ -40,7 +40,7 @@ from tqdm import tqdm
 from sessrec.callbacks.checkpoints import CheckpointFiles
 from sessrec.callbacks.event_files import read_curves
 from sessrec.callbacks.run_folder import RunConfig
-from sessrec.cli import SessRecCLI, users_fault
+from sessrec.cli import SessRecCLI, user_error
 from sessrec.data.preparation import PreparedLog
 from sessrec.errors import SessRecError
 from sessrec.evaluation.tested_runs import read_run
@@ -74,9 +74,8 @@ def reference_parameters(cli: SessRecCLI) -> dict[str, str]:
     known: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "model.loss": (options.loss, ("cross-entropy", "bpr-max")),
         "model.embedding": (options.embedding, (0, model.layers[0])),
-        "model.logq_mode": (options.logq_mode, ("published",)),
         "model.tie_mode": (options.tie_mode, ("conservative", "standard")),
-        **{f"model.{name}": (options[name], (False,)) for name in ("exclude_target_copies", "exclude_last")},
+        **{f"model.{name}": (options[name], (False,)) for name in ("exclude_last",)},
         "model.exclude_seen": (options.exclude_seen, (False,)),
         "data.shuffle": (data.shuffle, (False,)),
         "trainer.max_steps": (trainer.max_steps, (-1,)),
@@ -301,7 +300,7 @@ def _command_line(words: list[str]) -> SessRecCLI:
     try:
         return SessRecCLI("fit", words)
     except Exception as error:
-        fault = users_fault(error)
+        fault = user_error(error)
         if fault is None:
             raise
         raise SessRecError(str(fault)) from error

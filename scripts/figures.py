@@ -41,6 +41,7 @@ from sessrec.figures.style import save_figure
 from sessrec.figures.sweeps import sweep_figure
 from sessrec.figures.training import training_figure
 from sessrec.models import GRU4Rec, SessionRecommender
+from sessrec.models.inference import top_items_at_positions
 
 ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
 
@@ -110,7 +111,7 @@ def protocol_of(run: Run, log: PreparedLog) -> Figure:
     items = torch.from_numpy(sessions[number].astype(np.int64))
     batch = EvaluationBatch(items[None], torch.tensor([int(lengths[number])]), torch.tensor([number]))
     with torch.inference_mode():
-        best = model.best_at_positions(batch, 5)
+        best = top_items_at_positions(model, batch, 5)
     ids = model.known_items.item_ids
     top = [[ids[item] for item in row if item >= 0] for row in best.tolist()]
     own = [rank if np.isfinite(rank) else None for rank in ranks[session == number].tolist()]

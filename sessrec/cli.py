@@ -17,31 +17,31 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 import sessrec.models  # noqa: F401 - makes the models known by their class names
 from sessrec.callbacks.checkpoints import (
     CheckpointFiles,
+    check_run_is_free,
     checkpoint_callbacks,
     is_inside_epoch,
     read_checkpoint,
-    refuse_taken_run,
     resolve_checkpoint,
     work_done,
 )
-from sessrec.callbacks.event_files import forget_steps_from
+from sessrec.callbacks.event_files import drop_steps_after
 from sessrec.callbacks.prediction_writer import PredictionWriter
-from sessrec.callbacks.rank_writer import RankRecord
-from sessrec.callbacks.run_folder import RunConfig, RunRecord, free_run_name
+from sessrec.callbacks.rank_writer import RankWriter
+from sessrec.callbacks.run_folder import RunConfig, RunSummary, free_run_name
 from sessrec.callbacks.signals import StoppedError
 from sessrec.data.datamodule import SessionDataModule
 from sessrec.distributed import LanesStrategy
 from sessrec.errors import SessRecError
-from sessrec.evaluation.tested_runs import FREE_OPTIONS
+from sessrec.evaluation.tested_runs import RESULT_NEUTRAL_OPTIONS
 from sessrec.figures.data import write_data_report
 from sessrec.models.base import SessionRecommender
-from sessrec.models.compatibility import refuse_trainer
+from sessrec.models.compatibility import check_trainer
 from sessrec.options import (
     CommandParser,
     add_options,
+    check_trainer_options,
     given_option,
     parser_settings,
-    refuse_trainer_options,
     with_settings_of_checkpoint,
 )
 
@@ -97,10 +97,10 @@ class SessRecCLI(LightningCLI):
         self.config.ckpt_path = None  # a saved config starts afresh
         if self.command == "fit":
             if not _is_follower():
-                refuse_taken_run(self.run_folder, self.checkpoint)
-            refuse_trainer_options(self.config.trainer)
+                check_run_is_free(self.run_folder, self.checkpoint)
+            check_trainer_options(self.config.trainer)
             self.save_config_kwargs["run_folder"] = self.run_folder
-        extra: list[Callback] = [RunRecord(self.checkpoint)]
+        extra: list[Callback] = [RunSummary(self.checkpoint)]
         if not sys.stdout.isatty() and self.config.trainer.enable_progress_bar is not False:
             extra.append(TQDMProgressBar(refresh_rate=0))  # a bar redrawn in a file is thousands of lines
         if self.command == "predict":
@@ -146,7 +146,7 @@ class SessRecCLI(LightningCLI):
                 self.config_init.monitor, has_validation, self.config_init.checkpoint
             )
         elif self.command == "test":
-            record = RankRecord(
+            record = RankWriter(
                 self.config_init.slices,
                 self.checkpoint,
                 list_length=self.config_init.list_length,
@@ -169,20 +169,20 @@ class SessRecCLI(LightningCLI):
             folder = getattr(callback, "dirpath", None)
             if folder is not None and not Path(folder).resolve().is_relative_to(self.run_folder.resolve()):
                 raise SessRecError(f"a checkpoint callback's dirpath {folder} is outside of the run {self.run_folder}")
-        refuse_trainer(self.trainer, self.command, type(model).__name__, model.trains_in_parallel)
+        check_trainer(self.trainer, self.command, type(model).__name__, model.trains_in_parallel)
         content = None if ckpt_path is None else read_checkpoint(ckpt_path)
         if content is not None and self.command != "fit":
             model.on_load_checkpoint(content)
             data.vocabulary = model.vocabulary  # the model's items are what the data are mapped to
         data.setup(self.command)
         if self.command == "fit":
-            first_step = 0 if content is None else self._take_up(content)
+            inside_epoch = content is not None and self._check_resumable(content)
             if content and (done := work_done(content, self.trainer.max_epochs, self.trainer.max_steps)):
-                self._refuse_other_options(content)
+                self._check_options(content)
                 print(f"nothing to do: the checkpoint {ckpt_path} has {done}")
                 return
-            if not _is_follower():
-                forget_steps_from(self.run_folder, first_step)
+            if content and not _is_follower():
+                drop_steps_after(self.run_folder, content["global_step"], inside_epoch)
             self.trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True)
         elif self.command == "validate":
             self.trainer.validate(model, data, ckpt_path=ckpt_path, verbose=False, weights_only=True)
@@ -191,26 +191,26 @@ class SessRecCLI(LightningCLI):
         else:
             self.trainer.predict(model, data, ckpt_path=ckpt_path, return_predictions=False, weights_only=True)
 
-    def _take_up(self, content: dict[str, Any]) -> int:
-        """Refuse a checkpoint that this fit cannot go on from; the first step that will be logged."""
+    def _check_resumable(self, content: dict[str, Any]) -> bool:
+        """Reject a checkpoint that this fit cannot resume from; whether it resumes inside an epoch."""
         model, data, inside = self.model, self.datamodule, is_inside_epoch(content)
         if "SessionDataModule" not in content:
             raise SessRecError(f"{self.checkpoint} was not fitted to a click log by sessrec: it keeps no schedule")
         assert data.vocabulary is not None
         model.set_vocabulary(data.vocabulary)
         model.on_load_checkpoint(content)
-        data.refuse_other_training(content["SessionDataModule"], inside, self.trainer)
+        data.check_training(content["SessionDataModule"], inside, self.trainer)
         if content["seed"] != self.config.seed_everything:
             print(f"the fit goes on with its own seed {content['seed']}, not {self.config.seed_everything}")
-        return int(content["global_step"]) + (0 if inside else 1)
+        return inside
 
-    def _refuse_other_options(self, content: dict[str, Any]) -> None:
+    def _check_options(self, content: dict[str, Any]) -> None:
         """Refuse options of a finished fit that are not those it was fitted with: they would come to nothing."""
         for group, kept, own in (
             ("model", content["hyper_parameters"], self.model.hparams),
             ("data", content["datamodule_hyper_parameters"], self.datamodule.hparams),
         ):
-            for name in own.keys() & kept.keys() - FREE_OPTIONS:
+            for name in own.keys() & kept.keys() - RESULT_NEUTRAL_OPTIONS:
                 if _listed(own[name]) != _listed(kept[name]):
                     raise SessRecError(
                         f"the run {self.run_folder} was fitted with --{group}.{name} {kept[name]}, not {own[name]}: "
@@ -245,7 +245,7 @@ def run_command(command: str, args: list[str] | None = None) -> SessRecCLI:
             print(f"sessrec.{command}: {stop}", file=sys.stderr)
         raise SystemExit(stop.exit_code) from None
     except Exception as error:
-        fault = users_fault(error)
+        fault = user_error(error)
         if fault is None:
             raise
         print(f"sessrec.{command}: error: {fault}", file=sys.stderr)
@@ -253,7 +253,7 @@ def run_command(command: str, args: list[str] | None = None) -> SessRecCLI:
     return cli
 
 
-def users_fault(error: BaseException | None) -> BaseException | None:
+def user_error(error: BaseException | None) -> BaseException | None:
     """The fault that the user can mend behind an error; the parser wraps those of options.
 
     Args:

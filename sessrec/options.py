@@ -12,9 +12,10 @@ import yaml
 from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser
 
-from sessrec.callbacks.checkpoints import LastCheckpoint, read_checkpoint
+from sessrec.callbacks.checkpoints import LastCheckpoint
 from sessrec.errors import SessRecError
 from sessrec.evaluation.slices import Slices
+from sessrec.models.checkpoint_format import read_checkpoint
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "default.yaml"
 """Options of every command that neither a config nor a flag gives."""
@@ -106,7 +107,7 @@ def add_options(parser: LightningArgumentParser) -> None:
     )
 
 
-def refuse_trainer_options(options: Any) -> None:
+def check_trainer_options(options: Any) -> None:
     """Refuse what leaves nothing to train, and what the training step would not heed.
 
     Args:

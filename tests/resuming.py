@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -21,10 +22,12 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tensorboard.util import tensor_util
 
 from sessrec import fit
-from sessrec.callbacks.checkpoints import LastCheckpoint
-from sessrec.callbacks.run_folder import RunRecord
+from sessrec.callbacks.run_folder import RunSummary
 from sessrec.cli import run_command
+from sessrec.models import GRU4Rec
 from sessrec.models.base import SessionRecommender
+
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # in child processes, too
 
 RUN = Path("lightning_logs", "r")
 RESUME = ["--config", str(RUN / "config.yaml"), "--ckpt_path", "last"]
@@ -67,16 +70,17 @@ def stop_self(number: int = signal.SIGTERM) -> None:
 
 @contextmanager
 def stop_at_step(step: int, number: int = signal.SIGTERM) -> Iterator[None]:
-    """A real signal arrives while a step is taken, after which the fit asks whether to save."""
-    original, sent = LastCheckpoint.after_steps, []
+    """A real signal arrives while the window is trained in which a step lies; the fit stops at the window's end."""
+    original, sent = GRU4Rec.train_window, []
 
-    def after_steps(self: LastCheckpoint) -> None:
-        if self.trainer.global_step >= step and not sent:
+    def train_window(self: GRU4Rec, window: Any, *args: Any) -> Any:
+        losses = original(self, window, *args)
+        if self.global_step + len(losses) >= step and not sent:
             sent.append(step)
             stop_self(number)
-        original(self)
+        return losses
 
-    with patch.object(LastCheckpoint, "after_steps", after_steps):
+    with patch.object(GRU4Rec, "train_window", train_window):
         yield
 
 
@@ -99,11 +103,11 @@ def stop_in_validation(batch: int) -> Iterator[None]:
 def should_stop_when(hook: str, is_time: Callable[[Any], bool]) -> Iterator[None]:
     """Another callback asks the trainer to stop, as EarlyStopping and Timer do."""
 
-    def ask(self: RunRecord, trainer: Any, *args: Any) -> None:
+    def ask(self: RunSummary, trainer: Any, *args: Any) -> None:
         if is_time(trainer):
             trainer.should_stop = True
 
-    with patch.object(RunRecord, hook, ask):
+    with patch.object(RunSummary, hook, ask):
         yield
 
 
@@ -187,6 +191,8 @@ def run_differences(run: Path, other: Path) -> list[str]:
         return [f"checkpoints {names[0]} and {names[1]}"]
     for name in sorted(names[0]):
         contents = [torch.load(one / "checkpoints" / name, weights_only=True) for one in (run, other)]
+        for content in contents:
+            del content["loops"]  # Lightning's own counters, of which a resumed fit counts some more
         lines += differences(*contents, name)
     lines += differences(curves(run), curves(other), "curves")
     for one in (run, other):

@@ -450,9 +450,9 @@ def test_gradients_of_rows_and_states() -> None:
         (states @ rows.T + bias).detach(), Candidates.each_once(2, torch.ones(5, dtype=torch.float64))
     )
     logits = states @ rows.T + bias
-    step_loss = (logits.logsumexp(dim=1) - logits.diagonal()).sum() / n_lanes  # two of four lanes are alive
-    of_rows, of_states = torch.autograd.grad(step_loss, [rows, states])
-    assert step_loss.item() == pytest.approx(loss.sum().item() / n_lanes)
+    train_step = (logits.logsumexp(dim=1) - logits.diagonal()).sum() / n_lanes  # two of four lanes are alive
+    of_rows, of_states = torch.autograd.grad(train_step, [rows, states])
+    assert train_step.item() == pytest.approx(loss.sum().item() / n_lanes)
     torch.testing.assert_close(of_rows, of_logits.T @ states.detach() / n_lanes)
     torch.testing.assert_close(of_states, of_logits @ rows.detach() / n_lanes)
 

@@ -17,7 +17,7 @@ from sessrec.data.loaders import EvaluationLoader
 from sessrec.data.sessions import Sessions
 from sessrec.data.vocabulary import Vocabulary
 from sessrec.models import AR, SKNN, SR, STAN, VMISKNN, VSKNN, VSTAN, ItemKNN
-from sessrec.models.counting import CountingRecommender
+from sessrec.models.base import SessionRecommender
 
 _BATCHES = 24  # of the test part, that are ranked in a round
 MODELS = {
@@ -47,11 +47,9 @@ def baselines(
     train, test, vocabulary = _sessions(log, time_column, test_start, n_events)
     rows = []
     for name, kind in tqdm(MODELS.items(), desc="baselines", disable=None):
-        model = kind()
-        model.set_vocabulary(vocabulary)
-        model.eval()
+        model = kind().eval()
         start = time.perf_counter()
-        model.learn_sessions(train)
+        model.learn(train, vocabulary)
         learnt = time.perf_counter() - start
         size = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
         speeds = [_positions_a_second(model, test) for _ in range(repeats)]
@@ -91,7 +89,7 @@ def _sessions(
 
 
 @torch.no_grad()
-def _positions_a_second(model: CountingRecommender, test: Sessions) -> float:
+def _positions_a_second(model: SessionRecommender, test: Sessions) -> float:
     loader = EvaluationLoader(test, 128)  # short sessions first, so that batches all along stand for all
     numbers = np.unique(np.linspace(0, len(loader) - 1, _BATCHES).astype(int))
     start, n_positions = time.perf_counter(), 0
@@ -100,7 +98,7 @@ def _positions_a_second(model: CountingRecommender, test: Sessions) -> float:
     return n_positions / (time.perf_counter() - start)
 
 
-def _recommendations(model: CountingRecommender, test: Sessions, n_sessions: int = 500) -> list[float]:
+def _recommendations(model: SessionRecommender, test: Sessions, n_sessions: int = 500) -> list[float]:
     """Milliseconds of one recommendation of 20 items each."""
     item_ids, milliseconds = model.known_items.item_ids, []
     for session in np.linspace(0, len(test) - 1, n_sessions).astype(int):

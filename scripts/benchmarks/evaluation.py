@@ -20,6 +20,7 @@ from benchmarks.data import in_new_process
 from benchmarks.training import now, vocabulary_of, zipf_sessions
 from sessrec.data.loaders import EvaluationBatch, EvaluationLoader, SessionParallelLoader
 from sessrec.models import GRU4Rec
+from sessrec.models.inference import top_items
 
 HIDDEN = 100
 
@@ -135,7 +136,7 @@ def peak_memory(what: str) -> dict[str, float]:
         with torch.inference_mode():
             for number in range(len(loader)):
                 model.count_positions(loader[number])
-                model.top_items(loader[number].items, loader[number].lengths, 20)
+                top_items(model, loader[number].items, loader[number].lengths, 20)
     else:
         optimizer = model.configure_optimizers()
         for window in SessionParallelLoader(loader.sessions, 32):

@@ -26,9 +26,9 @@ class _Timed(LastCheckpoint):
         super().__init__(every_n_steps, every_minutes=None)
         self.seconds: list[float] = []
 
-    def _save(self) -> None:
+    def _save(self, trainer: Trainer) -> None:
         start = time.perf_counter()
-        super()._save()
+        super()._save(trainer)
         self.seconds.append(time.perf_counter() - start)
 
 

@@ -2,15 +2,15 @@
 
 from sessrec.callbacks.checkpoints import BestCheckpoint, LastCheckpoint, load_model, read_checkpoint
 from sessrec.callbacks.prediction_writer import PredictionWriter
-from sessrec.callbacks.rank_writer import RankRecord
-from sessrec.callbacks.run_folder import RunRecord
+from sessrec.callbacks.rank_writer import RankWriter
+from sessrec.callbacks.run_folder import RunSummary
 
 __all__ = [
     "BestCheckpoint",
     "LastCheckpoint",
     "PredictionWriter",
-    "RankRecord",
-    "RunRecord",
+    "RankWriter",
+    "RunSummary",
     "load_model",
     "read_checkpoint",
 ]

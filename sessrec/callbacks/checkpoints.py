@@ -15,12 +15,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from sessrec.callbacks.signals import StoppedError, StopSignals
-from sessrec.distributed import greatest_of_processes, n_processes
+from sessrec.distributed import greatest_of_processes
 from sessrec.errors import SessRecError
-from sessrec.models.base import CHECKPOINT_FORMAT, SessionRecommender
+from sessrec.models.base import SessionRecommender
+from sessrec.models.checkpoint_format import read_checkpoint
+from sessrec.models.fit_loop import Progress
 from sessrec.writing import replacing
-
-_PARTS = {"class_path", "epoch", "global_step", "hyper_parameters", "loops", "seed", "state_dict"}
 
 
 def resolve_checkpoint(ckpt_path: str, run_folder: Path) -> Path | None:
@@ -42,28 +42,6 @@ def _own(run_folder: Path, name: str) -> Path:
     return run_folder / "checkpoints" / f"{name}.ckpt"
 
 
-def read_checkpoint(file: Path) -> dict[str, Any]:
-    """Read a checkpoint of sessrec; nothing in the file is executed.
-
-    Raises:
-        SessRecError: If the file is damaged, no checkpoint of sessrec, or of a later one.
-    """
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        raise SessRecError(f"cannot read {file}: it is damaged or no checkpoint ({type(error).__name__})") from error
-    if not isinstance(checkpoint, dict) or "vocabulary" not in checkpoint:
-        raise SessRecError(f"{file} is no checkpoint of sessrec")
-    if missing := _PARTS - checkpoint.keys():
-        raise SessRecError(f"{file} is no whole checkpoint of sessrec: it has no {min(missing)}")
-    written = checkpoint.get("format", 1)
-    if not isinstance(written, int) or written > CHECKPOINT_FORMAT:
-        raise SessRecError(
-            f"{file} was written by a later sessrec (format {written}, this one knows {CHECKPOINT_FORMAT}): update it"
-        )
-    return checkpoint
-
-
 def load_model(file: Path) -> SessionRecommender:
     """Load the model of a checkpoint, whatever its class.
 
@@ -77,7 +55,7 @@ def load_model(file: Path) -> SessionRecommender:
     known = {f"{model.__module__}.{model.__qualname__}": model for model in _subclasses(SessionRecommender)}
     if class_path not in known:
         raise SessRecError(f"{file} holds a {class_path}, which is not known here: import its module first")
-    return known[class_path].load_from_checkpoint(file, map_location="cpu", weights_only=True).eval()
+    return known[class_path].load_from_checkpoint(file).eval()
 
 
 def _subclasses(of: type[SessionRecommender]) -> Iterator[type[SessionRecommender]]:
@@ -86,7 +64,7 @@ def _subclasses(of: type[SessionRecommender]) -> Iterator[type[SessionRecommende
         yield from _subclasses(one)
 
 
-def refuse_taken_run(run_folder: Path, checkpoint: Path | None) -> None:
+def check_run_is_free(run_folder: Path, checkpoint: Path | None) -> None:
     """Refuse a fit that would overwrite a run's checkpoints without going on from them.
 
     Raises:
@@ -108,19 +86,18 @@ def refuse_taken_run(run_folder: Path, checkpoint: Path | None) -> None:
 
 
 def is_inside_epoch(checkpoint: dict[str, Any]) -> bool:
-    """Whether a checkpoint was taken inside an epoch.
+    """Whether a checkpoint was saved inside an epoch.
 
     Raises:
-        SessRecError: If it was, by a sessrec that did not keep the place.
+        SessRecError: If it was, by an earlier sessrec, which kept another place, or it is damaged.
     """
-    try:
-        inside = checkpoint.get("progress", {}).get("steps", 0) > 0
-        at_end = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise SessRecError("the checkpoint does not say where its fit was: it is damaged") from error
-    if not inside and not at_end:
-        raise SessRecError("the checkpoint was taken inside an epoch by sessrec 0.1, which did not keep the place")
-    return inside
+    of_earlier = checkpoint.get("format", 1) < 3 and checkpoint.get("progress", {"steps": 1}).get("steps")
+    if of_earlier:
+        raise SessRecError(
+            "the checkpoint was saved inside an epoch by an earlier sessrec: finish the epoch with that one "
+            f"(--trainer.max_epochs {checkpoint['epoch'] + 1}), then resume with this one"
+        )
+    return Progress.of_checkpoint(checkpoint).inside_epoch
 
 
 def work_done(checkpoint: dict[str, Any], max_epochs: int | None, max_steps: int) -> str | None:
@@ -163,14 +140,16 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps ``last.ckpt``, from which a fit goes on as if nothing had happened: at each epoch's end, and inside epochs.
+    """Saves ``last.ckpt``, from which a fit resumes as if it had never stopped, and stops the fit at a signal.
 
-    It also stops the fit at a signal, saved.
+    It saves at the end of each epoch, and inside an epoch when the next window of steps begins, so that a validation
+    between two windows is done.
 
     Args:
-        every_n_steps: Save whenever the number of steps taken is a multiple of this; null for no such saving.
-        every_minutes: Save when so many minutes have passed since the last time, at the end of a window of steps; null
-            for no such saving.
+        every_n_steps: Save at the end of a window in which the number of steps passes a multiple of this; null for no
+            such saving.
+        every_minutes: Save at the end of a window when so many minutes have passed since the last time; null for no
+            such saving.
 
     Raises:
         SessRecError: If an interval is not positive.
@@ -183,109 +162,96 @@ class LastCheckpoint(Checkpoint):
         self.every_n_steps = every_n_steps
         self.every_minutes = every_minutes
         self.signals = StopSignals()
-        self._trainer: Trainer | None = None
+        self._last_step = 0
         self._last_time = 0.0
-
-    @property
-    def trainer(self) -> Trainer:
-        """The trainer whose fit is saved."""
-        assert self._trainer is not None
-        return self._trainer
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Have the model tell of its steps."""
-        assert isinstance(pl_module, SessionRecommender)
-        if stage == "fit" and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self._trainer, pl_module.save_points = trainer, self
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen to the signals from here on: before, there is nothing to save."""
-        self._last_time = time.monotonic()
+        self._last_step, self._last_time = trainer.global_step, time.monotonic()
         self.signals.listen()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the signals back, before Lightning gives back those that were there before it."""
+        """Restore the signal handlers, before Lightning restores those that were there before it."""
         self.signals.leave()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
+        """Restore the signal handlers."""
         self.signals.leave()
 
-    def steps_to_next(self, global_step: int) -> int:
-        """Steps that may be taken in one go."""
-        return 1 << 62 if self.every_n_steps is None else self.every_n_steps - global_step % self.every_n_steps
-
-    def after_steps(self) -> None:
-        """Save where it is time to, and stop where a signal came.
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Save what is due between two windows, and stop if a signal has come.
 
         Raises:
-            StoppedError: If a signal came.
+            StoppedError: If a signal has come.
         """
-        step = self.trainer.global_step
-        by_steps = step == self.trainer.max_steps or (self.every_n_steps is not None and step % self.every_n_steps == 0)
-        by_time = self.every_minutes is not None and time.monotonic() - self._last_time >= 60 * self.every_minutes
-        stop, save = self._agree(by_steps or by_time)
-        if stop or save:
-            self._save()
-        self._stop_where_asked(stop)
+        if _inside_epoch(pl_module):
+            self._save_or_stop(trainer, self._is_due(trainer.global_step))
 
-    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        """Save a fit that another callback stops inside an epoch."""
-        self._save_where_stopped()
-
-    def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
-        """Stop where a signal came during a validation; it is done again when the fit goes on."""
-        received = self.signals.received
-        # several processes have no step in common here, and stop after the validation
-        if self._trainer is not None and received and not trainer.sanity_checking and n_processes() == 1:
-            self._save()
-            self._stop_where_asked(received)
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Save a fit that another callback or ``max_steps`` stops inside an epoch."""
+        self._save_where_stopped(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save a fit that another callback stops by a validation inside an epoch."""
-        self._save_where_stopped()
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._save_where_stopped(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save a complete epoch; one that was left inside has been saved where it was left."""
-        if self._trainer is not None and not self._model.progress.steps:
-            self._save()
-            self._stop_where_asked(self._agree()[0])
+        """Save a complete epoch, and stop if a signal has come and there is another epoch to do.
 
-    def _agree(self, save: bool = False) -> tuple[int, bool]:
-        """The signal that any process received, 0 for none, and whether any wants to save."""
-        own = [int(self.signals.received or 0), int(save)]
-        stop, saves = greatest_of_processes(own, self.trainer.strategy.root_device)
-        return stop, bool(saves)
+        Raises:
+            StoppedError: If so.
+        """
+        if not _inside_epoch(pl_module):  # otherwise it has been saved where it was stopped
+            n_epochs = trainer.current_epoch + 1
+            is_over = _is_stopping(trainer) or n_epochs == trainer.max_epochs
+            self._save_or_stop(trainer, save=True, stop=not is_over)
 
-    @property
-    def _model(self) -> SessionRecommender:
-        model = self.trainer.lightning_module
-        assert isinstance(model, SessionRecommender)
-        return model
-
-    def _save_where_stopped(self) -> None:
-        if self._trainer is not None and self.trainer.should_stop and self._model.progress.steps:
-            self._save()
-
-    def _save(self) -> None:
-        for logger in self.trainer.loggers:
-            logger.save()  # what was logged before the checkpoint must not be lost after it
-        self.trainer.save_checkpoint(self._file, weights_only=False)
-        self._last_time = time.monotonic()
-
-    @property
-    def _file(self) -> Path:
-        return Path(self.trainer.log_dir or self.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
-
-    def _stop_where_asked(self, stop: int) -> None:
-        if not stop:
-            return
-        config = self._file.parent.parent / "config.yaml"
-        raise StoppedError(
-            f"stopped by {signal.Signals(stop).name} at step {self.trainer.global_step} and saved; go on with: "
-            f"python -m sessrec.fit --config {config} --ckpt_path last",
-            stop,
+    def _is_due(self, step: int) -> bool:
+        n = self.every_n_steps
+        by_steps = n is not None and step // n > self._last_step // n
+        return by_steps or (
+            self.every_minutes is not None and time.monotonic() - self._last_time >= 60 * self.every_minutes
         )
+
+    def _save_or_stop(self, trainer: Trainer, save: bool, stop: bool = True) -> None:
+        """Save if any process is due or has received a signal, and stop all of them in the latter case."""
+        own = [int(self.signals.received or 0), int(save)]
+        received, save_any = greatest_of_processes(own, trainer.strategy.root_device)
+        if received or save_any:
+            self._save(trainer)
+        if received and stop:
+            config = _last_file(trainer).parent.parent / "config.yaml"
+            raise StoppedError(
+                f"stopped by {signal.Signals(received).name} at step {trainer.global_step} and saved; resume with: "
+                f"python -m sessrec.fit --config {config} --ckpt_path last",
+                received,
+            )
+
+    def _save_where_stopped(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if _is_stopping(trainer) and _inside_epoch(pl_module):
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        self._last_step, self._last_time = trainer.global_step, time.monotonic()
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        for logger in trainer.loggers:
+            logger.save()  # what was logged before the checkpoint must not be lost after it
+        trainer.save_checkpoint(_last_file(trainer), weights_only=False)
+
+
+def _inside_epoch(model: LightningModule) -> bool:
+    assert isinstance(model, SessionRecommender)
+    return model.progress.inside_epoch
+
+
+def _is_stopping(trainer: Trainer) -> bool:
+    return trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step
+
+
+def _last_file(trainer: Trainer) -> Path:
+    return Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / "last.ckpt"
 
 
 class BestCheckpoint(ModelCheckpoint):

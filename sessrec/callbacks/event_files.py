@@ -13,21 +13,25 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from sessrec.writing import replacing
 
 
-def forget_steps_from(run_folder: Path, step: int) -> None:
-    """Drop from a run's event files what was logged at a step or later: a fit that goes on logs it anew.
+def drop_steps_after(run_folder: Path, step: int, inside_epoch: bool) -> None:
+    """Drop from a run's event files what was logged after the step of a checkpoint: a resumed fit logs it again.
 
-    Without, curves would go back and have two values at a step. Final metrics are dropped too, whatever their step, and
-    so is a record that a killed process has left half-written.
+    TensorBoard's own mark of a restart works by the order of the files' names and for its own readers only; here each
+    step has one value in the files themselves. Final metrics are dropped, too, whatever their step, and so is a record
+    that a killed process has left half-written.
 
     Args:
         run_folder: Folder of the run; nothing is done where it has no event files.
-        step: First step to drop.
+        step: Step of the checkpoint.
+        inside_epoch: Whether the fit resumes inside an epoch, so that the epoch's loss is still to come.
     """
     for file in _event_files(run_folder):
         kept = []
         for record, event in _records(file):
             tag = event.summary.value[0].tag if event.summary.value else ""
-            if not tag or (event.step < step and not tag.startswith(("final/", "_hparams_/"))):
+            is_final = tag.startswith(("final/", "_hparams_/"))
+            is_of_epoch_in_hand = inside_epoch and tag == "train/loss_epoch" and event.step == step
+            if not tag or (event.step <= step and not is_final and not is_of_epoch_in_hand):
                 kept.append(record)
         with replacing(file) as temporary, temporary.open("wb") as stream:
             writer = RecordWriter(stream)

@@ -23,12 +23,13 @@ from sessrec.evaluation.coverage import list_statistics
 from sessrec.evaluation.rank_table import RANKS_FILE, Ranks, ranks_table, write_ranks
 from sessrec.evaluation.slices import SLICE_METRICS, Slices, slice_metrics
 from sessrec.models.base import SessionRecommender
+from sessrec.models.inference import top_items_at_positions
 from sessrec.writing import write_json
 
 METRICS_FILE = "metrics.json"
 
 
-class RankRecord(Callback):
+class RankWriter(Callback):
     """Writes ``ranks.parquet`` and ``metrics.json`` of a test, and prints the metrics of its slices.
 
     Args:
@@ -91,7 +92,7 @@ class RankRecord(Callback):
             kept[position] = own.cpu()
         self._is_ranked[position] = True
         if self.list_length:
-            best = pl_module.best_at_positions(batch, self.list_length)
+            best = top_items_at_positions(pl_module, batch, self.list_length)
             self._times_recommended += torch.bincount(best[best >= 0].cpu(), minlength=pl_module.n_items)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -48,7 +48,7 @@ class RunConfig(SaveConfigCallback):
                 temporary.write_text(self.parser.dump(self.config, skip_none=False), encoding="utf-8")
 
 
-class RunRecord(Callback):
+class RunSummary(Callback):
     """Prints and keeps the data report, and what a fit took; prints results.
 
     Args:

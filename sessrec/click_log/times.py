@@ -120,7 +120,7 @@ def _from_numbers(column: pa.ChunkedArray, unit: TimeUnit, where: str) -> tuple[
         raise UnreadableTimes(bad, [str(column[int(row)]) for row in bad[:3]], "times must be finite numbers")
     low, high = (value.as_py() for value in pc.min_max(column).values())
     if unit == "auto":
-        _refuse_calendar_numbers(column, low, high, where)
+        _check_calendar_numbers(column, low, high, where)
         unit = _unit(low, high, where)
     if max(abs(low), abs(high)) >= _YEAR_10000 * _PER_SECOND[unit]:
         raise SessRecError(f"{where} holds times from {low} to {high} {unit}, beyond the year 9999")
@@ -129,7 +129,7 @@ def _from_numbers(column: pa.ChunkedArray, unit: TimeUnit, where: str) -> tuple[
     return seconds, f"as numbers, unit {unit}{exactness}"
 
 
-def _refuse_calendar_numbers(column: pa.ChunkedArray, low: float, high: float, where: str) -> None:
+def _check_calendar_numbers(column: pa.ChunkedArray, low: float, high: float, where: str) -> None:
     """Days such as 20140407, or seconds such as 20140407105109, are no counts from 1970."""
     for digits, example in ((8, "%Y%m%d"), (14, "%Y%m%d%H%M%S")):
         tail = 10 ** (digits - 8)

@@ -11,7 +11,7 @@ from sessrec.click_log.reading import GapEvents
 from sessrec.click_log.times import TimeUnit
 from sessrec.data.cache import find_prepared, open_or_prepare
 from sessrec.data.cleaning import clean_events
-from sessrec.data.loaders import EvaluationLoader, SessionLoader, SessionParallelLoader
+from sessrec.data.loaders import EvaluationLoader, LogLoader, SessionLoader, SessionParallelLoader, TrainingBatches
 from sessrec.data.preparation import Preparation, PreparedLog, map_part
 from sessrec.data.report import DataReport
 from sessrec.data.sessions import Sessions
@@ -204,11 +204,14 @@ class SessionDataModule(LightningDataModule):
         """Whether the options ask for a validation part."""
         return self.preparation.has_validation
 
-    def train_dataloader(self) -> SessionParallelLoader | SessionLoader:
-        """Session-parallel windows over the train part, or whole sessions of it where the model asks for them."""
+    def train_dataloader(self) -> SessionParallelLoader | SessionLoader | LogLoader:
+        """Session-parallel windows over the train part, whole sessions of it or all of it, as the model asks for."""
         h = self.options
         model = None if self.trainer is None else self.trainer.lightning_module
-        if getattr(model, "trains_on_whole_sessions", False):
+        batches: TrainingBatches = getattr(model, "batches", "window")
+        if batches == "log":
+            return LogLoader(self.sessions["train"])
+        if batches == "sessions":
             return SessionLoader(self.sessions["train"], h.batch_size, h.shuffle, seed=self.seed % 2**32)
         return SessionParallelLoader(
             self.sessions["train"],
@@ -248,7 +251,7 @@ class SessionDataModule(LightningDataModule):
         """Go on with the session orders of the first fit."""
         self.seed = state_dict["seed"]
 
-    def refuse_other_training(self, state_dict: dict[str, Any], inside_epoch: bool, trainer: Trainer) -> None:
+    def check_training(self, state_dict: dict[str, Any], inside_epoch: bool, trainer: Trainer) -> None:
         """Refuse sessions and options with which a fit cannot go on as it began.
 
         Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +15,29 @@ from sessrec.data.sessions import Sessions
 _BATCHES_SORTED = 64  # batches of whole sessions among which sessions are sorted by length
 
 
+TrainingBatches = Literal["log", "window", "sessions"]
+
+
+class LogLoader:
+    """The loader of models that learn in one pass: one batch, itself, which has all sessions.
+
+    Args:
+        sessions: The training sessions.
+    """
+
+    def __init__(self, sessions: Sessions) -> None:
+        self.sessions = sessions
+
+    def __len__(self) -> int:
+        """One."""
+        return 1
+
+    def __iter__(self) -> Iterator[LogLoader]:
+        yield self
+
+
 class TrainLoader:
-    """What the train loaders share: a session order that follows from seed and epoch alone, and a place to begin.
+    """What the train loaders share: a session order that follows from seed and epoch alone, and a batch to begin with.
 
     Args:
         sessions: Sessions of at least two events each.
@@ -29,7 +50,8 @@ class TrainLoader:
         self.shuffle = shuffle
         self.seed = seed
         self.epoch = 0
-        self.steps_taken = 0
+        self._first = 0  # batch that the next epoch begins with
+        self._batch = 0  # batch in hand
 
     @property
     def sampler(self) -> TrainLoader:
@@ -40,15 +62,24 @@ class TrainLoader:
         """Choose the session order of an epoch, counted from 0."""
         self.epoch = epoch
 
-    def take_up(self, steps_taken: int) -> None:
-        """Begin the next epoch inside: with the batch in which the last step was that had been taken.
+    def state_dict(self) -> dict[str, int]:
+        """Number of the batch in hand."""
+        return {"batch": self._batch}
 
-        That batch comes as a whole, also where all its steps had been taken: what follows a batch is still to do.
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Begin the next epoch with the batch that was in hand; the epochs after it begin at their beginning."""
+        self._first = state_dict["batch"]
 
-        Args:
-            steps_taken: Steps of the epoch that had been taken.
-        """
-        self.steps_taken = steps_taken
+    def _numbers(self) -> Iterator[int]:
+        """Numbers of the epoch's batches that are left."""
+        first, self._first = self._first, 0
+        for number in range(first, len(self)):
+            self._batch = number
+            yield number
+
+    def __len__(self) -> int:
+        """Number of batches in an epoch."""
+        raise NotImplementedError
 
     def _generator(self) -> np.random.Generator:
         return np.random.default_rng([self.seed, self.epoch])
@@ -96,9 +127,7 @@ class SessionParallelLoader(TrainLoader):
             order = self._generator().permutation(len(self.sessions)).astype(np.int32)
             grid = LaneGrid(self.sessions, self.n_lanes, order)
         bounds = np.arange(len(self) + 1) * grid.n_steps // len(self)
-        first = max(0, int(np.searchsorted(bounds, self.steps_taken)) - 1)
-        self.steps_taken = 0  # the epoch after this one begins at its beginning
-        for window in grid.windows(bounds.tolist(), first):
+        for _, window in zip(self._numbers(), grid.windows(bounds.tolist(), self._first), strict=True):
             yield window if self.n_ranks == 1 else window.lanes(self.own_lanes)
 
 
@@ -152,8 +181,7 @@ class SessionLoader(TrainLoader):
         region = np.arange(n_sessions) // (self.batch_size * _BATCHES_SORTED)
         order = order[np.lexsort((np.diff(self.sessions.offsets)[order], region))]
         batches = generator.permutation(len(self)) if self.shuffle else np.arange(len(self))
-        first, self.steps_taken = max(0, self.steps_taken - 1), 0
-        for number in range(first, len(self)):
+        for number in self._numbers():
             start = batches[number] * self.batch_size
             chosen = order[start : start + self.batch_size]
             items, lengths = pad(self.sessions, chosen)

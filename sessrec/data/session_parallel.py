@@ -41,6 +41,10 @@ class Window(NamedTuple):
     """Number of the window in its epoch, from 0."""
     first_step: int
     """Steps of the epoch before this window."""
+    n_before: int = 0
+    """Steps before these in the whole window, of which `part` has taken these."""
+    n_after: int = 0
+    """Steps after these in the whole window."""
 
     @property
     def n_steps(self) -> int:
@@ -52,8 +56,8 @@ class Window(NamedTuple):
         """Number of (input, target) pairs in the window."""
         return int(self.widths.sum())
 
-    def stretches(self) -> Iterator[tuple[slice, slice | Tensor]]:
-        """Consecutive steps with the same live lanes, and those lanes; one that has run out gets no more sessions."""
+    def runs(self) -> Iterator[tuple[slice, slice | Tensor]]:
+        """Runs of steps with the same live lanes, and those lanes; one that has run out gets no more sessions."""
         bounds = [0, *(np.flatnonzero(np.diff(self.widths)) + 1).tolist(), len(self.widths)]
         for start, stop in itertools.pairwise(bounds):
             full = self.widths[start] == self.live.shape[1]
@@ -62,14 +66,13 @@ class Window(NamedTuple):
     def lanes(self, lanes: slice) -> Window:
         """Some lanes of all steps."""
         inputs, targets, starts, live = (tensor[:, lanes].contiguous() for tensor in self[:4])
-        return Window(inputs, targets, starts, live, live.sum(dim=1).numpy(), self.number, self.first_step)
+        return Window(inputs, targets, starts, live, live.sum(dim=1).numpy(), *self[5:])
 
     def part(self, start: int, stop: int) -> Window:
-        """Steps ``start`` to ``stop`` (exclusive) of the window."""
+        """Steps ``start`` to ``stop`` (exclusive) of the window, with the random numbers that they have in it."""
         inputs, targets, starts, live = (tensor[start:stop] for tensor in self[:4])
-        return Window(
-            inputs, targets, starts, live, self.widths[start:stop], self.number, first_step=self.first_step + start
-        )
+        place = self.first_step + start, self.n_before + start, self.n_after + self.n_steps - stop
+        return Window(inputs, targets, starts, live, self.widths[start:stop], self.number, *place)
 
 
 def lane_schedule(n_pairs: np.ndarray, n_lanes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -55,6 +55,16 @@ class Vocabulary:
             first_times = earliest[codes]
         return cls(events.item_ids.take(pa.array(codes)).to_pylist(), counts[codes], first_times)
 
+    @classmethod
+    def of_indices(cls, items: np.ndarray) -> Vocabulary:
+        """Items without ids: each item index is named by its own number.
+
+        Args:
+            items: Item index of every training event, int, shape (events,).
+        """
+        counts = np.bincount(items)
+        return cls(map(str, range(len(counts))), counts)
+
     def __len__(self) -> int:
         """Number of items."""
         return len(self.item_ids)

@@ -22,7 +22,7 @@ from sessrec.evaluation.bootstrap import (
     resampled_means,
 )
 from sessrec.evaluation.rank_table import gains
-from sessrec.evaluation.tested_runs import Run, group_runs, refuse_unlike
+from sessrec.evaluation.tested_runs import Run, check_comparable, group_runs
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def compare_runs(
     Raises:
         SessRecError: If the runs were not measured alike, or there is no such model or metric.
     """
-    refuse_unlike(runs)
+    check_comparable(runs)
     groups = group_runs(runs, prefix)
     found = pooled_means(
         groups, lambda run: [gains(run.ranks.rank, metric) for metric in metrics], None, n_resamples, seed

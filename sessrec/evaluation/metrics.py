@@ -247,6 +247,31 @@ class NDCG(_MeanOverPositions):
         self._add(rank, torch.log2(rank.double() + 1).reciprocal())
 
 
+class TiedShare(Metric):
+    """Share of positions at which other items score exactly as the target does.
+
+    ``update`` takes the number of items tied with each target, int64, shape (P,); ``compute`` gives a scalar in [0, 1].
+    """
+
+    full_state_update = False
+    tied: Tensor
+    positions: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("tied", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("positions", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, tied: Tensor) -> None:
+        """Add positions."""
+        self.tied += (tied > 0).sum()
+        self.positions += tied.numel()
+
+    def compute(self) -> Tensor:
+        """Share of all positions seen; NaN before the first."""
+        return self.tied / self.positions
+
+
 def ranking_metrics(cutoffs: Sequence[int] = CUTOFFS, prefix: str = "") -> MetricCollection:
     """Recall, MRR and NDCG at every cutoff, named ``recall@20`` and so on.
 

@@ -17,7 +17,7 @@ from sessrec.errors import SessRecError
 from sessrec.evaluation.rank_table import RANKS_FILE, Ranks, gains, read_ranks
 
 # what may differ between fits that are one model: where they lie and ran, and the seed
-FREE_OPTIONS = {"cache_dir", "eval_batch_size"}
+RESULT_NEUTRAL_OPTIONS = {"cache_dir", "eval_batch_size"}
 """Options of the data that change no result."""
 _FREE_TRAINER_OPTIONS = {
     *("logger", "enable_progress_bar", "enable_model_summary", "log_every_n_steps", "default_root_dir"),
@@ -99,7 +99,7 @@ def _settings(folder: Path, report: dict[str, Any]) -> str:
         return str(folder)  # nothing is known of it: a model of its own
     try:
         config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
-        data = {name: value for name, value in config["data"].items() if name not in FREE_OPTIONS}
+        data = {name: value for name, value in config["data"].items() if name not in RESULT_NEUTRAL_OPTIONS}
         trainer = {name: value for name, value in config["trainer"].items() if name not in _FREE_TRAINER_OPTIONS}
         kept = [report["model"], report["model_options"], data, trainer, config["monitor"]]
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
@@ -152,7 +152,7 @@ def _name(group: list[Run]) -> str:
     return os.path.commonprefix(sorted(own)).rstrip("-_") or group[0].report["model"]
 
 
-def refuse_unlike(runs: Sequence[Run]) -> None:
+def check_comparable(runs: Sequence[Run]) -> None:
     """Refuse to compare what was not measured alike.
 
     Args:

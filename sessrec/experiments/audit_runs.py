@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from sessrec.callbacks.checkpoints import read_checkpoint
-from sessrec.callbacks.rank_writer import RankRecord
+from sessrec.callbacks.rank_writer import RankWriter
 from sessrec.cli import SessRecCLI
 from sessrec.click_log.events import Events
 from sessrec.data.preparation import Preparation
@@ -66,13 +66,13 @@ def rank_shuffled(run: Run, seed: int) -> Run:
     data.sessions["test"] = shuffle_sessions(data.sessions["test"], seed)
     cli.trainer.loggers = []  # the run's own curves are of its own test
     for callback in cli.trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, RankRecord):
+        if isinstance(callback, RankWriter):
             callback.folder = folder
     cli.run()
     return read_run(folder)
 
 
-def deal_sessions(events: Events, seed: int) -> pa.Table:
+def randomize_split(events: Events, seed: int) -> pa.Table:
     """A log of the same sessions in which each begins when another one did, at random.
 
     A split by time then deals the sessions to its parts at random: a model is trained on sessions from after those that
@@ -109,7 +109,7 @@ def fit_leaking(run: Run, seed: int) -> Run:
     if not log.exists():
         events = Preparation.of_options(config["data"]).read(DataReport())
         with replacing(log) as temporary:
-            pq.write_table(deal_sessions(events, seed), temporary, compression="zstd")
+            pq.write_table(randomize_split(events, seed), temporary, compression="zstd")
     words = ["--config", str(run.folder / "config.yaml"), *_rules(run), *plain_log_words(log), *_place()]
     return read_run(fit_and_test(words, f"{run.folder.resolve().name}-leaking-{seed}"))
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from copy import deepcopy
-from typing import Any, NamedTuple, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,27 +12,20 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from sessrec.data.loaders import EvaluationBatch
-from sessrec.data.session_parallel import Window
+from sessrec.data.loaders import EvaluationBatch, TrainingBatches
+from sessrec.data.sessions import Sessions
 from sessrec.data.vocabulary import Vocabulary
-from sessrec.distributed import sum_over_processes
 from sessrec.environment import keep_freed_memory
 from sessrec.errors import SessRecError, check_choice
-from sessrec.evaluation.metrics import CUTOFFS, PositionCounts, TieMode, rank_from_counts, ranking_metrics
-from sessrec.evaluation.ranking import (
-    EXCLUDED,
-    Excluded,
-    best_items,
-    count_positions,
-    items_so_far,
-    on_enough_rows,
-    target_scores_in_blocks,
-)
-from sessrec.models.compatibility import refuse_other_class, refuse_other_weights, refuse_trainer
-from sessrec.models.fit_loop import Progress, inside_window
+from sessrec.evaluation.metrics import CUTOFFS, PositionCounts, TiedShare, TieMode, rank_from_counts, ranking_metrics
+from sessrec.evaluation.ranking import on_enough_rows, target_scores_in_blocks
+from sessrec.models.checkpoint_format import CHECKPOINT_FORMAT, read_checkpoint
+from sessrec.models.compatibility import check_class, check_trainer, check_weights
+from sessrec.models.fit_loop import Progress, count_steps
+from sessrec.models.inference import rank_positions, recommend, top_items
 
-CHECKPOINT_FORMAT = 2
-"""Number of the way in which checkpoints hold what they hold; files without one are of 1."""
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class TopItems(NamedTuple):
@@ -45,16 +37,6 @@ class TopItems(NamedTuple):
     """Item indices, int64, shape (S, k)."""
     scores: Tensor
     """Their scores, float, shape (S, k)."""
-
-
-class SavePoints(Protocol):
-    """Chooses the steps after which a fit is saved or stopped."""
-
-    def steps_to_next(self, global_step: int) -> int:
-        """Steps that may be taken in one go."""
-
-    def after_steps(self) -> None:
-        """Save or stop, where it is time to."""
 
 
 class SessionRecommender(LightningModule):
@@ -95,17 +77,14 @@ class SessionRecommender(LightningModule):
         self.seed: int | None = None
         self.results: dict[str, float] = {}
         self.progress = Progress()
-        self.save_points: SavePoints | None = None
-        self._val_progress: Any = None
-        self._loops_before_validation: dict[str, Any] | None = None
         self.val_metrics = ranking_metrics(cutoffs, prefix="val/")
         self.test_metrics = ranking_metrics(cutoffs, prefix="test/")
-        self._positions = {"seen": 0, "tied": 0}
+        self.tied_share = TiedShare()
         self._popularity: Tensor | None = None
 
     trains_in_parallel = False
     """Whether several processes can train the model together."""
-    grown_buffers: tuple[str, ...] = ()
+    data_dependent_buffers: tuple[str, ...] = ()
     """Buffers whose size follows from what was counted; a model makes room for them when it loads a checkpoint."""
 
     # -- what a model offers -----------------------------------------------------------------------------------------
@@ -113,18 +92,19 @@ class SessionRecommender(LightningModule):
     def build(self) -> None:
         """Create the parameters and buffers whose size depends on the vocabulary."""
 
-    def encode(self, items: Tensor) -> Tensor:
+    def encode(self, items: Tensor) -> Any:
         """Give one query a position, from that position's item and those before it.
 
         Args:
             items: Item indices, padded at the end, int64, shape (S, L).
 
         Returns:
-            Queries, shape (S, L, anything), such that `score` can rank the next item.
+            Queries, shape (S, L, anything), such that `score` can rank the next item: a tensor, or what is indexed
+            like one. They hold all that `score` needs: nothing of a call stays on the model.
         """
         raise TypeError(f"{type(self).__name__} has no encode method")
 
-    def score(self, queries: Tensor, items: slice) -> Tensor:
+    def score(self, queries: Any, items: slice) -> Tensor:
         """Score consecutive items for every query.
 
         Args:
@@ -136,7 +116,7 @@ class SessionRecommender(LightningModule):
         """
         raise TypeError(f"{type(self).__name__} has no score method")
 
-    def score_targets(self, queries: Tensor, targets: Tensor) -> Tensor:
+    def score_targets(self, queries: Any, targets: Tensor) -> Tensor:
         """Score of one item for each query, as `score` gives it; a model may know a shorter way.
 
         Where that rounds otherwise than `score`, the ranking notices and takes twice as long.
@@ -150,10 +130,51 @@ class SessionRecommender(LightningModule):
         """
         return target_scores_in_blocks(self.score, queries, targets, self.n_items)
 
-    trains_on_whole_sessions = False
-    """Whether a training batch is some whole sessions, in place of a window of session-parallel steps."""
+    batches: TrainingBatches = "log"
+    """What a training batch is: the whole ``log``, which the model learns in one pass, a ``window`` of session-parallel
+    steps, or some ``sessions``."""
     scores_in_blocks = True
     """Whether `score` can score a few items cheaply; else it is asked for all at once, for fewer queries."""
+
+    # -- learning in one pass ----------------------------------------------------------------------------------------
+
+    def learn_sessions(self, sessions: Sessions) -> None:
+        """Learn from the training sessions; a model without gradients has to offer it, unless it learns nothing."""
+
+    def learn(self, sessions: Sessions, vocabulary: Vocabulary | None = None) -> Self:
+        """Learn from training sessions in one pass, without a trainer.
+
+        Args:
+            sessions: The sessions.
+            vocabulary: The items; text numbers from 0, in place of item ids, where the model has none, either.
+
+        Returns:
+            The model.
+
+        Example:
+            >>> import numpy as np
+            >>> from sessrec.models import Popularity
+            >>> model = Popularity().learn(Sessions(np.array([0, 1, 1, 2]), np.array([0, 2, 4])))
+            >>> model.recommend(["0"], k=2)
+            [('1', 2.0), ('0', 1.0)]
+        """
+        device = self.device
+        self.set_vocabulary(vocabulary or self.vocabulary or Vocabulary.of_indices(sessions.items))
+        self.learn_sessions(sessions)
+        return self.to(device)
+
+    def configure_optimizers(self) -> Any:
+        """No optimiser, unless a model has one."""
+        return []
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """Learn the log in one pass, which is one step."""
+        self.learn(batch.sessions)
+        count_steps(self.trainer, 1)
+
+    def on_train_epoch_end(self) -> None:
+        """End the fit after one epoch: all there is has been learnt."""
+        self.trainer.should_stop = True
 
     # -- vocabulary and checkpoint -----------------------------------------------------------------------------------
 
@@ -184,22 +205,26 @@ class SessionRecommender(LightningModule):
             self.set_vocabulary(self.trainer.datamodule.vocabulary)  # type: ignore[attr-defined]
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Any:
+    def load_from_checkpoint(  # type: ignore[override] # Lightning's reads hyper-parameters of today alone
+        cls, checkpoint_path: str | Path, map_location: Any = "cpu", **options: Any
+    ) -> Self:
         """Load a model of this class; nothing in the file is executed.
 
         Args:
             checkpoint_path: The checkpoint.
-            args: See Lightning, as for the options.
-            options: Among them options of the model, which win over the checkpoint's.
+            map_location: Device of the model.
+            options: Options of the model, which take precedence over the checkpoint's.
 
         Raises:
-            SessRecError: If the checkpoint is another model's.
+            SessRecError: If the file is damaged, no checkpoint of sessrec, or another model's.
         """
-        try:
-            return super().load_from_checkpoint(checkpoint_path, *args, **({"weights_only": True} | options))
-        except TypeError:  # options that this class does not have
-            refuse_other_class(torch.load(checkpoint_path, map_location="cpu", weights_only=True), cls)
-            raise
+        checkpoint = read_checkpoint(checkpoint_path, map_location)
+        check_class(checkpoint, cls)
+        own = {name: value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
+        model = cls(**(own | options))
+        model.on_load_checkpoint(checkpoint)
+        model.load_state_dict(checkpoint["state_dict"])
+        return model.to(map_location)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the vocabulary, the class, the seed and the place in the epoch beside the weights."""
@@ -209,11 +234,6 @@ class SessionRecommender(LightningModule):
         checkpoint["seed"] = self.seed
         checkpoint["progress"] = self.progress.state_dict()
         checkpoint["results"] = self.results
-        if self.progress.steps:
-            loops = checkpoint["loops"]
-            if self._loops_before_validation is not None:
-                loops = loops | {"fit_loop": self._loops_before_validation}
-            checkpoint["loops"] = inside_window(loops)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take vocabulary and seed from the checkpoint, or check that the data agree with it.
@@ -221,7 +241,7 @@ class SessionRecommender(LightningModule):
         Raises:
             SessRecError: If the checkpoint is no such model's, or was fitted to other items.
         """
-        refuse_other_class(checkpoint, type(self))
+        check_class(checkpoint, type(self))
         vocabulary = Vocabulary.from_state_dict(checkpoint["vocabulary"])
         if self.vocabulary is None:
             self.set_vocabulary(vocabulary)
@@ -230,9 +250,11 @@ class SessionRecommender(LightningModule):
                 f"the data give {self.n_items} training items and the checkpoint was fitted to {len(vocabulary)} "
                 "(or to others): resume with the click log and the --data options of the first fit"
             )
-        refuse_other_weights(checkpoint["state_dict"], self.state_dict(), self.grown_buffers)
+        for name in self.data_dependent_buffers:
+            self.register_buffer(name, torch.zeros_like(checkpoint["state_dict"][name]))
+        check_weights(checkpoint["state_dict"], self.state_dict())
         self.seed = checkpoint["seed"]
-        self.progress = Progress.from_state_dict(checkpoint.get("progress", {}))
+        self.progress = Progress.of_checkpoint(checkpoint)
         self.results = checkpoint.get("results", {})
 
     def setup(self, stage: str) -> None:
@@ -242,7 +264,7 @@ class SessionRecommender(LightningModule):
             SessRecError: If model and data have different vocabularies, or the trainer's precision or number of
                 processes is not supported.
         """
-        refuse_trainer(self.trainer, stage, type(self).__name__, self.trains_in_parallel)
+        check_trainer(self.trainer, stage, type(self).__name__, self.trains_in_parallel)
         keep_freed_memory()
         vocabulary = getattr(self.trainer.datamodule, "vocabulary", None)  # type: ignore[attr-defined]
         if self.vocabulary is not None and vocabulary is not None and vocabulary.item_ids != self.vocabulary.item_ids:
@@ -256,97 +278,30 @@ class SessionRecommender(LightningModule):
         if self.seed is None:
             self.seed = torch.initial_seed()
 
-    # -- training ----------------------------------------------------------------------------------------------------
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Undo that Lightning counts a validation once more where a fit goes on after one."""
-        if self._val_progress is not None:
-            self.trainer.fit_loop.epoch_loop.val_loop.batch_progress = self._val_progress
-            self._val_progress = None
-
-    def training_step(self, window: Window, batch_idx: int) -> None:
-        """Learn from a window, or from what a fit that goes on has left of it."""
-        progress = self.progress
-        progress.begin_window(window.first_step, window.n_steps)
-        while (n_steps := min(progress.steps_left, self._steps_in_one_go())) > 0:
-            start = progress.steps - window.first_step
-            progress.add_steps(*self.learn(window, start, start + n_steps))
-            self.count_steps(n_steps)
-            if self.save_points is not None:
-                self.save_points.after_steps()
-        self.finish_window(window)
-
-    def _steps_in_one_go(self) -> int:
-        """Steps until the trainer's last one, or the next one that is saved."""
-        n_steps = self.trainer.max_steps - self.global_step if self.trainer.max_steps > 0 else 1 << 62
-        return n_steps if self.save_points is None else min(n_steps, self.save_points.steps_to_next(self.global_step))
-
-    def learn(self, window: Window, start: int, stop: int) -> tuple[list[float], int]:
-        """Learn from steps ``start`` to ``stop`` (exclusive) of a window.
-
-        Returns:
-            Sum of the loss over the lanes for each step, 0 where there is no loss, and the number of pairs of all.
-        """
-        raise TypeError(f"{type(self).__name__} has no learn method")
-
-    def finish_window(self, window: Window) -> None:
-        """Do what is due when the steps of a window are taken."""
-
-    def count_steps(self, n_steps: int) -> None:
-        """Tell the trainer of steps taken: they are its ``global_step``, and a fit without any is not saved."""
-        progress = self.trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
-        for tracker in (progress.total, progress.current):
-            tracker.ready += n_steps
-            tracker.completed += n_steps
-
-    def take_up_epoch(self) -> None:
-        """Have the loader go on where the epoch was left."""
-        if self.progress.steps:
-            epoch_loop = self.trainer.fit_loop.epoch_loop
-            total = epoch_loop.batch_progress.total
-            total.ready = total.started = total.completed  # type: ignore[attr-defined] # the window comes once more
-            self._val_progress = deepcopy(epoch_loop.val_loop.batch_progress)
-            self.trainer.train_dataloader.take_up(self.progress.steps)  # type: ignore[union-attr]
-
-    def on_train_epoch_start(self) -> None:
-        """Begin an epoch; one that a fit goes on with is not begun again."""
-        self.progress = Progress()
-
-    def end_epoch(self) -> bool:
-        """Leave the epoch behind where it is complete, and say whether it is: a fit may stop inside."""
-        is_complete = self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch and not self.progress.steps_left
-        if is_complete:
-            self.progress = Progress()
-        return is_complete
+    def log_at_step(self, figures: dict[str, float]) -> None:
+        """Log to every logger by the number of optimiser steps; Lightning counts batches, which are windows here."""
+        for logger in self.loggers:
+            logger.log_metrics(figures, step=self.global_step)
 
     # -- evaluation --------------------------------------------------------------------------------------------------
 
-    def on_validation_start(self) -> None:
-        """Keep the state of the fit's loops, for a fit that is stopped while it validates."""
-        if self.trainer.state.fn == "fit":
-            self._loops_before_validation = self.trainer.fit_loop.state_dict()
-
-    def on_validation_end(self) -> None:
-        """Forget it: what follows can be gone on with."""
-        self._loops_before_validation = None
-
     def on_validation_epoch_start(self) -> None:
-        """Start counting ranks afresh."""
-        self._start_counting(self.val_metrics)
+        """Reset the metrics."""
+        self._reset(self.val_metrics)
 
     def on_test_epoch_start(self) -> None:
-        """Start counting ranks afresh."""
-        self._start_counting(self.test_metrics)
+        """Reset the metrics."""
+        self._reset(self.test_metrics)
         self._popularity = torch.from_numpy(self.known_items.popularity).float().to(self.device)
 
     def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
         """Rank the next item at every position of the batch."""
-        self.val_metrics.update(self._rank(self.weigh_positions(batch)))
+        self._update(self.val_metrics, rank_positions(self, batch))
 
     def test_step(self, batch: EvaluationBatch, batch_idx: int) -> dict[str, Tensor | None]:
         """Rank the next item at every position of the batch, and give what stands before it, see `PositionCounts`."""
-        counts = self.weigh_positions(batch, self._popularity)
-        self.test_metrics.update(self._rank(counts))
+        counts = rank_positions(self, batch, self._popularity)
+        self._update(self.test_metrics, counts)
         return counts._asdict()
 
     def on_validation_epoch_end(self) -> None:
@@ -358,71 +313,10 @@ class SessionRecommender(LightningModule):
         self._log_results(self.test_metrics)
 
     def count_positions(self, batch: EvaluationBatch) -> tuple[Tensor, Tensor]:
-        """Count the items above each position's target, and the other items tied with it.
+        """Number of items above each position's target, and of other items tied with it, both int64, shape (P,)."""
+        return rank_positions(self, batch)[:2]
 
-        Args:
-            batch: Padded sessions of at least two events.
-
-        Returns:
-            Items above and items tied, int64, shape (P,); positions session by session.
-        """
-        return self.weigh_positions(batch)[:2]
-
-    def weigh_positions(self, batch: EvaluationBatch, weights: Tensor | None = None) -> PositionCounts:
-        """`count_positions`, and the sum of the weights of the items above and tied.
-
-        Args:
-            batch: Padded sessions of at least two events.
-            weights: Weight of each item to be summed up, float, shape (N,); None sums none.
-
-        Returns:
-            The counts, positions session by session.
-        """
-        items = batch.items[:, :-1]  # the last item is a target only
-        row, place = batch.positions()
-        queries, targets = (
-            self.encode_sessions(items, batch.lengths - 1)[row, place],
-            batch.items[row, place + 1],
-        )  # (P, anything), (P,)
-        with self._full_precision():
-            return count_positions(
-                self.score,
-                self.score_targets,
-                queries,
-                targets,
-                self.n_items,
-                self._excluded(items, row, place),
-                self.scores_in_blocks,
-                weights,
-            )
-
-    def best_at_positions(self, batch: EvaluationBatch, k: int) -> Tensor:
-        """The k best next items at every position, where the targets are ranked.
-
-        Args:
-            batch: Padded sessions of at least two events.
-            k: Length of the list.
-
-        Returns:
-            Item indices, best first, int64, shape (P, min(k, N)); -1 in place of items that are no candidates.
-        """
-        items = batch.items[:, :-1]
-        row, place = batch.positions()
-        queries = self.encode_sessions(items, batch.lengths - 1)[row, place]
-        if not len(row):
-            return row.new_empty(0, min(k, self.n_items))
-        with self._full_precision():
-            excluded = self._excluded(items, row, place)
-            best, scores = best_items(self.score, queries, self.n_items, k, excluded, self.scores_in_blocks)
-        return best.masked_fill_(scores <= EXCLUDED, -1)
-
-    def _excluded(self, items: Tensor, row: Tensor, place: Tensor) -> Excluded | None:
-        """The items that are no candidates at some places of sessions, by the rules of this model."""
-        if not (self.exclude_last or self.exclude_seen):
-            return None
-        return items_so_far(items, row, place, last_only=not self.exclude_seen)
-
-    def encode_sessions(self, items: Tensor, lengths: Tensor) -> Tensor:
+    def encode_sessions(self, items: Tensor, lengths: Tensor) -> Any:
         """`encode`, such that a session's queries do not depend on the sessions beside it.
 
         Args:
@@ -434,28 +328,25 @@ class SessionRecommender(LightningModule):
         """
         return on_enough_rows(self.encode, items)
 
-    def _rank(self, counts: PositionCounts) -> Tensor:
-        self._positions["seen"] += len(counts.tied)
-        self._positions["tied"] += int((counts.tied > 0).sum())
-        return rank_from_counts(counts.above, counts.tied, self.tie_mode)
-
-    def _start_counting(self, metrics: MetricCollection) -> None:
+    def _reset(self, metrics: MetricCollection) -> None:
         metrics.reset()
-        self._positions = {"seen": 0, "tied": 0}
+        self.tied_share.reset()
+
+    def _update(self, metrics: MetricCollection, counts: PositionCounts) -> None:
+        self.tied_share.update(counts.tied)
+        metrics.update(rank_from_counts(counts.above, counts.tied, self.tie_mode))
 
     def _log_results(self, metrics: MetricCollection) -> None:
         self.results = {name: value.item() for name, value in metrics.compute().items()}
         fitting = self.trainer.state.fn == "fit"
         exact = {name: torch.tensor(value, dtype=torch.float64) for name, value in self.results.items()}
         self.log_dict(exact, logger=not fitting)  # plain numbers would be rounded to 32 bits
-        for logger in self.loggers if fitting else []:  # Lightning would log a validation by the number of windows
-            logger.log_metrics(self.results, step=self.global_step)
-        positions = torch.tensor([self._positions["seen"], self._positions["tied"]], device=self.device)
-        seen, tied = sum_over_processes(positions).tolist()
-        if tied > 0.01 * seen:
+        if fitting:
+            self.log_at_step(self.results)
+        if (share := self.tied_share.compute().item()) > 0.01:
             rank_zero_warn(
-                f"at {tied} of {seen} positions ({tied / seen:.1%}) other items score exactly as the target does; "
-                f"tie_mode {self.tie_mode} decides their ranks",
+                f"at {share:.1%} of the positions other items score exactly as the target does; tie_mode "
+                f"{self.tie_mode} decides their ranks",
                 category=UserWarning,
             )
 
@@ -463,35 +354,12 @@ class SessionRecommender(LightningModule):
 
     def predict_step(self, batch: EvaluationBatch, batch_idx: int) -> TopItems:
         """The best next items after the last event of each session."""
-        return TopItems(batch.sessions, *self.top_items(batch.items, batch.lengths, self.k))
+        return TopItems(batch.sessions, *top_items(self, batch.items, batch.lengths, self.k))
 
-    def top_items(self, items: Tensor, lengths: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """The k best next items of each session, fewer where the catalogue is smaller.
-
-        Args:
-            items: Item indices, padded at the end, int64, shape (S, L).
-            lengths: Number of events of each session, int64, shape (S,).
-            k: Length of the list.
-
-        Returns:
-            Item indices (int64) and scores, both of shape (S, min(k, N)), best first; equal scores by item index. Items
-            that are no candidates come last, with the score `EXCLUDED`.
-        """
-        row, last = torch.arange(len(lengths), device=lengths.device), lengths - 1
-        queries = self.encode_sessions(items, lengths)[row, last]
-        with self._full_precision():
-            excluded = self._excluded(items, row, last)
-            return best_items(self.score, queries, self.n_items, k, excluded, self.scores_in_blocks)
-
-    def _full_precision(self) -> AbstractContextManager[None]:
-        """Scores and losses are never taken in 16 bits: whole groups of items would tie."""
-        if not torch.is_autocast_enabled(self.device.type):
-            return nullcontext()
-        return torch.autocast(self.device.type, enabled=False)
-
-    @torch.inference_mode()
     def recommend(self, item_ids: Sequence[str], k: int = 20) -> list[tuple[str, float]]:
         """Recommend the next item of one session.
+
+        Several threads may call it at a time.
 
         Args:
             item_ids: Item ids of the session so far, oldest first. Ids unknown to the model are left out with a
@@ -505,30 +373,4 @@ class SessionRecommender(LightningModule):
         Raises:
             SessRecError: If the item ids are not a list of text, or ``k`` is below 1.
         """
-        if isinstance(item_ids, str) or not all(isinstance(item_id, str) for item_id in item_ids):
-            raise SessRecError(f"recommend takes a list of item ids as text, such as ['10', '25'], got {item_ids!r}")
-        if k < 1:
-            raise SessRecError(f"k must be at least 1, got {k}")
-        vocabulary = self.known_items
-        index = vocabulary.index_of(item_ids)
-        if (unknown := int((index < 0).sum())) > 0:
-            rank_zero_warn(f"{unknown} of {len(index)} items of the session are unknown to the model", stacklevel=2)
-        items = torch.from_numpy(index[index >= 0]).to(self.device)
-        if was_training := self.training:  # which takes as long as a fast model's recommendation
-            self.eval()
-        if len(items):
-            best, scores = self.top_items(items[None], torch.tensor([len(items)], device=self.device), k)
-        else:
-            best, scores = self.popular_items(k)
-        if was_training:
-            self.train()
-        return [
-            (vocabulary.item_ids[item], score)
-            for item, score in zip(best[0].tolist(), scores[0].tolist(), strict=True)
-            if score > EXCLUDED
-        ]
-
-    def popular_items(self, k: int) -> tuple[Tensor, Tensor]:
-        """The items most frequent in training with their counts, both of shape (1, min(k, N))."""
-        counts, items = torch.from_numpy(self.known_items.counts).sort(descending=True, stable=True)
-        return items[None, :k], counts[None, :k].double()
+        return recommend(self, item_ids, k)

@@ -15,7 +15,7 @@ from sessrec.errors import SessRecError
 _PRECISIONS = ("32-true", "bf16-mixed", "64-true")  # others need a gradient scaler, or keep weights in 16 bits
 
 
-def refuse_trainer(trainer: Trainer, stage: str, model: str, trains_in_parallel: bool) -> None:
+def check_trainer(trainer: Trainer, stage: str, model: str, trains_in_parallel: bool) -> None:
     """Refuse what the training and ranking do not heed: precisions, callbacks, several processes.
 
     Args:
@@ -43,7 +43,7 @@ def refuse_trainer(trainer: Trainer, stage: str, model: str, trains_in_parallel:
         raise SessRecError(f"{what} in one process: give --trainer.devices 1")
 
 
-def refuse_other_class(checkpoint: Mapping[str, Any], expected: type) -> None:
+def check_class(checkpoint: Mapping[str, Any], expected: type) -> None:
     """Refuse the checkpoint of a model of another class.
 
     Args:
@@ -61,13 +61,12 @@ def refuse_other_class(checkpoint: Mapping[str, Any], expected: type) -> None:
         )
 
 
-def refuse_other_weights(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], grown: tuple[str, ...]) -> None:
+def check_weights(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
     """Refuse weights that other options have made.
 
     Args:
         weights: Weights of a checkpoint.
         own: Those of the model that should take them.
-        grown: Names of those whose size follows from the data.
 
     Raises:
         SessRecError: If names or shapes differ.
@@ -78,7 +77,7 @@ def refuse_other_weights(weights: Mapping[str, Tensor], own: Mapping[str, Tensor
             "fitted with"
         )
     for name, weight in weights.items():
-        if not name.startswith(grown) and own[name].shape != weight.shape:
+        if own[name].shape != weight.shape:
             raise SessRecError(
                 f"the checkpoint's {name} is of shape {tuple(weight.shape)} and the model's of "
                 f"{tuple(own[name].shape)}: give the --model options that it was fitted with"

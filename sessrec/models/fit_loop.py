@@ -1,94 +1,103 @@
-"""How far a fit is inside an epoch: what a checkpoint needs so that the fit can go on from there."""
+"""The place of a fit in its epoch, and the one file that touches the counters of Lightning's loops.
+
+Lightning counts batches and the calls of wrapped optimisers. A batch of sessrec is a window of many optimiser steps, so
+the steps are counted here, and a resumed fit sets Lightning's counters from its own `Progress`. Read in Lightning 2.6.6
+(``loops/fit_loop.py``, ``loops/training_epoch_loop.py``, ``loops/progress.py``); tests/models/test_fit_loop.py checks
+what is relied on.
+"""
 
 from __future__ import annotations
 
-from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
+
+from lightning.pytorch import Trainer
+
+from sessrec.errors import SessRecError
 
 
 @dataclass
 class Progress:
-    """Steps taken in the epoch under way, and the sums behind the figures that are logged for them.
+    """What a fit has done in its epoch; all zero between two epochs.
 
     Example:
         >>> progress = Progress()
-        >>> progress.begin_window(first_step=0, n_steps=3)
-        >>> progress.add_steps([4.0, 8.0], n_pairs=6)
-        >>> progress.steps_left, progress.window_mean
-        (1, 2.0)
+        >>> progress.add(n_steps=2, loss=12.0, n_pairs=6, is_whole=False)  # ``max_steps`` cuts a window
+        >>> progress.add(n_steps=3, loss=8.0, n_pairs=4, is_whole=True)
+        >>> progress
+        Progress(windows=1, steps=0, loss=20.0, n_pairs=10)
     """
 
+    windows: int = 0
+    """Windows whose steps have all been taken."""
     steps: int = 0
-    """Steps taken in this epoch."""
-    window_stop: int = 0
-    """Step of the epoch at which the window under way ends."""
-    window_losses: list[float] = field(default_factory=list)
-    """Sum of the loss over the lanes, for each step taken in the window under way."""
-    window_pairs: int = 0
-    """Pairs that these steps have learnt from."""
+    """Steps taken in the window after these, which ``max_steps`` has cut; 0 elsewhere."""
     loss: float = 0.0
-    """Sum of the loss over all pairs of the windows before."""
+    """Sum of the loss over all pairs."""
     n_pairs: int = 0
-    """Number of those pairs."""
+    """Number of pairs."""
 
-    @classmethod
-    def from_state_dict(cls, state: dict[str, Any]) -> Progress:
-        """Take up what `state_dict` gave."""
-        return cls(**deepcopy(state))
+    @property
+    def inside_epoch(self) -> bool:
+        """Whether the epoch has begun and is not complete."""
+        return self.windows > 0 or self.steps > 0
+
+    def add(self, n_steps: int, loss: float, n_pairs: int, is_whole: bool) -> None:
+        """Count the steps of a window, or of a part of it.
+
+        Args:
+            n_steps: Number of steps.
+            loss: Sum of the loss over their pairs.
+            n_pairs: Number of their pairs.
+            is_whole: Whether the window has no steps left.
+        """
+        self.windows, self.steps = (self.windows + 1, 0) if is_whole else (self.windows, self.steps + n_steps)
+        self.loss, self.n_pairs = self.loss + loss, self.n_pairs + n_pairs
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers and a list."""
+        """Plain numbers."""
         return asdict(self)
 
-    @property
-    def steps_left(self) -> int:
-        """Steps of the window under way that are still to take."""
-        return self.window_stop - self.steps
+    @classmethod
+    def of_checkpoint(cls, checkpoint: dict[str, Any]) -> Progress:
+        """The place that a checkpoint holds; none in one of an earlier sessrec, which kept another one.
 
-    def begin_window(self, first_step: int, n_steps: int) -> None:
-        """Take up a window, from its beginning or where it was left.
-
-        A window counts as under way until the next one begins: what follows its last step may be gone on with too.
+        Raises:
+            SessRecError: If the checkpoint is damaged.
         """
-        if self.window_stop == first_step + n_steps:
-            return
-        self.loss, self.n_pairs = self.loss + sum(self.window_losses), self.n_pairs + self.window_pairs
-        self.window_stop, self.window_losses, self.window_pairs = first_step + n_steps, [], 0
-
-    def add_steps(self, losses: list[float], n_pairs: int) -> None:
-        """Count steps that were taken, with the loss of each and the pairs of all."""
-        self.steps += len(losses)
-        self.window_losses += losses
-        self.window_pairs += n_pairs
-
-    @property
-    def window_mean(self) -> float:
-        """Mean loss of the pairs of the window under way."""
-        return sum(self.window_losses) / self.window_pairs
-
-    @property
-    def epoch_mean(self) -> float:
-        """Mean loss of the epoch's pairs so far."""
-        return (self.loss + sum(self.window_losses)) / (self.n_pairs + self.window_pairs)
+        if checkpoint.get("format", 1) < 3:
+            return cls()
+        try:
+            return cls(**checkpoint["progress"])
+        except (KeyError, TypeError) as error:
+            raise SessRecError("the checkpoint does not say where its fit was: it is damaged") from error
 
 
-def inside_window(loops: dict[str, Any]) -> dict[str, Any]:
-    """The state of Lightning's loops as it was inside the training step of the window under way.
+def count_steps(trainer: Trainer, n_steps: int) -> None:
+    """Add optimiser steps to the trainer's ``global_step``; Lightning does not save a fit without any."""
+    progress = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+    for counts in (progress.total, progress.current):
+        counts.ready += n_steps
+        counts.completed += n_steps
 
-    Lightning has a state for each place where a checkpoint can be taken: inside the step, after it, after a validation
-    that follows. Going on from inside the step, with none of its steps left, does all that follows as it was done.
+
+def resume_inside_epoch(trainer: Trainer, n_batches: int) -> None:
+    """Set Lightning's counters so that a fit resumes in its epoch after some batches.
+
+    A checkpoint is saved at the start of the next batch, or where a callback stops the fit; Lightning has other
+    counters in each place, and for a batch that was in hand it counts a start twice. From ``on_train_start`` on, all
+    of them say that as many batches as the model has seen are done, with whatever followed the last of them.
 
     Args:
-        loops: ``checkpoint["loops"]``.
-
-    Returns:
-        A copy in which the window is still to be processed.
+        trainer: The trainer, whose fit has loaded a checkpoint.
+        n_batches: Batches of the epoch that are done.
     """
-    loops = deepcopy(loops)
-    batches = loops["fit_loop"]["epoch_loop.batch_progress"]
-    for counts in (batches["total"], batches["current"]):
-        counts["processed"] = counts["completed"] = counts["ready"] - 1
-    batches["is_last_batch"] = False  # which is found out again when the window comes
-    loops["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1  # a restart counts it again
-    return loops
+    fit_loop = trainer.fit_loop
+    epochs, batches = fit_loop.epoch_progress, fit_loop.epoch_loop.batch_progress
+    earlier = batches.total.ready - batches.current.ready  # batches of the epochs before
+    for counts, n in ((batches.current, n_batches), (batches.total, earlier + n_batches)):
+        counts.ready = counts.started = counts.processed = counts.completed = n  # type: ignore[attr-defined]
+    batches.is_last_batch = False
+    for counts in (epochs.current, epochs.total):
+        counts.processed = counts.completed = counts.started - 1  # type: ignore[attr-defined]
+    fit_loop.update_restart_stage()

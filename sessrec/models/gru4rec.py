@@ -8,7 +8,6 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -20,12 +19,13 @@ from torch.optim import Optimizer
 from sessrec.data.session_parallel import Window
 from sessrec.distributed import exchange_gradients, join_lanes, n_processes, process_rank
 from sessrec.errors import SessRecError, check_choice
+from sessrec.models.inference import full_precision
 from sessrec.models.neural import NeuralRecommender
 from sessrec.nn import losses
 from sessrec.nn.cuda_graphs import CapturedRun
-from sessrec.nn.layers import GRUCell, GRUStack, ResetBeforeGRUCell, dropout_mask, initialise_gates, product
-from sessrec.nn.negatives import LogQ, LogQMode, NegativeSampler
-from sessrec.nn.optim import AdagradMomentum, take_rows
+from sessrec.nn.layers import GRUCell, GRUStack, ResetBeforeGRUCell, dropout_mask, initialise_gates, mm
+from sessrec.nn.negatives import LogQ, NegativeSampler
+from sessrec.nn.optim import AdagradMomentum, gather_rows
 from sessrec.nn.steps import Step, StepLayout
 
 _PLAIN_LOSSES = {
@@ -57,9 +57,6 @@ class GRU4Rec(NeuralRecommender):
         elu_param: Saturation of the ELU in BPR-max; 0 for none.
         logq: Strength in [0, 1] of the popularity correction of cross-entropy's logits in training; other losses have
             none.
-        logq_mode: ``published`` corrects by raw counts; ``textbook`` by the expected number of times that a candidate
-            is drawn.
-        exclude_target_copies: Whether copies of a lane's target are kept out of its negatives.
         protocol: Options of `SessionRecommender`.
 
     Raises:
@@ -81,8 +78,6 @@ class GRU4Rec(NeuralRecommender):
         bpreg: float = 1.0,
         elu_param: float = 0.5,
         logq: float = 1.0,
-        logq_mode: LogQMode = "published",
-        exclude_target_copies: bool = False,
         **protocol: Any,
     ) -> None:
         super().__init__(**protocol)
@@ -91,7 +86,6 @@ class GRU4Rec(NeuralRecommender):
         self.layers = [100] if layers is None else list(layers)
         _check_options(self.options, self.layers)
         check_choice("loss", loss, LossName)
-        check_choice("logq_mode", logq_mode, LogQMode)
         self.loss_name = loss
         self._hidden: list[Tensor] = []  # of each layer, (B, H)
         self._layout: StepLayout | None = None
@@ -122,7 +116,7 @@ class GRU4Rec(NeuralRecommender):
             initialise_gates(self.input_embedding, 3 if self.one_hot else 1, dim=1)
         counts = torch.from_numpy(self.known_items.counts)
         self.sampler = NegativeSampler(counts, h.sample_alpha)
-        self.log_q = LogQ(counts, h.sample_alpha, h.logq_mode)
+        self.log_q = LogQ(counts, h.sample_alpha)
 
     def configure_optimizers(self) -> Optimizer:
         """Adagrad with momentum on all parameters."""
@@ -131,9 +125,9 @@ class GRU4Rec(NeuralRecommender):
     # -- training ----------------------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
-        """Begin every lane afresh, or take up the states where a fit goes on inside an epoch."""
+        """Start every lane afresh, or resume with the saved states."""
         super().on_train_start()
-        self._hidden = [self._own_lanes(state) for state in self._hidden] if self.progress.steps else []
+        self._hidden = [self._own_lanes(state) for state in self._hidden] if self.progress.inside_epoch else []
         self._captured = None
 
     def _own_lanes(self, state: Tensor) -> Tensor:
@@ -141,55 +135,44 @@ class GRU4Rec(NeuralRecommender):
         return state.chunk(n_processes())[process_rank()].to(self.device, copy=True)
 
     def on_train_epoch_start(self) -> None:
-        """Begin every lane afresh."""
-        super().on_train_epoch_start()
+        """Start every lane afresh."""
         for state in self._hidden:
-            state.zero_()  # in place, for a captured window goes on from this memory
+            state.zero_()  # in place: captured windows read this memory
 
     def on_train_end(self) -> None:
-        """Give back the memory of captured windows."""
+        """Free the CUDA graphs."""
         self._captured = None
 
-    def train_steps(
-        self, batch: Window, optimizer: Optimizer, generator: torch.Generator, start: int, stop: int
-    ) -> Tensor:
-        """Take some steps of a window; see `train_window`."""
-        return self.train_window(batch, optimizer, generator, start, stop)
-
     @torch.no_grad()
-    def train_window(
-        self, window: Window, optimizer: Optimizer, generator: torch.Generator, start: int = 0, stop: int | None = None
-    ) -> Tensor:
-        """Take one optimiser step for every step of the window, or for some of them, carrying the hidden state.
+    def train_window(self, window: Window, optimizer: Optimizer, generator: torch.Generator) -> Tensor:
+        """Take one optimiser step for every step of the window, carrying the hidden state.
 
         Args:
             window: Session-parallel steps.
             optimizer: Any optimiser that takes sparse gradients; on a GPU only `AdagradMomentum` is captured.
             generator: Source of the negatives and dropout masks of the whole window, on the model's device.
-            start: First step to take.
-            stop: Step to stop before; the last one is taken too where None.
 
         Returns:
-            Sum of the loss over the lanes, for each step taken, shape (steps,).
+            Sum of the loss over the lanes, for each step, shape (steps,).
         """
         n_steps, n_lanes = window.inputs.shape
         if not self._hidden:
-            self._hidden = [self.output_bias.new_zeros(n_lanes, size) for size in self.layers]
-        chosen = slice(start, n_steps if stop is None else stop)
-        negatives = self.sampler.sample((n_steps, self.options.n_sample), generator)[chosen]
-        masks = [None if mask is None else mask[chosen] for mask in self._dropout_masks(n_steps, n_lanes, generator)]
-        window = window.part(chosen.start, chosen.stop)
-        keeps = (~window.starts).to(self.output_bias.dtype)[:, :, None]
+            self._hidden = [self.output_bias.new_zeros(n_lanes, size) for size in self.layers]  # (B, H) each
+        n_drawn, own = window.n_before + n_steps + window.n_after, slice(window.n_before, window.n_before + n_steps)
+        negatives = self.sampler.sample((n_drawn, self.options.n_sample), generator)[own]  # (steps, n)
+        masks = [None if mask is None else mask[own] for mask in self._dropout_masks(n_drawn, n_lanes, generator)]
+        not_reset = (~window.starts).to(self.output_bias.dtype)[:, :, None]  # (steps, B, 1)
         losses = []
-        for steps, lanes in window.stretches():
+        for steps, lanes in window.runs():
             of_lanes = [
-                None if part is None else part[steps, lanes] for part in (window.inputs, window.targets, keeps, *masks)
+                None if part is None else part[steps, lanes]
+                for part in (window.inputs, window.targets, not_reset, *masks)
             ]
             tensors = [negatives[steps], *of_lanes]
             if self.captures and isinstance(optimizer, AdagradMomentum) and isinstance(lanes, slice):
                 losses.append(self._captured_run(optimizer)(tensors, _settings(optimizer)))
             else:
-                losses.append(self._train_stretch(optimizer, lanes, tensors))
+                losses.append(self._take_steps(optimizer, lanes, *tensors))
         return torch.cat(losses)
 
     @property
@@ -201,33 +184,42 @@ class GRU4Rec(NeuralRecommender):
     def _captured_run(self, optimizer: Optimizer) -> CapturedRun:
         """Graphs of this optimiser's steps; parameters and hidden states must stay where they are meanwhile."""
         if self._captured is None or self._captured[0] is not optimizer:
-            self._captured = optimizer, CapturedRun(partial(self._train_stretch, optimizer, slice(None)))
+            run = partial(self._take_steps, optimizer, slice(None))
+            self._captured = optimizer, CapturedRun(lambda tensors: run(*tensors))
         return self._captured[1]
 
-    def _train_stretch(self, optimizer: Optimizer, lanes: slice | Tensor, tensors: Sequence[Any]) -> Tensor:
-        """Take steps of a window that have the same live lanes; the sum of each step's loss, shape (steps,)."""
-        if not tensors[1].numel():
-            return self._follow(optimizer, len(tensors[1]))
-        negatives, inputs, targets, keeps, *masks = tensors
-        distinct, exclude = self.device.type == "cpu" and not self.captures, self.options.exclude_target_copies
+    def _take_steps(
+        self,
+        optimizer: Optimizer,
+        lanes: slice | Tensor,
+        negatives: Any,
+        inputs: Any,
+        targets: Any,
+        not_reset: Any,
+        *masks: Tensor | None,
+    ) -> Tensor:
+        """Take consecutive steps of the same V live lanes; the sum of each step's loss, shape (steps,)."""
+        if not inputs.numel():
+            return self._follow(optimizer, len(inputs))
+        distinct = self.device.type == "cpu" and not self.captures
         if self._layout is None or self._layout.distinct != distinct:
-            self._layout = StepLayout(self.n_items, distinct, self.shared_inputs, exclude)
-        weights = self._weights(targets, negatives)
+            self._layout = StepLayout(self.n_items, distinct, self.shared_inputs)
+        weights = self._weights(targets, negatives)  # (steps, V + n)
         skipped = weights.shape[1] == 1
         if skipped and self.loss_name != "cross-entropy":
             rank_zero_warn("steps of a single lane are skipped: without --model.n_sample they have no negatives")
-        hidden = [state[lanes] for state in self._hidden]
+        hidden = [state[lanes] for state in self._hidden]  # (V, H) each
         losses = []
         # autocast would keep its copies of the weights from step to step
         kind = self.device.type
-        take_step = optimizer.update if isinstance(optimizer, AdagradMomentum) else optimizer.step
+        update = optimizer.update if isinstance(optimizer, AdagradMomentum) else optimizer.step
         with torch.autocast(kind, enabled=torch.is_autocast_enabled(kind), cache_enabled=False):
-            for step in self._layout.steps(inputs, targets, negatives, weights, keeps, masks):
-                loss, hidden = self.step_loss(step, hidden)
+            for step in self._layout.steps(inputs, targets, negatives, weights, not_reset, masks):
+                loss, hidden = self.train_step(step, hidden)
                 if skipped:
                     optimizer.zero_grad()
                 if n_processes() == 1 or self._exchange_gradients(takes_part=not skipped):
-                    take_step()
+                    update()
                 losses.append(loss)
         for state, new in zip(self._hidden, hidden, strict=True):
             state[lanes] = new
@@ -244,11 +236,11 @@ class GRU4Rec(NeuralRecommender):
         tables = [self.output_embedding, self.output_bias, *([] if self.shared_inputs else [self.input_embedding])]
         return exchange_gradients(tables, list(self.cells.parameters()), takes_part)
 
-    def step_loss(self, step: Step, hidden: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def train_step(self, step: Step, hidden: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Loss of one session-parallel step, forwards and backwards.
 
         The gradients of the sum of the loss, divided by the nominal batch size also where fewer lanes are live, are
-        left in the parameters.
+        left in the parameters. U rows of the item table are looked up, the first C of them candidates.
 
         Args:
             step: Rows to look up, candidates and masks.
@@ -257,19 +249,20 @@ class GRU4Rec(NeuralRecommender):
         Returns:
             Sum of the loss over the live lanes, scalar, and the new states.
         """
-        n_candidates, table = step.candidates.weights.shape[0], self.output_embedding
-        rows = take_rows(table, step.items)  # (U, H)
-        output_rows, candidates = rows[:n_candidates], step.items[:n_candidates]
-        bias = self.output_bias.view(-1).index_select(0, candidates)
-        layer_input = (rows if self.shared_inputs else self.input_embedding).index_select(0, step.inputs)
-        hidden, memories = self.cells.step(layer_input, [state * step.keeps for state in hidden], step.masks)
-        with self._full_precision():
+        n_candidates, table = step.candidates.weights.shape[0], self.output_embedding  # C, (N, H)
+        rows = gather_rows(table, step.items)  # (U, H)
+        output_rows, candidates = rows[:n_candidates], step.items[:n_candidates]  # (C, H), (C,)
+        bias = self.output_bias.view(-1).index_select(0, candidates)  # (C,)
+        layer_input = (rows if self.shared_inputs else self.input_embedding).index_select(0, step.inputs)  # (V, I)
+        states = [state * step.not_reset for state in hidden]  # (V, H) each
+        hidden, saved = self.cells.step(layer_input, states, step.masks)  # (V, H) each
+        with full_precision(self.device):
             logits = torch.addmm(bias, hidden[-1], output_rows.T)  # (V, C)
-            loss, d_logits = self._loss(logits, step.candidates)
+            loss, d_logits = self._loss(logits, step.candidates)  # (V,), (V, C)
         d_logits.mul_(1 / (self._hidden[0].shape[0] * n_processes()))
-        d_inputs = self.cells.backward(memories, product(d_logits, output_rows), step.masks)
-        d_rows = rows  # whose values are no longer needed: fresh memory would cost more than the work
-        product(d_logits.T, hidden[-1], out=d_rows[:n_candidates])
+        d_inputs = self.cells.backward(saved, mm(d_logits, output_rows), step.masks)  # (V, I) from (V, H)
+        d_rows = rows  # (U, H), whose values are no longer needed: fresh memory would cost more than the work
+        mm(d_logits.T, hidden[-1], out=d_rows[:n_candidates])  # (C, V) (V, H)
         d_rows[n_candidates:].zero_()
         if self.shared_inputs:
             d_rows.index_add_(0, step.inputs, d_inputs)
@@ -304,12 +297,13 @@ class GRU4Rec(NeuralRecommender):
         ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the lanes' states beside the weights, where a fit may go on from them."""
+        """Save the hidden states, where a fit may resume inside an epoch."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["hidden"] = [join_lanes(state) for state in self._hidden] if self.progress.steps else []
+        inside = self.progress.inside_epoch
+        checkpoint["hidden"] = [join_lanes(state) for state in self._hidden] if inside else []
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the lanes' states over."""
+        """Load the hidden states."""
         super().on_load_checkpoint(checkpoint)
         self._hidden = checkpoint.get("hidden", [])
 

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from sessrec.data.sessions import Sessions
 from sessrec.errors import SessRecError
-from sessrec.models.counting import CountingRecommender
+from sessrec.models.base import SessionRecommender
 
 _NO_RULE = 1e-30  # weight of popularity where there is no rule: below every rule
 _TIE_BREAK = 2.0**-26  # weight of popularity: below the least difference, in proportion, of two numbers of 32 bits
 
 
-class ItemRulesRecommender(CountingRecommender):
+class ItemRulesRecommender(SessionRecommender):
     """Scores items by the last item's rules, the best of which are kept; offers `rules`.
 
     Popularity breaks ties: items that no rule leads to follow in its order. Rules are equal where they are equal in 32
@@ -38,7 +38,7 @@ class ItemRulesRecommender(CountingRecommender):
     weights: Tensor
     """Score of each rule, above 0, float32, shape (rules,)."""
 
-    grown_buffers = ("successors", "weights")
+    data_dependent_buffers = ("successors", "weights")
 
     def __init__(self, n_rules: int, self_rules: bool, **protocol: Any) -> None:
         super().__init__(**protocol)
@@ -84,9 +84,7 @@ class ItemRulesRecommender(CountingRecommender):
     def score(self, queries: Tensor, items: slice) -> Tensor:
         """Score of each item, float64, shape (P, n)."""
         last = queries[:, 0]
-        start, n_rules = self.offsets[last].long(), (self.offsets[last + 1] - self.offsets[last]).long()
-        row = torch.repeat_interleave(n_rules)  # (rules of all positions,)
-        rule = start[row] + torch.arange(len(row), device=last.device) - (n_rules.cumsum(0) - n_rules)[row]
+        row, rule = rows_of(self.offsets, last)
         successor = self.successors[rule].long()
         inside = (successor >= items.start) & (successor < items.stop)
         scores = (_NO_RULE * self.popularity[items]).repeat(len(last), 1)
@@ -94,6 +92,22 @@ class ItemRulesRecommender(CountingRecommender):
         weights = self.weights[rule].double() * (1 + _TIE_BREAK * self.popularity[successor])
         scores[row, successor - items.start] = weights
         return scores
+
+
+def rows_of(offsets: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
+    """Look up the entries of some items in a table sorted by item.
+
+    Args:
+        offsets: First entry of each item, and the number of entries, shape (N + 1,).
+        item: Item of each position, int64, shape (P,).
+
+    Returns:
+        The position and the entry, for every entry of every position, both int64, shape (entries,).
+    """
+    start, n_entries = offsets[item].long(), (offsets[item + 1] - offsets[item]).long()
+    row = torch.repeat_interleave(n_entries)
+    entry = start[row] + torch.arange(len(row), device=item.device) - (n_entries.cumsum(0) - n_entries)[row]
+    return row, entry
 
 
 def events_of_sessions(sessions: Sessions, n_items: int) -> csr_array:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from sessrec.data.sessions import Sessions
 from sessrec.errors import SessRecError
-from sessrec.models.neighbours import Neighbours, Prefixes, SessionIndex, shared_weights
-from sessrec.models.prefix import PrefixRecommender
+from sessrec.models.base import SessionRecommender
+from sessrec.models.neighbours import Neighbours, Positions, Prefixes, SessionIndex, shared_weights
 
 
-class NeighbourhoodRecommender(PrefixRecommender):
+class NeighbourhoodRecommender(SessionRecommender):
     """Scores items by the training sessions near the session so far; offers `score_prefixes`.
 
     It learns an index of the training sessions, in buffers that its checkpoint holds. Sessions are recent by their last
@@ -30,7 +30,8 @@ class NeighbourhoodRecommender(PrefixRecommender):
         protocol: Options of `SessionRecommender`.
     """
 
-    grown_buffers = SessionIndex._fields
+    scores_in_blocks = False
+    data_dependent_buffers = SessionIndex._fields
 
     def __init__(self, n_neighbours: int, sample_size: int, idf_weight: float, **protocol: Any) -> None:
         super().__init__(**protocol)
@@ -42,7 +43,7 @@ class NeighbourhoodRecommender(PrefixRecommender):
         self.idf_weight = idf_weight
         self.n_neighbours = n_neighbours
         self.sample_size = sample_size
-        self._learnt: _Learnt | None = None
+        self._learned: _Learned | None = None
 
     def build(self) -> None:
         """Create an empty index."""
@@ -55,43 +56,52 @@ class NeighbourhoodRecommender(PrefixRecommender):
     def _keep(self, index: SessionIndex) -> None:
         for name, array in index._asdict().items():
             self.register_buffer(name, torch.from_numpy(array))
-        self._learnt = None
+        self._learned = None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Make room for the checkpoint's index."""
         super().on_load_checkpoint(checkpoint)
-        self._learnt = None
+        self._learned = None
 
-    def score(self, queries: Tensor, items: slice) -> Tensor:
+    def score_prefixes(self, prefixes: Prefixes) -> np.ndarray:
+        """Score all items for some sessions so far; higher is better, float64, shape (P, N)."""
+        raise TypeError(f"{type(self).__name__} has no score_prefixes method")
+
+    def encode(self, items: Tensor) -> Positions:
+        """The positions of the sessions, shape (S, L)."""
+        return Positions.of_items(items)
+
+    def score(self, queries: Positions, items: slice) -> Tensor:
         """Score of each item, float32, shape (P, n)."""
-        return super().score(queries, items).float()
+        scores = self.score_prefixes(queries.prefixes())
+        return torch.from_numpy(scores[:, items]).to(queries.device).float()
 
     @property
-    def learnt(self) -> _Learnt:
+    def learned(self) -> _Learned:
         """The index, as arrays."""
-        if self._learnt is None:
+        if self._learned is None:
             index = SessionIndex(*(getattr(self, name).cpu().numpy() for name in SessionIndex._fields))
-            self._learnt = _Learnt(index, self.sample_size)
-        return self._learnt
+            self._learned = _Learned(index, self.sample_size)
+        return self._learned
 
     def candidates(self, prefixes: Prefixes, weights: np.ndarray) -> Neighbours:
         """Recent training sessions that share items, with the sum of these items' weights."""
-        return shared_weights(prefixes, weights, self.learnt.sessions_of_items, self.sample_size)
+        return shared_weights(prefixes, weights, self.learned.sessions_of_items, self.sample_size)
 
     def with_idf(self, scores: np.ndarray) -> np.ndarray:
         """Scores, (P, N), those of rare items raised by the idf's weight."""
-        return scores * (1 + self.idf_weight * self.learnt.idf) if self.idf_weight else scores
+        return scores * (1 + self.idf_weight * self.learned.idf) if self.idf_weight else scores
 
     def sum_over_neighbours(self, neighbours: Neighbours, weights: np.ndarray, n_rows: int) -> np.ndarray:
         """Sum of the weights of the neighbours that hold each item, float64, shape (P, N)."""
         offsets = np.searchsorted(neighbours.row, np.arange(n_rows + 1))
-        shape = (n_rows, self.learnt.items_of_sessions.shape[0])
+        shape = (n_rows, self.learned.items_of_sessions.shape[0])
         return (
-            csr_array((weights, neighbours.session, offsets), shape=shape) @ self.learnt.items_of_sessions
+            csr_array((weights, neighbours.session, offsets), shape=shape) @ self.learned.items_of_sessions
         ).toarray()
 
 
-class _Learnt:
+class _Learned:
     """An index, and what is worked out from it once."""
 
     def __init__(self, index: SessionIndex, sample_size: int) -> None:

@@ -6,10 +6,12 @@ sessions, positions or items.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from scipy.sparse import csr_array
+from torch import Tensor
 
 from sessrec.data.sessions import Sessions
 
@@ -85,6 +87,42 @@ class PaddedSessions:
         position, place = is_last.nonzero()
         session = row[position]
         return Prefixes(position, self.items[session, place], place + 1, self._times[session, place], column + 1)
+
+
+class Positions:
+    """Positions of some sessions, indexed as a tensor of that shape is: the queries of models that need whole sessions.
+
+    Args:
+        sessions: The sessions.
+        index: Session and place of each position, int64, shape (..., 2).
+    """
+
+    def __init__(self, sessions: PaddedSessions, index: Tensor) -> None:
+        self.sessions = sessions
+        self.index = index
+
+    @classmethod
+    def of_items(cls, items: Tensor) -> Positions:
+        """All positions of padded sessions, shape (S, L)."""
+        index = torch.ones(items.shape, device=items.device).nonzero().view(*items.shape, 2)
+        return cls(PaddedSessions(items.cpu().numpy()), index)
+
+    def __getitem__(self, chosen: Any) -> Positions:
+        """Some of the positions."""
+        return Positions(self.sessions, self.index[chosen])
+
+    def __len__(self) -> int:
+        """Size of the first dimension."""
+        return len(self.index)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the items that they were made from."""
+        return self.index.device
+
+    def prefixes(self) -> Prefixes:
+        """The session up to each of P positions."""
+        return self.sessions.up_to(*self.index.cpu().numpy().T)
 
 
 class SessionIndex(NamedTuple):

@@ -1,4 +1,4 @@
-"""What models share that are trained by gradients: losses checked and logged, and randomness that can resume."""
+"""The training loop of models that are trained by gradients: steps counted, losses checked, randomness that resumes."""
 
 from __future__ import annotations
 
@@ -11,88 +11,90 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from sessrec.data.loaders import SessionBatch
+from sessrec.data.loaders import SessionBatch, TrainingBatches
 from sessrec.data.session_parallel import Window
 from sessrec.distributed import n_processes, process_rank, sum_over_processes
 from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender
+from sessrec.models.fit_loop import Progress, count_steps, resume_inside_epoch
 
 
 class NeuralRecommender(SessionRecommender):
-    """A model with an optimiser and an option ``learning_rate``; offers `train_steps`.
+    """A model with an optimiser and an option ``learning_rate``; it offers `train_window`.
 
     Args:
         protocol: Options of `SessionRecommender`.
     """
 
     options: Any
+    batches: TrainingBatches = "window"
 
     def __init__(self, **protocol: Any) -> None:
         super().__init__(**protocol)
         self._last_time = 0.0
 
-    def train_steps(
-        self, batch: Any, optimizer: Optimizer, generator: torch.Generator, start: int, stop: int
-    ) -> Tensor:
-        """Take some steps of a batch.
+    def train_window(self, window: Any, optimizer: Optimizer, generator: torch.Generator) -> Tensor:
+        """Take the steps of a batch.
 
         Args:
-            batch: A window of steps, or whole sessions for one step.
+            window: A `Window` of session-parallel steps, or a `SessionBatch`, which is one step.
             optimizer: The optimiser.
-            generator: Source of randomness of the whole batch, on the model's device.
-            start: First step to take.
-            stop: Step to stop before.
+            generator: Source of all randomness, on the model's device.
 
         Returns:
             Sum of the loss over the pairs of each step, shape (steps,).
         """
-        raise TypeError(f"{type(self).__name__} has no train_steps method")
+        raise TypeError(f"{type(self).__name__} has no train_window method")
 
     def on_train_start(self) -> None:
-        """Let the options of this fit win over those in a resumed checkpoint's optimiser."""
-        self.take_up_epoch()
+        """Resume inside an epoch; options of this fit take precedence over those of the checkpoint's optimiser."""
+        if self.progress.inside_epoch:
+            self.trainer.train_dataloader.load_state_dict({"batch": self.progress.windows})  # type: ignore[union-attr]
+            resume_inside_epoch(self.trainer, self.progress.windows)
         self._last_time = time.perf_counter()
         for group in self.raw_optimizer().param_groups:
             group.update({name: self.options[name] for name in ("momentum",) if name in group})
             group["lr"] = self.options.learning_rate
 
-    def learn(self, window: Window | SessionBatch, start: int, stop: int) -> tuple[list[float], int]:
-        """Train on steps of a window; the loss of each, and the number of pairs.
+    def training_step(self, window: Window | SessionBatch, batch_idx: int) -> None:
+        """Train on a window, cut where ``max_steps`` is reached, and log the mean loss of its pairs.
 
         Raises:
             SessRecError: If a loss is not finite.
         """
-        losses = self.train_steps(window, self.raw_optimizer(), self._generator(window.number), start, stop)
-        n_pairs = losses.new_tensor([window.widths[start:stop].sum()])
+        first, left = self.progress.steps, self.trainer.max_steps - self.global_step
+        stop = min(window.n_steps, first + left) if self.trainer.max_steps > 0 else window.n_steps
+        is_whole = stop == window.n_steps
+        if isinstance(window, Window) and (first or not is_whole):
+            window = window.part(first, stop)
+        losses = self.train_window(window, self.raw_optimizer(), self._generator(window.number))
+        n_pairs = losses.new_tensor([window.widths.sum()])
         # the only synchronisation with the device
         *sums, pairs = sum_over_processes(torch.cat([losses, n_pairs]).double()).tolist()
         for number, loss in enumerate(sums, self.global_step + 1):
             if not math.isfinite(loss):
                 raise self.diverged(f"the training loss is {loss} at step {number}")
-        return sums, int(pairs)
+        self.progress.add(len(sums), sum(sums), int(pairs), is_whole)
+        count_steps(self.trainer, len(sums))
+        self._log_window(len(sums), sum(sums) / pairs, pairs)
 
-    def finish_window(self, window: Window | SessionBatch) -> None:
-        """Log the mean loss of the window's pairs."""
-        n_pairs, mean_loss = self.progress.window_pairs, self.progress.window_mean
+    def _log_window(self, n_steps: int, loss: float, n_pairs: float) -> None:
         now = time.perf_counter()
         speed, self._last_time = n_pairs / (now - self._last_time), now
-        self.log("train/loss", mean_loss, prog_bar=True, logger=False)
+        self.log("train/loss", loss, prog_bar=True, logger=False)
         self.log("train/events_per_second", speed, prog_bar=True, logger=False)
-        interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if interval and self.global_step // interval > (self.global_step - window.n_steps) // interval:
+        interval = self.trainer.log_every_n_steps  # type: ignore[attr-defined] # optimiser steps, not batches
+        if interval and self.global_step // interval > (self.global_step - n_steps) // interval:
             rate = self.raw_optimizer().param_groups[0]["lr"]
-            self._log_figures({"train/loss": mean_loss, "train/events_per_second": speed, "train/learning_rate": rate})
+            self.log_at_step({"train/loss": loss, "train/events_per_second": speed, "train/learning_rate": rate})
 
     def on_train_epoch_end(self) -> None:
-        """Log the mean loss of the epoch, where it is complete."""
-        loss = self.progress.epoch_mean
-        if self.end_epoch():
+        """Log the mean loss of an epoch that is complete; a fit may stop inside."""
+        progress = self.progress
+        if progress.windows == self.trainer.num_training_batches:
+            loss, self.progress = progress.loss / progress.n_pairs, Progress()
             self.log("train/loss_epoch", loss, logger=False)
-            self._log_figures({"train/loss_epoch": loss})
-
-    def _log_figures(self, figures: dict[str, float]) -> None:
-        for logger in self.loggers:
-            logger.log_metrics(figures, step=self.global_step)
+            self.log_at_step({"train/loss_epoch": loss})
 
     def diverged(self, what: str) -> SessRecError:
         """The error of a fit whose numbers are no longer finite."""
@@ -101,7 +103,7 @@ class NeuralRecommender(SessionRecommender):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to save weights that are not finite: the checkpoint before is to be kept.
+        """Reject weights that are not finite, so that the checkpoint before stays.
 
         Raises:
             SessRecError: If one is not.

@@ -8,13 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sessrec.data.session_parallel import Window
 from sessrec.data.synthetic import SyntheticProcess
 from sessrec.errors import SessRecError
-from sessrec.models.counting import CountingRecommender
+from sessrec.models.base import SessionRecommender
 
 
-class Oracle(CountingRecommender):
+class Oracle(SessionRecommender):
     """Ranks items by their exact probability under the process that generated the synthetic sessions.
 
     It learns nothing: it knows the process and filters the hidden intent of a session exactly, so no model can pass it
@@ -53,9 +52,6 @@ class Oracle(CountingRecommender):
             )
         index = torch.tensor([legal[item_id] for item_id in self.known_items.item_ids])
         self.register_buffer("process_index", index)
-
-    def count(self, window: Window) -> None:
-        """Nothing to learn."""
 
     def encode(self, items: Tensor) -> Tensor:
         """Belief about the hidden intent, then the position's item, float64, shape (S, L, intents + 1)."""

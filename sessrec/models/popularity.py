@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from sessrec.data.session_parallel import Window
-from sessrec.models.counting import CountingRecommender
+from sessrec.data.sessions import Sessions
+from sessrec.models.base import SessionRecommender
 
 
-class Popularity(CountingRecommender):
+class Popularity(SessionRecommender):
     """Ranks items by how often they occur in training.
-
-    It learns by counting, in the first epoch; further epochs change nothing.
 
     Args:
         protocol: Options of `SessionRecommender`.
@@ -30,10 +29,9 @@ class Popularity(CountingRecommender):
         """Create the counts."""
         self.register_buffer("counts", torch.zeros(self.n_items, dtype=torch.int64))
 
-    def count(self, window: Window) -> None:
-        """Count every event once: a session's first as an input, the others as targets."""
-        for items, chosen in ((window.inputs, window.starts), (window.targets, window.live)):
-            self.counts += torch.bincount(items[chosen], minlength=self.n_items)
+    def learn_sessions(self, sessions: Sessions) -> None:
+        """Count every event once."""
+        self.counts = torch.from_numpy(np.bincount(sessions.items, minlength=self.n_items))
 
     def encode(self, items: Tensor) -> Tensor:
         """Queries of no content, float64, shape (S, L, 1): every position gets the same ranking."""

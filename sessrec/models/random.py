@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from sessrec.errors import SessRecError
-from sessrec.models.counting import CountingRecommender
+from sessrec.models.base import SessionRecommender
 
 
-class Random(CountingRecommender):
+class Random(SessionRecommender):
     """Ranks items by numbers that follow from the seed, the session so far and the item, and from nothing else.
 
     So every position has a ranking of its own, and the same one whenever it is asked for.

@@ -9,25 +9,33 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from sessrec.models.neighbours import Prefixes
-from sessrec.models.prefix import PrefixRecommender
+from sessrec.models.base import SessionRecommender
+from sessrec.models.neighbours import Positions
 
 
-class SPop(PrefixRecommender):
+class SPop(SessionRecommender):
     """Ranks items by how often they stand in the session so far; popularity in training breaks the ties.
 
     Args:
         protocol: Options of `SessionRecommender`.
     """
 
+    scores_in_blocks = False
+
     def __init__(self, **protocol: Any) -> None:
         super().__init__(**protocol)
         self.save_hyperparameters()
 
-    def score_prefixes(self, prefixes: Prefixes) -> np.ndarray:
-        """Count in the session, and popularity as a fraction below 1, float64, shape (P, N)."""
-        counts = self.known_items.counts
+    def encode(self, items: Tensor) -> Positions:
+        """The positions of the sessions, shape (S, L)."""
+        return Positions.of_items(items)
+
+    def score(self, queries: Positions, items: slice) -> Tensor:
+        """Count in the session, and popularity as a fraction below 1, float64, shape (P, n)."""
+        counts, prefixes = self.known_items.counts, queries.prefixes()
         scores = np.tile(counts / (counts.max(initial=0) + 1), (len(prefixes.lengths), 1))
         scores[prefixes.row, prefixes.item] += prefixes.counts
-        return scores
+        return torch.from_numpy(scores[:, items]).to(queries.device)

@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from sessrec.data.loaders import SessionBatch
-from sessrec.errors import SessRecError, check_choice
+from sessrec.data.loaders import SessionBatch, TrainingBatches
+from sessrec.errors import SessRecError
 from sessrec.evaluation.ranking import on_enough_rows
+from sessrec.models.inference import full_precision
 from sessrec.models.neural import NeuralRecommender
 from sessrec.nn.losses import Candidates, cross_entropy
-from sessrec.nn.negatives import LogQ, LogQMode, NegativeSampler
+from sessrec.nn.negatives import LogQ, NegativeSampler
 
 _WINDOWS = 512  # windows of long sessions that are encoded at once
 
@@ -31,9 +32,9 @@ class SASRec(NeuralRecommender):
     and samples, as in GRU4Rec. The batch size of the data counts sessions.
 
     Args:
-        hidden: Size of the embedding and of all layers (paper: 50; GRU4Rec's size here).
-        blocks: Number of blocks, each of attention and two pointwise layers (paper: 2).
-        heads: Number of attention heads (paper: 1).
+        hidden_size: Size of the embedding and of all layers (paper: 50; GRU4Rec's size here).
+        n_blocks: Number of blocks, each of attention and two pointwise layers (paper: 2).
+        n_heads: Number of attention heads (paper: 1).
         max_length: Events that a position looks back at; a longer session is trained on in pieces of that length
             (paper: 50 for the sparse logs).
         dropout: Probability to drop an element of an embedding or of a layer's output (paper: 0.2 for the dense log,
@@ -43,48 +44,42 @@ class SASRec(NeuralRecommender):
             target with all items.
         sample_alpha: Samples are drawn in proportion to an item's count to this power.
         logq: Strength in [0, 1] of the popularity correction of sampled logits in training.
-        logq_mode: ``published`` corrects by raw counts; ``textbook`` by the expected number of times that a candidate
-            is drawn.
-        exclude_target_copies: Whether copies of a position's target are kept out of its negatives.
         protocol: Options of `SessionRecommender`.
 
     Raises:
         SessRecError: If an option is out of its range.
     """
 
-    trains_on_whole_sessions = True
+    batches: TrainingBatches = "sessions"
 
     def __init__(
         self,
-        hidden: int = 100,
-        blocks: int = 2,
-        heads: int = 1,
+        hidden_size: int = 100,
+        n_blocks: int = 2,
+        n_heads: int = 1,
         max_length: int = 50,
         dropout: float = 0.2,
         learning_rate: float = 0.002,
         n_sample: int = 2048,
         sample_alpha: float = 0.75,
         logq: float = 1.0,
-        logq_mode: LogQMode = "published",
-        exclude_target_copies: bool = False,
         **protocol: Any,
     ) -> None:
         super().__init__(**protocol)
         self.save_hyperparameters()
         self.options: Any = self.hparams
         _check_options(self.options)
-        check_choice("logq_mode", logq_mode, LogQMode)
 
     def build(self) -> None:
         """Create the embeddings, the blocks and the negative sampler."""
         h = self.options
-        self.item_embedding = nn.Parameter(torch.empty(self.n_items, h.hidden).normal_(std=h.hidden**-0.5))
-        self.place_embedding = nn.Parameter(torch.empty(h.max_length, h.hidden).normal_(std=h.hidden**-0.5))
-        self.blocks = nn.ModuleList(_Block(h.hidden, h.heads, h.dropout) for _ in range(h.blocks))
-        self.norm = nn.LayerNorm(h.hidden)
+        self.item_embedding = nn.Parameter(torch.empty(self.n_items, h.hidden_size).normal_(std=h.hidden_size**-0.5))
+        self.place_embedding = nn.Parameter(torch.empty(h.max_length, h.hidden_size).normal_(std=h.hidden_size**-0.5))
+        self.blocks = nn.ModuleList(_Block(h.hidden_size, h.n_heads) for _ in range(h.n_blocks))
+        self.norm = nn.LayerNorm(h.hidden_size)
         counts = torch.from_numpy(self.known_items.counts)
         self.sampler = NegativeSampler(counts, h.sample_alpha)
-        self.log_q = LogQ(counts, h.sample_alpha, h.logq_mode)
+        self.log_q = LogQ(counts, h.sample_alpha)
 
     def configure_optimizers(self) -> Optimizer:
         """Adam on all parameters."""
@@ -92,16 +87,14 @@ class SASRec(NeuralRecommender):
 
     # -- training ----------------------------------------------------------------------------------------------------
 
-    def train_steps(
-        self, batch: SessionBatch, optimizer: Optimizer, generator: torch.Generator, start: int, stop: int
-    ) -> Tensor:
+    def train_window(self, window: SessionBatch, optimizer: Optimizer, generator: torch.Generator) -> Tensor:
         """Take one step on some whole sessions; its summed loss, shape (1,)."""
-        inputs, targets, has_target = self._pieces(batch)
+        inputs, targets, has_target = self._pieces(window)
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices), torch.enable_grad():
             # dropout draws from the global generators, which are to follow from the batch alone
             torch.manual_seed(torch.randint(1 << 62, (), generator=generator, device=self.device).item())
-            queries = self._attend(inputs)[has_target]  # (P, H)
+            queries = self._attend(inputs, self.options.dropout)[has_target]  # (P, H)
             loss = self._backward(queries, targets[has_target], generator)
         optimizer.step()
         optimizer.zero_grad()
@@ -122,7 +115,7 @@ class SASRec(NeuralRecommender):
         """Leave the gradient of the mean loss in the parameters; the summed loss."""
         h, n_targets, dtype = self.options, len(targets), self.item_embedding.dtype
         if h.n_sample == 0:
-            with self._full_precision():
+            with full_precision(self.device):
                 loss = F.cross_entropy(queries.to(dtype) @ self.item_embedding.T, targets, reduction="sum")
             (loss / n_targets).backward()
             return loss.detach()
@@ -131,19 +124,18 @@ class SASRec(NeuralRecommender):
         if h.logq:
             weights = self.log_q(targets[None], negatives)[0].mul_(-h.logq).exp_().to(dtype)
         items = torch.cat([targets, negatives[0]])
-        copies = (targets[:, None] == items).fill_diagonal_(False) if h.exclude_target_copies else None
-        with self._full_precision():
+        with full_precision(self.device):
             logits = queries.to(dtype) @ self.item_embedding[items].T
-            loss, gradient = cross_entropy(logits.detach().clone(), Candidates.each_once(n_targets, weights, copies))
+            loss, gradient = cross_entropy(logits.detach().clone(), Candidates.each_once(n_targets, weights))
             logits.backward(gradient / n_targets)
         return loss.sum()
 
-    def _attend(self, items: Tensor) -> Tensor:
+    def _attend(self, items: Tensor, dropout: float = 0.0) -> Tensor:
         """Output at each event, shape (S, L, H), L at most ``max_length``; no position sees what comes after it."""
-        states = self.item_embedding[items] * self.options.hidden**0.5 + self.place_embedding[: items.shape[1]]
-        states = F.dropout(states, self.options.dropout, self.training)
+        states = self.item_embedding[items] * self.options.hidden_size**0.5 + self.place_embedding[: items.shape[1]]
+        states = F.dropout(states, dropout)
         for block in self.blocks:
-            states = block(states)
+            states = block(states, dropout)
         return self.norm(states)
 
     # -- inference ---------------------------------------------------------------------------------------------------
@@ -192,29 +184,28 @@ class SASRec(NeuralRecommender):
 class _Block(nn.Module):
     """Self-attention and two pointwise layers, each with a norm before and a residual around it."""
 
-    def __init__(self, hidden: int, heads: int, dropout: float) -> None:
+    def __init__(self, hidden: int, heads: int) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads = heads
         self.norms = nn.ModuleList([nn.LayerNorm(hidden), nn.LayerNorm(hidden)])
         self.inputs, self.output = nn.Linear(hidden, 3 * hidden), nn.Linear(hidden, hidden)
         self.inner, self.outer = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
 
-    def forward(self, states: Tensor) -> Tensor:
+    def forward(self, states: Tensor, dropout: float) -> Tensor:
         """States after the block, shape (S, L, H)."""
         query, key, value = (
             part.unflatten(2, (self.heads, -1)).transpose(1, 2)
             for part in self.inputs(self.norms[0](states)).chunk(3, 2)
         )  # (S, heads, L, H / heads)
-        dropout = self.dropout if self.training else 0.0
         attended = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, is_causal=True)
-        states = states + F.dropout(self.output(attended.transpose(1, 2).flatten(2)), self.dropout, self.training)
-        inner = F.dropout(F.relu(self.inner(self.norms[1](states))), self.dropout, self.training)
-        return states + F.dropout(self.outer(inner), self.dropout, self.training)
+        states = states + F.dropout(self.output(attended.transpose(1, 2).flatten(2)), dropout)
+        inner = F.dropout(F.relu(self.inner(self.norms[1](states))), dropout)
+        return states + F.dropout(self.outer(inner), dropout)
 
 
 def _check_options(options: Any) -> None:
     rules = {
-        **{name: (options[name] >= 1, "at least 1") for name in ("hidden", "blocks", "heads", "max_length")},
+        **{name: (options[name] >= 1, "at least 1") for name in ("hidden_size", "n_blocks", "n_heads", "max_length")},
         "dropout": (0 <= options.dropout < 1, "at least 0 and below 1"),
         "learning_rate": (0 < options.learning_rate < float("inf"), "a number above 0"),
         "logq": (0 <= options.logq <= 1, "from 0 to 1"),
@@ -223,5 +214,7 @@ def _check_options(options: Any) -> None:
     for name, (holds, wanted) in rules.items():
         if not holds:
             raise SessRecError(f"--model.{name} is {options[name]!r} but must be {wanted}")
-    if options.hidden % options.heads:
-        raise SessRecError(f"--model.hidden {options.hidden} is no multiple of --model.heads {options.heads}")
+    if options.hidden_size % options.n_heads:
+        raise SessRecError(
+            f"--model.hidden_size {options.hidden_size} is no multiple of --model.n_heads {options.n_heads}"
+        )

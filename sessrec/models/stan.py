@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from sessrec.models.sequence_time import SequenceTimeRecommender
+import numpy as np
+
+from sessrec.errors import SessRecError
+from sessrec.models.neighbourhood import NeighbourhoodRecommender
+from sessrec.models.neighbours import Neighbours, Prefixes, items_of_neighbours, nearest
 
 
-class STAN(SequenceTimeRecommender):
+class STAN(NeighbourhoodRecommender):
     """Ranks items by neighbours, weighted by the places of shared items, the neighbour's age and the items' distance.
 
     With w = exp((p - L) / l1) for the item whose last place is p of L, the similarity of a training session of n
@@ -43,13 +47,61 @@ class STAN(SequenceTimeRecommender):
         distance_decay: float = 2.05,
         **protocol: Any,
     ) -> None:
-        super().__init__(
-            place_decay,
-            recency_decay,
-            distance_decay,
-            n_neighbours=n_neighbours,
-            sample_size=sample_size,
-            idf_weight=0.0,
-            **protocol,
-        )
+        super().__init__(n_neighbours, sample_size, idf_weight=0.0, **protocol)
         self.save_hyperparameters()
+        self.place_decay = check_positive("place_decay", place_decay)
+        self.recency_decay = check_positive("recency_decay", recency_decay)
+        self.distance_decay = check_positive("distance_decay", distance_decay)
+
+    def score_prefixes(self, prefixes: Prefixes) -> np.ndarray:
+        """Weighted sum over the neighbours, float64, shape (P, N)."""
+        return scores_by_distance(self, prefixes)
+
+
+def check_positive(name: str, value: float) -> float:
+    """The value of an option that must be above 0.
+
+    Raises:
+        SessRecError: If it is not.
+    """
+    if not value > 0:
+        raise SessRecError(f"--model.{name} must be above 0, got {value}")
+    return value
+
+
+def _similar_sessions(model: Any, prefixes: Prefixes) -> Neighbours:
+    """The nearest training sessions of each session so far, by the places of shared items and the sessions' ages."""
+    n_rows, index = len(prefixes.lengths), model.learned.index
+    weights = np.exp((prefixes.place - prefixes.lengths[prefixes.row]) / model.place_decay)
+    norms = np.sqrt(np.bincount(prefixes.row, weights**2, minlength=n_rows))
+    row, session, shared = model.candidates(prefixes, weights)
+    newest = np.full(n_rows, np.inf)
+    np.minimum.at(newest, row, index.ages[session])
+    recency = np.exp(-(index.ages[session] - newest[row]) / (model.recency_decay * 86400))
+    similar = shared / (norms[row] * np.sqrt(index.lengths[session])) * recency
+    return nearest(Neighbours(row, session, similar), n_rows, model.n_neighbours)
+
+
+def scores_by_distance(model: Any, prefixes: Prefixes, shared_decay: float | None = None) -> np.ndarray:
+    """Score items by neighbours, weighted by the distance to the newest item that they share.
+
+    Args:
+        model: A `STAN` or `VSTAN`, whose options are taken.
+        prefixes: Sessions so far.
+        shared_decay: Events over which a neighbour's weight falls to 1/e, by the last place in the session so far of
+            the item that is newest in the neighbour among those shared; None for no such weight.
+
+    Returns:
+        Scores, float64, shape (P, N).
+    """
+    found = _similar_sessions(model, prefixes)
+    entries = items_of_neighbours(prefixes, found, model.learned.index, model.n_items)
+    shared_place = entries.greatest(np.where(entries.own_place > 0, entries.place, 0))  # in each neighbour, (M,)
+    distance = np.abs(entries.place - shared_place[entries.neighbour])
+    scores = found.similarity[entries.neighbour] * np.exp(-distance / model.distance_decay)
+    if shared_decay is not None:
+        is_newest = entries.place == shared_place[entries.neighbour]
+        newest_place = entries.greatest(np.where(is_newest, entries.own_place, 0))  # in the session so far, (M,)
+        scores *= np.exp(-(prefixes.lengths[found.row] - newest_place) / shared_decay)[entries.neighbour]
+    cell, shape = found.row[entries.neighbour] * model.n_items + entries.item, (len(prefixes.lengths), model.n_items)
+    return model.with_idf(np.bincount(cell, scores, minlength=shape[0] * shape[1]).reshape(shape))

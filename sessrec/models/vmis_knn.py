@@ -56,11 +56,11 @@ class VMISKNN(NeighbourhoodRecommender):
 
     def score_prefixes(self, prefixes: Prefixes) -> np.ndarray:
         """Weighted sum over the neighbours, float64, shape (P, N)."""
-        newest, n_rows, learnt = prefixes.newest(self.max_items), len(prefixes.lengths), self.learnt
+        newest, n_rows, learned = prefixes.newest(self.max_items), len(prefixes.lengths), self.learned
         candidates = self.candidates(newest, newest.place / newest.n_distinct[newest.row])
         found = nearest(candidates, n_rows, self.n_neighbours)
-        entries = items_of_neighbours(newest, found, learnt.index, self.n_items)
+        entries = items_of_neighbours(newest, found, learned.index, self.n_items)
         steps = prefixes.lengths[found.row] - entries.greatest(entries.own_place) + 1
         decays = np.where(steps < 10, 1 - 0.1 * steps, 0.0)
         scores = self.sum_over_neighbours(found, found.similarity * decays, n_rows)
-        return self.with_idf(scores * learnt.idf if self.idf else scores)
+        return self.with_idf(scores * learned.idf if self.idf else scores)

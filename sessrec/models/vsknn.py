@@ -55,10 +55,10 @@ class VSKNN(NeighbourhoodRecommender):
 
     def score_prefixes(self, prefixes: Prefixes) -> np.ndarray:
         """Weighted sum over the neighbours, float64, shape (P, N)."""
-        n_rows, learnt = len(prefixes.lengths), self.learnt
+        n_rows, learned = len(prefixes.lengths), self.learned
         row, session, shared = self.candidates(prefixes, self._weights(prefixes))
         found = nearest(Neighbours(row, session, shared / prefixes.n_distinct[row]), n_rows, self.n_neighbours)
-        entries = items_of_neighbours(prefixes, found, learnt.index, self.n_items)
+        entries = items_of_neighbours(prefixes, found, learned.index, self.n_items)
         steps = prefixes.lengths[found.row] - entries.greatest(entries.own_place) + 1
         scores = self.sum_over_neighbours(found, found.similarity * self._decays(steps), n_rows)
         return self.with_idf(scores)

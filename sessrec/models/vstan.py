@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from sessrec.models.neighbours import Neighbours, Prefixes, SharedItems
-from sessrec.models.sequence_time import SequenceTimeRecommender
+from sessrec.models.neighbourhood import NeighbourhoodRecommender
+from sessrec.models.neighbours import Prefixes
+from sessrec.models.stan import check_positive, scores_by_distance
 
 
-class VSTAN(SequenceTimeRecommender):
+class VSTAN(NeighbourhoodRecommender):
     """Ranks items as STAN does, and prefers neighbours that share what the session looked at last, and rare items.
 
     To STAN's score of an item by a neighbour, VSTAN adds the factor exp((p - L) / l4), p of L being the last place, in
@@ -48,21 +49,13 @@ class VSTAN(SequenceTimeRecommender):
         idf_weight: float = 5.0,
         **protocol: Any,
     ) -> None:
-        super().__init__(
-            place_decay,
-            recency_decay,
-            distance_decay,
-            n_neighbours=n_neighbours,
-            sample_size=sample_size,
-            idf_weight=idf_weight,
-            **protocol,
-        )
+        super().__init__(n_neighbours, sample_size, idf_weight, **protocol)
         self.save_hyperparameters()
-        self.shared_decay = self.positive("shared_decay", shared_decay)
+        self.place_decay = check_positive("place_decay", place_decay)
+        self.recency_decay = check_positive("recency_decay", recency_decay)
+        self.distance_decay = check_positive("distance_decay", distance_decay)
+        self.shared_decay = check_positive("shared_decay", shared_decay)
 
-    def neighbour_weights(
-        self, prefixes: Prefixes, found: Neighbours, entries: SharedItems, at: np.ndarray
-    ) -> np.ndarray:
-        """How new the item is in the session so far that is newest in the neighbour, shape (M,)."""
-        newest_place = entries.greatest(np.where(entries.place == at[entries.neighbour], entries.own_place, 0))
-        return np.exp(-(prefixes.lengths[found.row] - newest_place) / self.shared_decay)
+    def score_prefixes(self, prefixes: Prefixes) -> np.ndarray:
+        """Weighted sum over the neighbours, float64, shape (P, N)."""
+        return scores_by_distance(self, prefixes, self.shared_decay)

@@ -27,7 +27,7 @@ def initialise_gates(weight: Tensor, n_gates: int, dim: int) -> None:
             gate.uniform_(-bound, bound)
 
 
-def product(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
+def mm(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
     """Matrix product in the precision that autocast chooses, given back in that of ``left``, or put into ``out``."""
     if out is None:
         return _as(left, torch.mm(left, right))
@@ -36,8 +36,8 @@ def product(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
     return torch.mm(left, right, out=out)
 
 
-def affine(bias: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """`product` plus a bias."""
+def linear(bias: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """`mm` plus a bias."""
     return _as(left, torch.addmm(bias, left, right))
 
 
@@ -55,30 +55,30 @@ class GRUCell(nn.GRUCell):
         nn.init.zeros_(self.bias_ih)
         nn.init.zeros_(self.bias_hh)
 
-    def step(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, _Memory]:
-        """Next hidden state, shape (B, H), from inputs (B, I) and state (B, H); and what `backward` goes by."""
-        terms = affine(self.bias_ih, inputs, self.weight_ih.T)  # (B, 3 H)
-        hidden_terms = affine(self.bias_hh, hidden, self.weight_hh.T)
+    def step(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, _Saved]:
+        """Next hidden state, shape (B, H), from inputs (B, I) and state (B, H); and what `backward` needs."""
+        terms = linear(self.bias_ih, inputs, self.weight_ih.T)  # (B, 3 H)
+        hidden_terms = linear(self.bias_hh, hidden, self.weight_hh.T)  # (B, 3 H)
         sizes = [2 * self.hidden_size, self.hidden_size]
-        gates, candidate = torch.split_with_sizes(terms, sizes, dim=1)
-        hidden_gates, hidden_candidate = torch.split_with_sizes(hidden_terms, sizes, dim=1)
-        reset, update = gates.add_(hidden_gates).sigmoid_().chunk(2, dim=1)
-        candidate = candidate.addcmul_(reset, hidden_candidate).tanh_()
-        return torch.lerp(candidate, hidden, update), _Memory(inputs, hidden, gates, candidate, hidden_candidate)
+        gates, candidate = torch.split_with_sizes(terms, sizes, dim=1)  # (B, 2 H), (B, H): views, changed in place
+        hidden_gates, hidden_candidate = torch.split_with_sizes(hidden_terms, sizes, dim=1)  # (B, 2 H), (B, H)
+        reset, update = gates.add_(hidden_gates).sigmoid_().chunk(2, dim=1)  # r and z, (B, H) each
+        candidate = candidate.addcmul_(reset, hidden_candidate).tanh_()  # n, (B, H)
+        return torch.lerp(candidate, hidden, update), _Saved(inputs, hidden, gates, candidate, hidden_candidate)
 
-    def backward(self, memory: _Memory, upstream: Tensor) -> Tensor:
+    def backward(self, saved: _Saved, upstream: Tensor) -> Tensor:
         """Gradient of the inputs, shape (B, I), from that of the new state, shape (B, H)."""
-        inputs, hidden, gates, candidate, hidden_candidate = memory
-        reset, update = gates.chunk(2, dim=1)
-        d_terms = upstream.new_empty(len(inputs), 3 * self.hidden_size)
+        inputs, hidden, gates, candidate, hidden_candidate = saved
+        reset, update = gates.chunk(2, dim=1)  # (B, H) each
+        d_terms = upstream.new_empty(len(inputs), 3 * self.hidden_size)  # (B, 3 H), filled through its parts
         d_gates, d_candidate = torch.split_with_sizes(d_terms, [2 * self.hidden_size, self.hidden_size], dim=1)
-        _tanh_backward(upstream.addcmul(upstream, update, value=-1), candidate, grad_input=d_candidate)
-        d_gates_out = torch.cat([d_candidate * hidden_candidate, upstream * (hidden - candidate)], dim=1)
-        _sigmoid_backward(d_gates_out, gates, grad_input=d_gates)
-        d_inputs = product(d_terms, self.weight_ih)
-        self.weight_ih.grad, self.bias_ih.grad = product(d_terms.T, inputs), d_terms.sum(dim=0)
+        _tanh_backward(upstream.addcmul(upstream, update, value=-1), candidate, grad_input=d_candidate)  # (B, H)
+        d_gates_out = torch.cat([d_candidate * hidden_candidate, upstream * (hidden - candidate)], dim=1)  # (B, 2 H)
+        _sigmoid_backward(d_gates_out, gates, grad_input=d_gates)  # (B, 2 H)
+        d_inputs = mm(d_terms, self.weight_ih)  # (B, 3 H) (3 H, I)
+        self.weight_ih.grad, self.bias_ih.grad = mm(d_terms.T, inputs), d_terms.sum(dim=0)
         d_candidate.mul_(reset)  # d_terms is now that of the terms from the hidden state
-        self.weight_hh.grad, self.bias_hh.grad = product(d_terms.T, hidden), d_terms.sum(dim=0)
+        self.weight_hh.grad, self.bias_hh.grad = mm(d_terms.T, hidden), d_terms.sum(dim=0)
         return d_inputs
 
 
@@ -106,25 +106,25 @@ class ResetBeforeGRUCell(nn.Module):
         initialise_gates(self.weight_n, 1, dim=1)
         nn.init.zeros_(self.bias)
 
-    def step(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, _Memory]:
+    def step(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, _Saved]:
         """Next hidden state, shape (B, H), from input terms (B, 3 H) in the order n, r, z and the state (B, H)."""
         candidate, gates = (inputs + self.bias).split([self.hidden_size, 2 * self.hidden_size], dim=1)
-        gates = (gates + product(hidden, self.weight_rz)).sigmoid_()
-        reset, update = gates.chunk(2, dim=1)
-        kept = reset * hidden
-        candidate = (candidate + product(kept, self.weight_n)).tanh_()
-        return torch.lerp(hidden, candidate, update), _Memory(inputs, hidden, gates, candidate, kept)
+        gates = (gates + mm(hidden, self.weight_rz)).sigmoid_()  # (B, 2 H)
+        reset, update = gates.chunk(2, dim=1)  # r and z, (B, H) each
+        kept = reset * hidden  # (B, H)
+        candidate = (candidate + mm(kept, self.weight_n)).tanh_()  # n, (B, H)
+        return torch.lerp(hidden, candidate, update), _Saved(inputs, hidden, gates, candidate, kept)
 
-    def backward(self, memory: _Memory, upstream: Tensor) -> Tensor:
+    def backward(self, saved: _Saved, upstream: Tensor) -> Tensor:
         """Gradient of the input terms, shape (B, 3 H), from that of the new state, shape (B, H)."""
-        inputs, hidden, gates, candidate, kept = memory
-        d_terms = torch.empty_like(inputs)
-        d_candidate, d_gates = d_terms.split([self.hidden_size, 2 * self.hidden_size], dim=1)
+        inputs, hidden, gates, candidate, kept = saved
+        d_terms = torch.empty_like(inputs)  # (B, 3 H), filled through its parts
+        d_candidate, d_gates = d_terms.split([self.hidden_size, 2 * self.hidden_size], dim=1)  # (B, H), (B, 2 H)
         _tanh_backward(upstream * gates[:, self.hidden_size :], candidate, grad_input=d_candidate)
-        d_kept = product(d_candidate, self.weight_n.T)
-        d_gates_out = torch.cat([d_kept * hidden, upstream * (candidate - hidden)], dim=1)
-        _sigmoid_backward(d_gates_out, gates, grad_input=d_gates)
-        self.weight_n.grad, self.weight_rz.grad = product(kept.T, d_candidate), product(hidden.T, d_gates)
+        d_kept = mm(d_candidate, self.weight_n.T)  # (B, H)
+        d_gates_out = torch.cat([d_kept * hidden, upstream * (candidate - hidden)], dim=1)  # (B, 2 H)
+        _sigmoid_backward(d_gates_out, gates, grad_input=d_gates)  # (B, 2 H)
+        self.weight_n.grad, self.weight_rz.grad = mm(kept.T, d_candidate), mm(hidden.T, d_gates)
         self.bias.grad = d_terms.sum(dim=0)
         return d_terms
 
@@ -134,29 +134,29 @@ class GRUStack(nn.ModuleList):
 
     def step(
         self, inputs: Tensor, hidden: Sequence[Tensor], masks: Sequence[Tensor | None]
-    ) -> tuple[list[Tensor], list[_Memory]]:
-        """New state of each cell; and what `backward` goes by.
+    ) -> tuple[list[Tensor], list[_Saved]]:
+        """New state of each cell; and what `backward` needs.
 
         Args:
             inputs: Shape (B, I).
             hidden: State of each cell, shapes (B, H).
             masks: Dropout mask on the inputs, then on each cell's output, or None.
         """
-        new_hidden, memories = [], []
+        new_hidden, saved_of_cells = [], []
         below = _masked(inputs, masks[0])
         cell: Any
         for cell, state, mask in zip(self, hidden, masks[1:], strict=True):
-            below, memory = cell.step(below, state)
+            below, saved = cell.step(below, state)
             below = _masked(below, mask)
             new_hidden.append(below)
-            memories.append(memory)
-        return new_hidden, memories
+            saved_of_cells.append(saved)
+        return new_hidden, saved_of_cells
 
-    def backward(self, memories: Sequence[_Memory], upstream: Tensor, masks: Sequence[Tensor | None]) -> Tensor:
+    def backward(self, saved_of_cells: Sequence[_Saved], upstream: Tensor, masks: Sequence[Tensor | None]) -> Tensor:
         """Gradient of the inputs, shape (B, I), from that of the last cell's state, shape (B, H)."""
         cell: Any
-        for cell, memory, mask in zip([*self][::-1], reversed(memories), reversed(masks[1:]), strict=True):
-            upstream = cell.backward(memory, _masked(upstream, mask))
+        for cell, saved, mask in zip([*self][::-1], reversed(saved_of_cells), reversed(masks[1:]), strict=True):
+            upstream = cell.backward(saved, _masked(upstream, mask))
         return _masked(upstream, masks[0])
 
 
@@ -164,8 +164,8 @@ def _masked(values: Tensor, mask: Tensor | None) -> Tensor:
     return values if mask is None else values * mask
 
 
-class _Memory(NamedTuple):
-    """What a cell's `backward` goes by; B lanes, H units."""
+class _Saved(NamedTuple):
+    """What a cell saves for `backward`; B lanes, H units."""
 
     inputs: Tensor
     hidden: Tensor

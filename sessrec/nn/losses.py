@@ -41,14 +41,12 @@ class Candidates(NamedTuple):
     """Weight of each lane's target as the target, float, shape (B,)."""
     own_weights: Tensor
     """Weight that is left of the target's column as the lane's negative: that of copies; float, shape (B,)."""
-    excluded: Tensor | None = None
-    """Other columns that are no negatives of a lane, bool, shape (B, C)."""
 
     @classmethod
-    def each_once(cls, n_lanes: int, weights: Tensor, excluded: Tensor | None = None) -> Candidates:
+    def each_once(cls, n_lanes: int, weights: Tensor) -> Candidates:
         """Every column a candidate of its own; lane i's target is in column i."""
         targets = torch.arange(n_lanes, device=weights.device) * (len(weights) + 1)
-        return cls(targets, weights, weights[:n_lanes], torch.zeros_like(weights[:n_lanes]), excluded)
+        return cls(targets, weights, weights[:n_lanes], torch.zeros_like(weights[:n_lanes]))
 
 
 def cross_entropy(logits: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
@@ -68,15 +66,13 @@ def cross_entropy(logits: Tensor, candidates: Candidates) -> tuple[Tensor, Tenso
         tensor(0.3763)
     """
     targets, flat = candidates.targets, logits.view(-1)
-    own = flat.index_select(0, targets)
-    target = own + candidates.target_weights.log()
-    logits.add_(candidates.weights.log())
+    own = flat.index_select(0, targets)  # (B,)
+    target = own + candidates.target_weights.log()  # (B,)
+    logits.add_(candidates.weights.log())  # (B, C), of which the targets have a weight of their own
     flat.index_copy_(0, targets, own + (candidates.target_weights + candidates.own_weights).log())
-    if candidates.excluded is not None:
-        logits.masked_fill_(candidates.excluded, -torch.inf)
-    highest = logits.amax(dim=1)
-    share = torch.softmax(logits, dim=1)  # many times faster than logsumexp on a CPU
-    loss = (highest - target).sub_(share.amax(dim=1).log_())
+    highest = logits.amax(dim=1)  # (B,)
+    share = torch.softmax(logits, dim=1)  # (B, C); many times faster than logsumexp on a CPU
+    loss = (highest - target).sub_(share.amax(dim=1).log_())  # (B,)
     share.view(-1).index_add_(0, targets, torch.full_like(own, -1.0))
     return loss, share
 
@@ -112,27 +108,25 @@ def bpr_max(
         tensor(0.2260)
     """
     targets, own_weights = candidates.targets, candidates.own_weights
-    scores = _elu(logits, elu_param) if elu_param > 0 else logits
-    own = scores.view(-1).index_select(0, targets)
-    power = scores * _LOG2_E  # E, some lines on
+    scores = _elu(logits, elu_param) if elu_param > 0 else logits  # r, (B, C)
+    own = scores.view(-1).index_select(0, targets)  # r_i, (B,)
+    power = scores * _LOG2_E  # (B, C), E some lines on; a target is a negative only by its copies
     power.view(-1).index_copy_(0, targets, own.mul(_LOG2_E).masked_fill_(own_weights == 0, -1e30))
-    if candidates.excluded is not None:
-        power.masked_fill_(candidates.excluded, -1e30)
-    highest = power.amax(dim=1)
+    highest = power.amax(dim=1)  # of a lane's negatives, (B,)
     no_negative = highest < -1e29
     power.sub_(highest[:, None]).exp2_()
-    lead = (own - highest.div_(_LOG2_E)).clamp_(max=_MOST)  # of the target before the highest negative
-    own_power = lead.clamp(min=_LEAST[logits.dtype]).exp_()
+    lead = (own - highest.div_(_LOG2_E)).clamp_(max=_MOST)  # r_i before the highest negative, (B,)
+    own_power = lead.clamp(min=_LEAST[logits.dtype]).exp_()  # E_i, (B,)
     power.view(-1).index_copy_(0, targets, own_power)
-    share = power * candidates.weights  # softmax shares, times their total
+    share = power * candidates.weights  # s times its total, (B, C)
     share.view(-1).index_copy_(0, targets, own_power * own_weights)
-    total = share.sum(dim=1).masked_fill_(no_negative, torch.inf)
-    tail = power.add_(own_power[:, None]).reciprocal_()  # 1 / (E_i + E_j)
-    pull = share * tail
-    gain = pull.sum(dim=1).masked_fill_(no_negative, 1.0)
+    total = share.sum(dim=1).masked_fill_(no_negative, torch.inf)  # (B,)
+    tail = power.add_(own_power[:, None]).reciprocal_()  # 1 / (E_i + E_j), (B, C)
+    pull = share * tail  # (B, C)
+    gain = pull.sum(dim=1).masked_fill_(no_negative, 1.0)  # (B,)
     pull.mul_(tail).mul_((own_power / gain).masked_fill_(no_negative, 0.0)[:, None])  # w sigma
-    gradient = share.mul_((1 / total)[:, None])
-    penalty = torch.zeros_like(total)
+    gradient = share.mul_((1 / total)[:, None])  # s, (B, C)
+    penalty = torch.zeros_like(total)  # lambda P, (B,)
     if bpreg:
         square = torch.mul(scores, scores, out=tail)  # fresh memory would cost more than the work
         penalty = torch.linalg.vecdot(share, square).mul_(bpreg)
@@ -228,7 +222,7 @@ def _negative_weights(candidates: Candidates) -> Tensor:
     """Weight of every candidate as a negative of every lane, shape (B, C)."""
     weights = candidates.weights.repeat(len(candidates.targets), 1)
     weights.view(-1).index_copy_(0, candidates.targets, candidates.own_weights)
-    return weights if candidates.excluded is None else weights.masked_fill_(candidates.excluded, 0.0)
+    return weights
 
 
 def _own(logits: Tensor, candidates: Candidates) -> Tensor:

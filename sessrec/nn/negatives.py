@@ -6,14 +6,9 @@ References:
 
 from __future__ import annotations
 
-import math
-from typing import Literal
-
 import numpy as np
 import torch
 from torch import Tensor, nn
-
-LogQMode = Literal["published", "textbook"]
 
 
 class NegativeSampler(nn.Module):
@@ -91,33 +86,23 @@ def _alias_table(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class LogQ(nn.Module):
     """Log of how often each candidate of a step is met: the popularity correction of sampled cross-entropy.
 
-    A target is met in proportion to its count, a sample in proportion to its count to the power alpha. ``published``
-    takes these numbers as they are; ``textbook`` the expected number of draws of the item in the step.
+    A target is met in proportion to its count, a sample in proportion to its count to the power alpha.
 
     Args:
         counts: Events of each item in training, all above 0, int64, shape (N,).
         alpha: Power of the negative samples.
-        mode: ``published`` or ``textbook``.
     """
 
     log_counts: Tensor
 
-    def __init__(self, counts: Tensor, alpha: float, mode: LogQMode) -> None:
+    def __init__(self, counts: Tensor, alpha: float) -> None:
         super().__init__()
         self.alpha = alpha
-        self.textbook = mode == "textbook"
-        log_counts = counts.double().log()
-        self._log_total = log_counts.logsumexp(0).item()
-        self._log_sampled_total = (alpha * log_counts).logsumexp(0).item()
-        self.register_buffer("log_counts", log_counts.float(), persistent=False)
+        self.register_buffer("log_counts", counts.double().log().float(), persistent=False)
 
     def forward(self, targets: Tensor, negatives: Tensor) -> Tensor:
         """Correction of each candidate, float32, shape (steps, C), from targets (steps, V) and samples (steps, n)."""
         of_targets, of_negatives = (
             self.log_counts.index_select(0, items.reshape(-1)).view(items.shape) for items in (targets, negatives)
         )
-        of_negatives = self.alpha * of_negatives
-        if self.textbook:
-            of_targets = of_targets + (math.log(targets.shape[1]) - self._log_total)
-            of_negatives = of_negatives + (math.log(max(1, negatives.shape[1])) - self._log_sampled_total)
-        return torch.cat([of_targets, of_negatives], dim=1)
+        return torch.cat([of_targets, self.alpha * of_negatives], dim=1)

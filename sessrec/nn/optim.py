@@ -93,18 +93,18 @@ class AdagradMomentum(Optimizer):
             parameter, values = parameter.view(-1), values.view(-1)
             state = {name: value.view(-1) for name, value in state.items()}
         if not gradient.is_coalesced():  # every copy of a row gets the sum of all, before it is squared
-            first = first_of_equals(rows, rows.new_empty(len(parameter), dtype=torch.int32))
+            first = first_occurrence(rows, rows.new_empty(len(parameter), dtype=torch.int32))
             values = torch.zeros_like(values).index_add_(0, first, values).index_select(0, first)
-        accumulator = take_rows(state["accumulator"], rows).addcmul_(values, values)
+        accumulator = gather_rows(state["accumulator"], rows).addcmul_(values, values)
         state["accumulator"].index_copy_(0, rows, accumulator)
         change = accumulator.rsqrt_().mul_(values).mul_(-lr)
         if momentum:
-            change.add_(take_rows(state["momentum"], rows), alpha=momentum)
+            change.add_(gather_rows(state["momentum"], rows), alpha=momentum)
             state["momentum"].index_copy_(0, rows, change)
-        parameter.index_copy_(0, rows, take_rows(parameter, rows).add_(change))  # copies of a row write the same
+        parameter.index_copy_(0, rows, gather_rows(parameter, rows).add_(change))  # copies of a row write the same
 
 
-def take_rows(table: Tensor, rows: Tensor) -> Tensor:
+def gather_rows(table: Tensor, rows: Tensor) -> Tensor:
     """Copy some rows of a table.
 
     Args:
@@ -120,7 +120,7 @@ def take_rows(table: Tensor, rows: Tensor) -> Tensor:
     return torch.embedding_bag(table, rows, torch.arange(len(rows)), mode=0)[0]
 
 
-def first_of_equals(values: Tensor, table: Tensor) -> Tensor:
+def first_occurrence(values: Tensor, table: Tensor) -> Tensor:
     """Place of the first number equal to each.
 
     Args:
@@ -131,7 +131,7 @@ def first_of_equals(values: Tensor, table: Tensor) -> Tensor:
         Places, int64, shape (R,).
 
     Example:
-        >>> first_of_equals(torch.tensor([4, 2, 4, 4, 2, 0]), torch.empty(5, dtype=torch.int64))
+        >>> first_occurrence(torch.tensor([4, 2, 4, 4, 2, 0]), torch.empty(5, dtype=torch.int64))
         tensor([0, 1, 0, 0, 1, 5])
     """
     places = torch.arange(len(values), dtype=table.dtype, device=values.device)

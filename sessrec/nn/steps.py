@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sessrec.nn.losses import Candidates
-from sessrec.nn.optim import first_of_equals
+from sessrec.nn.optim import first_occurrence
 
 _N_AT_ONCE = 16  # steps laid out together: their tables stay in the cache, and calls cost little beside the work
 
@@ -20,9 +20,9 @@ class Step(NamedTuple):
     items: Tensor
     """Item of each row, int64, shape (U,)."""
     inputs: Tensor
-    """Where each lane's input is: among the rows, or its item where inputs have a table of their own; int64, (V,)."""
+    """Row of each lane's input; its item where inputs have a separate embedding; int64, shape (V,)."""
     candidates: Candidates
-    keeps: Tensor
+    not_reset: Tensor
     """0 where a lane begins a session, else 1; float, shape (V, 1)."""
     masks: Sequence[Tensor | None]
     """Dropout mask on the inputs, then on each layer's output, (V, size) or None."""
@@ -42,14 +42,12 @@ class StepLayout:
         n_items: Number of items N.
         distinct: Whether equal items of a step share a row.
         shared_inputs: Whether the inputs are rows of the candidates' table.
-        exclude_target_copies: Whether copies of a lane's target are kept out of its negatives.
     """
 
-    def __init__(self, n_items: int, distinct: bool, shared_inputs: bool, exclude_target_copies: bool) -> None:
+    def __init__(self, n_items: int, distinct: bool, shared_inputs: bool) -> None:
         self.n_items = n_items
         self.distinct = distinct
         self.shared_inputs = shared_inputs
-        self.exclude_target_copies = exclude_target_copies
         self._table = torch.empty(n_items if distinct else 0, dtype=torch.int32)
 
     def steps(
@@ -58,7 +56,7 @@ class StepLayout:
         targets: Tensor,
         negatives: Tensor,
         weights: Tensor,
-        keeps: Tensor,
+        not_reset: Tensor,
         masks: Sequence[Tensor | None],
     ) -> Iterator[Step]:
         """Lay out consecutive steps of the same lanes.
@@ -68,7 +66,7 @@ class StepLayout:
             targets: Next item of each lane, int64, shape (steps, V).
             negatives: Sampled items, int64, shape (steps, n).
             weights: Weight of each target and each sample, float, shape (steps, V + n).
-            keeps: See `Step`, shape (steps, V, 1).
+            not_reset: See `Step`, shape (steps, V, 1).
             masks: See `Step`, shapes (steps, V, size).
         """
         items = torch.cat([targets, negatives, *([inputs] if self.shared_inputs else [])], dim=1)
@@ -79,24 +77,22 @@ class StepLayout:
             laid_out = (step for part in parts for step in self._distinct(*part))
         else:
             laid_out = self._as_drawn(items, inputs, weights)
-        for (rows, own_inputs, candidates), own_keeps, *own_masks in zip(
-            laid_out, keeps.unbind(), *mask_steps, strict=True
+        for (rows, own_inputs, candidates), own_not_reset, *own_masks in zip(
+            laid_out, not_reset.unbind(), *mask_steps, strict=True
         ):
-            yield Step(rows, own_inputs, candidates, own_keeps, own_masks, self.distinct)
+            yield Step(rows, own_inputs, candidates, own_not_reset, own_masks, self.distinct)
 
     def _distinct(self, items: Tensor, inputs: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor, Candidates]]:
         """Steps whose rows are their items in the order in which these come first; all steps' rows are numbered on."""
         n_draws, n_lanes = weights.shape[1], inputs.shape[1]
-        first = self._first_in_step(items)
+        first = self._first_in_step(items)  # (steps, draws)
         is_first = first == torch.arange(items.numel()).view_as(items)
-        row = is_first.view(-1).cumsum(0).sub_(1).index_select(0, first.view(-1)).view_as(items)  # of every draw
-        n_rows, n_candidates = is_first.sum(dim=1), is_first[:, :n_draws].sum(dim=1)
+        # row of every draw, (steps, draws): a row of U follows for each first draw
+        row = is_first.view(-1).cumsum(0).sub_(1).index_select(0, first.view(-1)).view_as(items)
+        n_rows, n_candidates = is_first.sum(dim=1), is_first[:, :n_draws].sum(dim=1)  # U and C of each step, (steps,)
         row_weights = weights.new_zeros(int(n_rows.sum())).index_add_(0, row[:, :n_draws].reshape(-1), weights.view(-1))
-        target_weights = weights[:, :n_lanes]
-        if self.exclude_target_copies:
-            own_weights = torch.zeros_like(target_weights)
-        else:
-            own_weights = row_weights[row[:, :n_lanes]] - target_weights
+        target_weights = weights[:, :n_lanes]  # (steps, V)
+        own_weights = row_weights[row[:, :n_lanes]] - target_weights  # (steps, V)
         row -= (n_rows.cumsum(0) - n_rows)[:, None]  # from here on each step counts from 0
         sizes = torch.stack([n_candidates, n_rows - n_candidates], dim=1).view(-1).tolist()
         yield from zip(
@@ -116,11 +112,11 @@ class StepLayout:
         """Place of the first draw of each draw's item in its own step, counted through all steps; (steps, draws)."""
         names, n_names = items, self.n_items
         if n_names > items.numel():  # by the place where an item comes first: fewer numbers than a large catalogue has
-            names, n_names = first_of_equals(items.view(-1), self._table).view_as(items), items.numel()
+            names, n_names = first_occurrence(items.view(-1), self._table).view_as(items), items.numel()
         if len(self._table) < n_names * len(items):
             self._table = torch.empty(n_names * len(items), dtype=torch.int32)
         step = torch.arange(len(items))[:, None]
-        return first_of_equals((names + step * n_names).view(-1), self._table).view_as(items)
+        return first_occurrence((names + step * n_names).view(-1), self._table).view_as(items)
 
     def _as_drawn(self, items: Tensor, inputs: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor, Candidates]]:
         n_draws, n_lanes = weights.shape[1], inputs.shape[1]
@@ -128,8 +124,5 @@ class StepLayout:
         for step_items, step_inputs, step_weights in zip(
             items.unbind(), inputs.unbind(), weights.unbind(), strict=True
         ):
-            excluded = None
-            if self.exclude_target_copies:
-                excluded = (step_items[:n_lanes, None] == step_items[:n_draws]).fill_diagonal_(False)
-            candidates = Candidates.each_once(n_lanes, step_weights, excluded)
+            candidates = Candidates.each_once(n_lanes, step_weights)
             yield step_items, own_rows if self.shared_inputs else step_inputs, candidates

@@ -56,8 +56,6 @@ CONFIGS: dict[str, list[str]] = {
     "separate embedding": [*GRU, "--model.constrained_embedding", "false", "--model.embedding", "7"],
     "one-hot, in time order": [*GRU, "--model.constrained_embedding", "false", "--data.shuffle", "false"],
     "no validation part": [*GRU, "--data.val_ratio", "0"],
-    "Markov": ["--model", "Markov", "--model.alpha", "0.3", "--trainer.max_epochs", "2", *INSIDE],
-    "Popularity": ["--model", "Popularity", "--trainer.max_epochs", "2", *INSIDE],
 }
 MAIN = COMMON + CONFIGS["samples, dropout, momentum, shuffled"]
 
@@ -115,40 +113,40 @@ def test_a_fit_that_was_stopped_anywhere_equals_one_that_was_not(
     assert_equal_runs(run, reference)
 
 
-def test_many_stops_in_sequence_saved_at_the_very_step(straight: Path, run: Path) -> None:
-    """With every_n_steps 1 every step can be the one after which the fit stops."""
-    steps = seeded_steps(3, last_checkpoint(straight)["global_step"], n_stops=7)
+def test_many_stops_in_sequence_at_the_ends_of_windows(straight: Path, run: Path) -> None:
+    steps = seeded_steps(3, last_checkpoint(straight)["global_step"], n_stops=5)
     stopped = []
     for step in steps:
         with stop_at_step(step):
-            assert fit_code([*MAIN, "--checkpoint.every_n_steps", "1"] if not stopped else RESUME) == 143
+            assert fit_code(MAIN if not stopped else RESUME) == 143
         stopped.append(last_checkpoint(run)["global_step"])
-    assert stopped == steps
+    assert all(step <= at < step + 8 for step, at in zip(steps, stopped, strict=True))  # windows of 6 or 7 steps
+    assert len(set(stopped)) == len(stopped)
     assert fit_code(RESUME) == 0
     assert_equal_runs(run, straight)
 
 
-def test_stops_at_the_last_steps_of_epochs(straight: Path, run: Path) -> None:
+def test_stops_in_the_last_and_the_first_windows_of_epochs(straight: Path, run: Path) -> None:
     first, second = epoch_ends(straight)
-    steps = [first - 1, first, first + 1, second]
-    for number, step in enumerate(steps):
+    for number, (step, stopped_at) in enumerate([(first, first), (first + 1, first + 6)]):
         with stop_at_step(step):
-            assert fit_code([*MAIN, "--checkpoint.every_n_steps", "1"] if number == 0 else RESUME) == 143
-        assert last_checkpoint(run)["global_step"] == step
-    assert fit_code(RESUME) == 0
+            assert fit_code(MAIN if number == 0 else RESUME) == 143
+        assert last_checkpoint(run)["global_step"] == stopped_at
+    with stop_at_step(second):  # there is nothing left to stop
+        assert fit_code(RESUME) == 0
     assert_equal_runs(run, straight)
 
 
-@pytest.mark.parametrize("config", ["samples, dropout, momentum, shuffled", "validation by windows", "Markov"])
+@pytest.mark.parametrize("config", ["samples, dropout, momentum, shuffled", "validation by windows"])
 def test_stops_during_validations(references: Callable[[str], Path], run: Path, config: str) -> None:
-    """The validation is done again from its beginning: none is counted twice or left out."""
+    """The fit stops after the validation: none is done twice or left out."""
     stops = [stop_in_validation(batch) for batch in (1, 4, 2)]
     fit_with_stops(COMMON + CONFIGS[config], stops)
     assert_equal_runs(run, references(config))
 
 
 def test_a_stop_during_the_validation_at_an_epochs_end(references: Callable[[str], Path], run: Path) -> None:
-    fit_with_stops(COMMON + CONFIGS["separate embedding"], [stop_in_validation(1), stop_in_validation(0)])
+    fit_with_stops(COMMON + CONFIGS["separate embedding"], [stop_in_validation(1)])
     assert_equal_runs(run, references("separate embedding"))
 
 
@@ -163,9 +161,9 @@ def test_saving_by_minutes_changes_nothing_and_can_be_gone_on_with(straight: Pat
     saved: list[int] = []
     original = LastCheckpoint._save
 
-    def save(self: LastCheckpoint) -> None:
-        original(self)
-        saved.append(self.trainer.global_step)
+    def save(self: LastCheckpoint, trainer: Any) -> None:
+        original(self, trainer)
+        saved.append(trainer.global_step)
         if len(saved) == 5:
             raise SystemExit(9)  # as if the process had ended right after it
 
@@ -177,40 +175,39 @@ def test_saving_by_minutes_changes_nothing_and_can_be_gone_on_with(straight: Pat
     assert_equal_runs(run, straight)
 
 
-@pytest.mark.parametrize("max_steps", ["50", "73", "74"])  # inside a window, at an epoch's end, at its start
+@pytest.mark.parametrize("max_steps", ["3", "50", "72", "73", "74"])  # in the first window, in another, in the last
 def test_more_steps_after_max_steps(straight: Path, run: Path, max_steps: str) -> None:
+    """The rest of a window that was cut draws the negatives and masks that it would have drawn."""
     assert epoch_ends(straight)[0] == 73
     assert fit_code([*MAIN, "--trainer.max_steps", max_steps]) == 0
     assert last_checkpoint(run)["global_step"] == int(max_steps)
     assert fit_code([*RESUME, "--trainer.max_steps", "-1"]) == 0
-    assert_equal_runs(run, straight)
+    assert_equal_fits(run, straight)
+
+
+def assert_equal_fits(run: Path, straight: Path) -> None:
+    """Equal but for what a stop inside a window, or one by a callback, adds: its own figures, and a validation."""
+    ours, theirs = last_checkpoint(run), last_checkpoint(straight)
+    for name in ("state_dict", "optimizer_states", "epoch", "global_step", "progress", "hidden"):
+        assert not differences(ours[name], theirs[name], name)
+    assert curves(run)["train/loss_epoch"] == curves(straight)["train/loss_epoch"]
+    assert set(curves(straight)["val/mrr@20"]) <= set(curves(run)["val/mrr@20"])
 
 
 @pytest.mark.parametrize(
     ("hook", "step"),
-    [("on_train_batch_end", 1), ("on_train_batch_end", 40), ("on_validation_end", 1), ("on_validation_end", 40)],
+    [("on_train_batch_end", 1), ("on_train_batch_end", 40), ("on_train_batch_end", 73), ("on_validation_end", 40)],
 )
-def test_going_on_after_another_callback_stopped_the_fit(straight: Path, run: Path, hook: str, step: int) -> None:
-    """EarlyStopping, and Timer for --trainer.max_time, do no more than this."""
+def test_resuming_after_another_callback_stopped_the_fit(straight: Path, run: Path, hook: str, step: int) -> None:
+    """EarlyStopping, and Timer for --trainer.max_time, do no more than this; Lightning validates once more then."""
     with should_stop_when(hook, lambda trainer: trainer.global_step >= step):
         assert fit_code(MAIN) == 0
     assert step <= last_checkpoint(run)["global_step"] < last_checkpoint(straight)["global_step"]
     assert fit_code(RESUME) == 0
-    assert_equal_runs(run, straight)
-
-
-def test_going_on_after_another_callback_stopped_the_fit_at_an_epochs_end(straight: Path, run: Path) -> None:
-    """Lightning validates once more where it is asked to stop, which only the curves of the validation show."""
-    with should_stop_when("on_train_batch_end", lambda trainer: trainer.global_step == 73):
-        assert fit_code(MAIN) == 0
-    assert last_checkpoint(run)["epoch"] == 0
-    assert last_checkpoint(run)["progress"]["steps"] == 0
-    assert fit_code(RESUME) == 0
-    ours, theirs = last_checkpoint(run), last_checkpoint(straight)
-    for name in ("state_dict", "optimizer_states", "epoch", "global_step", "progress", "hidden"):
-        assert not differences(ours[name], theirs[name], name)
-    for name in ("train/loss", "train/loss_epoch"):
-        assert curves(run)[name] == curves(straight)[name]
+    assert_equal_fits(run, straight)
+    assert set(curves(straight)["train/loss"]) <= set(curves(run)["train/loss"])
+    if hook == "on_validation_end":
+        assert_equal_runs(run, straight)
 
 
 def test_going_on_after_early_stopping(straight: Path, run: Path) -> None:
@@ -240,16 +237,16 @@ def test_every_pair_is_seen_once(run: Path, tmp_path: Path, monkeypatch: pytest.
     seen: list[tuple[int, int, int, int, int]] = []
     original = GRU4Rec.train_window
 
-    def train_window(self: GRU4Rec, window: Any, optimizer: Any, generator: Any, start: int, stop: int) -> Any:
-        for step in range(start, stop):
+    def train_window(self: GRU4Rec, window: Any, *args: Any) -> Any:
+        for step in range(window.n_steps):
             for lane in window.live[step].nonzero()[:, 0].tolist():
                 pair = (int(window.inputs[step, lane]), int(window.targets[step, lane]))
                 seen.append((self.current_epoch, window.first_step + step, lane, *pair))
-        return original(self, window, optimizer, generator, start, stop)
+        return original(self, window, *args)
 
     monkeypatch.setattr(GRU4Rec, "train_window", train_window)
-    stops = [stop_at_step(step) for step in (2, 30, 73, 74, 100)]
-    fit_with_stops([*MAIN, "--checkpoint.every_n_steps", "1"], [*stops, stop_in_validation(1)])
+    stops = [stop_at_step(step) for step in (2, 30, 73, 74)]
+    fit_with_stops(MAIN, [*stops, stop_in_validation(1)])
     of_parts = seen.copy()
     seen.clear()
     in_new_folder(tmp_path / "one-go")
@@ -264,9 +261,9 @@ def test_every_pair_is_seen_once(run: Path, tmp_path: Path, monkeypatch: pytest.
 
 def test_curves_have_each_step_once_in_whichever_file(straight: Path, run: Path) -> None:
     """The checkpoint is older than what was logged last: steps that are taken anew are not logged twice."""
-    assert fit_code([*MAIN, "--checkpoint.every_n_steps", "50", "--trainer.max_steps", "60"]) == 0
+    assert fit_code([*MAIN, "--checkpoint.every_n_steps", "50", "--trainer.max_steps", "59"]) == 0
     before = (run / "checkpoints" / "last.ckpt").read_bytes()
-    assert fit_code([*RESUME, "--trainer.max_steps", "80", "--trainer.log_every_n_steps", "1"]) == 0
+    assert fit_code([*RESUME, "--trainer.max_steps", "79", "--trainer.log_every_n_steps", "1"]) == 0
     (run / "checkpoints" / "last.ckpt").write_bytes(before)  # as if nothing had been saved since
     assert fit_code([*RESUME, "--trainer.max_steps", "-1", "--trainer.log_every_n_steps", "7"]) == 0
     assert len(list(run.glob("*tfevents*"))) == 3
@@ -290,7 +287,7 @@ def test_a_signal_saves_and_stops_with_its_exit_code(run: Path, straight: Path, 
     stopped_at = last_checkpoint(run)["global_step"]
     assert 0 < stopped_at < last_checkpoint(straight)["global_step"]
     assert lines[-1] == (
-        f"sessrec.fit: stopped by {number.name} at step {stopped_at} and saved; go on with: python -m sessrec.fit "
+        f"sessrec.fit: stopped by {number.name} at step {stopped_at} and saved; resume with: python -m sessrec.fit "
         "--config lightning_logs/r/config.yaml --ckpt_path last"
     )
     assert not any("Traceback" in line for line in lines)
@@ -308,7 +305,7 @@ def test_a_signal_to_the_command_itself(run: Path) -> None:
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 143, stderr
-    words = stderr.splitlines()[-1].partition("go on with: python -m sessrec.fit ")[2].split()
+    words = stderr.splitlines()[-1].partition("resume with: python -m sessrec.fit ")[2].split()
     assert words == RESUME
     step = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert f"at step {step} and saved" in stderr
@@ -451,7 +448,7 @@ def test_a_new_learning_rate_wins_inside_an_epoch(straight: Path, run: Path) -> 
     assert differences(checkpoint["state_dict"], last_checkpoint(straight)["state_dict"])  # so that it was used
     logged = dict(curves(run)["train/learning_rate"])
     rates = dict(curves(straight)["train/learning_rate"])
-    assert {step for step, rate in logged.items() if rate != rates[step]} == {step for step in rates if step > 40}
+    assert {step for step, rate in logged.items() if rate != rates[step]} == {step for step in rates if step > 46}
 
 
 def test_another_seed_on_the_command_line_is_not_used_and_said(

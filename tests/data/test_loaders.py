@@ -81,7 +81,7 @@ def test_stretches_are_runs_of_equal_live_lanes(n_sessions: int, n_lanes: int, s
         runs = [(lanes, len(list(steps))) for lanes, steps in itertools.groupby(lanes_of)]
         ours = []
         stop = 0
-        for steps, lanes in window.stretches():
+        for steps, lanes in window.runs():
             assert (steps.start, steps.step) == (stop, None)
             stop = steps.stop
             # a full stretch is a view: nothing of it is copied

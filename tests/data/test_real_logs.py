@@ -135,8 +135,7 @@ def test_neighbourhood_methods(name: str, model_class: type[VSKNN] | type[STAN])
     data.setup("fit")
     assert data.vocabulary is not None
     model, test = model_class(), data.sessions["test"]
-    model.set_vocabulary(data.vocabulary)
-    model.learn_sessions(data.sessions["train"])
+    model.learn(data.sessions["train"], data.vocabulary)
     n_positions, ends = test.n_positions, test.offsets[1:] - np.arange(1, len(test) + 1)  # positions up to each session
     if name == "yoochoose1_64":
         n_positions, n_sessions = FIRST_POSITIONS, int(np.searchsorted(ends, FIRST_POSITIONS)) + 1
@@ -155,11 +154,7 @@ def test_neighbourhood_methods(name: str, model_class: type[VSKNN] | type[STAN])
 def test_baselines(name: str, model_class: type[Popularity] | type[Markov]) -> None:
     data = prepared(name)
     assert data.vocabulary is not None
-    model = model_class()
-    model.set_vocabulary(data.vocabulary)
-    for window in data.train_dataloader():
-        model.count(window)
-    model.finish_counting()
+    model = model_class().learn(data.sessions["train"], data.vocabulary)
     metrics = ranking_metrics([20])
     with torch.no_grad():
         for batch in data.test_dataloader():

@@ -29,7 +29,13 @@ from sessrec.evaluation.audits import Audit, chance_audit, changed_data_audit, s
 from sessrec.evaluation.bootstrap import Interval
 from sessrec.evaluation.rank_table import gains
 from sessrec.evaluation.tested_runs import Run, read_run
-from sessrec.experiments.audit_runs import deal_sessions, fit_leaking, fit_other_model, rank_shuffled, shuffle_sessions
+from sessrec.experiments.audit_runs import (
+    fit_leaking,
+    fit_other_model,
+    randomize_split,
+    rank_shuffled,
+    shuffle_sessions,
+)
 from sessrec.figures.audits import audit_figure
 
 pytestmark = [
@@ -419,15 +425,15 @@ def starts_of(columns: Columns) -> dict[str, float]:
 def test_a_dealt_log_has_the_same_sessions_at_other_times() -> None:
     events = some_events()
     own = columns_of(events)
-    dealt: Any = tuple(column.to_pylist() for column in deal_sessions(events, 3).columns)
+    dealt: Any = tuple(column.to_pylist() for column in randomize_split(events, 3).columns)
     assert sequences_of(*dealt) == sequences_of(*own)
     before, after = starts_of(own), starts_of(dealt)
     assert sorted(after.values()) == sorted(before.values())
     assert sum(after[name] != before[name] for name in before) > 0.9 * len(before)
     places = [np.argsort(np.argsort([starts[name] for name in before])) for starts in (before, after)]
     assert abs(np.corrcoef(*places)[0, 1]) < 0.25  # at random
-    assert deal_sessions(events, 3).equals(deal_sessions(events, 3))
-    assert not deal_sessions(events, 3).equals(deal_sessions(events, 4))
+    assert randomize_split(events, 3).equals(randomize_split(events, 3))
+    assert not randomize_split(events, 3).equals(randomize_split(events, 4))
 
 
 def test_the_audit_of_leakage(audit: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,7 +38,7 @@ from sessrec.evaluation.comparison_tables import (
 )
 from sessrec.evaluation.rank_table import gains
 from sessrec.evaluation.slices import Slices, slice_metrics
-from sessrec.evaluation.tested_runs import PROTOCOL, group_runs, read_run, refuse_unlike
+from sessrec.evaluation.tested_runs import PROTOCOL, check_comparable, group_runs, read_run
 from sessrec.figures.results import slices_figure
 from sessrec.text import Table
 
@@ -341,7 +341,7 @@ def test_other_rules_or_data_are_refused(words: list[str], message: str) -> None
     refused([ALL[0], other], message)
     refused([other, ALL[0]], "cannot be compared")
     with pytest.raises(SessRecError, match=f"^{ALL[0]} and {other} cannot be compared.*by the same rules$"):
-        refuse_unlike([read_run(ALL[0]), read_run(ALL[1]), read_run(other)])
+        check_comparable([read_run(ALL[0]), read_run(ALL[1]), read_run(other)])
 
 
 def test_other_candidates_are_refused() -> None:

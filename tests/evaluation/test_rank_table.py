@@ -32,6 +32,7 @@ from sessrec.evaluation.coverage import list_statistics
 from sessrec.evaluation.rank_table import _share_above, gains, read_ranks
 from sessrec.evaluation.slices import Slices, slice_metrics
 from sessrec.models import SessionRecommender
+from sessrec.models.inference import top_items_at_positions
 
 pytestmark = [
     pytest.mark.usefixtures("copy_of_fits"),
@@ -664,7 +665,7 @@ def test_lists_are_those_of_all_scores_sorted(name: str, k: int, rule: str) -> N
     sessions, found = cli.datamodule.sessions["test"], {}
     for batch in EvaluationLoader(sessions, 6):
         with torch.inference_mode():
-            best = iter(cli.model.best_at_positions(batch, k).tolist())
+            best = iter(top_items_at_positions(cli.model, batch, k).tolist())
         for session, length in zip(batch.sessions.tolist(), batch.lengths.tolist(), strict=True):
             found[session] = [next(best) for _ in range(length - 1)]
     own = [

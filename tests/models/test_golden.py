@@ -95,14 +95,14 @@ def test_losses_weights_and_metrics(name: str, monkeypatch: pytest.MonkeyPatch) 
     negatives = torch.from_numpy(case.arrays.get("neg", np.zeros((n_steps, 0), dtype=np.int64)))
     monkeypatch.setattr(case.model.sampler, "sample", lambda shape, generator: negatives)
     losses: list[float] = []
-    step_loss = case.model.step_loss
+    train_step = case.model.train_step
 
     def recorded(*args: Any) -> Any:
-        loss, hidden = step_loss(*args)
+        loss, hidden = train_step(*args)
         losses.append(loss.item() / 4)
         return loss, hidden
 
-    monkeypatch.setattr(case.model, "step_loss", recorded)
+    monkeypatch.setattr(case.model, "train_step", recorded)
     case.model.train_window(window, case.model.configure_optimizers(), torch.Generator())
     np.testing.assert_allclose(losses, case.arrays["losses"], rtol=1e-5)
     ours = case.model.state_dict()

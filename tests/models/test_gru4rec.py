@@ -34,7 +34,7 @@ def step_of(
 ) -> Step:
     """One step of a model, none of whose lanes begins a session."""
     rows = [torch.tensor([items], dtype=torch.int64) for items in (inputs, targets, negatives)]
-    layout = StepLayout(model.n_items, distinct, model.shared_inputs, model.options.exclude_target_copies)
+    layout = StepLayout(model.n_items, distinct, model.shared_inputs)
     all_masks = [None] * (1 + len(model.layers)) if masks is None else masks
     by_step = [None if mask is None else mask[None] for mask in all_masks]
     return next(layout.steps(*rows, model._weights(*rows[1:]), torch.ones(1, len(inputs), 1), by_step))
@@ -70,16 +70,16 @@ def test_states_do_not_pass_between_sessions() -> None:
     sequences = [[0, 1, 2, 3], [4, 5], [6, 7, 8], [1, 4], [2, 6, 0]]
     model = model_for(9, n_sample=5, learning_rate=1e-30)  # too small to change a weight
     seen: dict[tuple[int, int], torch.Tensor] = {}
-    step_loss = model.step_loss
+    train_step = model.train_step
 
     def recorded(step: Step, hidden: list[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        loss, new = step_loss(step, hidden)
+        loss, new = train_step(step, hidden)
         columns = step.candidates.targets % len(step.candidates.weights)
         pairs = zip(step.items[step.inputs].tolist(), step.items[columns].tolist(), strict=True)
         seen.update(zip(pairs, new[-1].clone(), strict=True))
         return loss, new
 
-    model.step_loss = recorded  # type: ignore[method-assign]
+    model.train_step = recorded  # type: ignore[method-assign]
     for window in SessionParallelLoader(make_sessions(sequences), n_lanes=3, steps_per_window=2):
         model.train_window(window, model.configure_optimizers(), torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -104,15 +104,10 @@ def test_loss_is_divided_by_the_nominal_batch_size() -> None:
     assert gradients[0].abs().max() > 0
 
 
-@pytest.mark.parametrize("mode", ["published", "textbook"])
-def test_logq(mode: str) -> None:
-    model = model_for(6, n_sample=2, logq=0.7, logq_mode=mode, sample_alpha=0.5)
-    counts = np.arange(1, 7)  # of items 0 to 5
+def test_logq() -> None:
+    model = model_for(6, n_sample=2, logq=0.7, sample_alpha=0.5)  # items 0 to 5 have counts 1 to 6
     targets, negatives = torch.tensor([[4, 2]]), torch.tensor([[0, 5]])
     expected = np.log([5.0, 3.0, 1.0**0.5, 6.0**0.5])
-    if mode == "textbook":
-        expected[:2] = np.log(2 * np.array([5.0, 3.0]) / counts.sum())
-        expected[2:] = np.log(2 * np.array([1.0, 6.0]) ** 0.5 / (counts**0.5).sum())
     np.testing.assert_allclose(model.log_q(targets, negatives)[0].numpy(), expected, rtol=1e-5, atol=1e-6)
     logits = torch.randn(2, 4, generator=torch.Generator().manual_seed(1))
     corrected = logits.numpy() - 0.7 * expected
@@ -123,26 +118,20 @@ def test_logq(mode: str) -> None:
 
 def test_logq_of_steps_without_samples_and_of_other_losses() -> None:
     targets, negatives = torch.tensor([[4, 2, 2]]), torch.empty(1, 0, dtype=torch.int64)
-    expected = np.log(3 * np.array([5.0, 3.0, 3.0]) / 21)
-    textbook = model_for(6, logq=1.0, logq_mode="textbook")
-    np.testing.assert_allclose(textbook.log_q(targets, negatives)[0].numpy(), expected, rtol=1e-5)
+    expected = np.log([5.0, 3.0, 3.0])
+    np.testing.assert_allclose(model_for(6).log_q(targets, negatives)[0].numpy(), expected, rtol=1e-5)
     for options in ({"loss": "bpr-max", "logq": 1.0}, {"loss": "cross-entropy", "logq": 0.0}):
         assert model_for(6, **options)._weights(targets, torch.tensor([[0, 5]])).tolist() == [[1.0] * 5]
 
 
 @pytest.mark.parametrize("distinct", [False, True])
-def test_copies_of_the_target_are_negatives_unless_excluded(distinct: bool) -> None:
+def test_copies_of_the_target_are_negatives(distinct: bool) -> None:
     by_item = torch.tensor([[-1.0, 0.5, 0.0, 1.0, 0.0], [0.0, 0.3, 0.0, 0.2, 0.0]])
-    losses = []
-    for exclude in (False, True):
-        model = model_for(5, exclude_target_copies=exclude)
-        step = step_of(model, [0, 2], [3, 1], [3, 0], distinct=distinct)
-        columns = step.items[: len(step.candidates.weights)]
-        losses.append(model._loss(by_item[:, columns], step.candidates)[0])
+    model = model_for(5)
+    step = step_of(model, [0, 2], [3, 1], [3, 0], distinct=distinct)
+    loss, _ = model._loss(by_item[:, step.items[: len(step.candidates.weights)]], step.candidates)
     row = np.exp(by_item[0].numpy())
-    assert losses[0][0].item() == pytest.approx(np.log(row[[3, 1, 3, 0]].sum()) - 1.0, rel=1e-6)
-    assert losses[1][0].item() == pytest.approx(np.log(row[[3, 1, 0]].sum()) - 1.0, rel=1e-6)
-    assert losses[1][1] == losses[0][1]
+    assert loss[0].item() == pytest.approx(np.log(row[[3, 1, 3, 0]].sum()) - 1.0, rel=1e-6)
 
 
 def test_dropout_masks_keep_the_mean_and_fall_where_they_should() -> None:
@@ -160,7 +149,7 @@ def test_dropout_masks_keep_the_mean_and_fall_where_they_should() -> None:
 
     def loss_and_state(inputs: list[int], masks: list[torch.Tensor | None]) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.no_grad():
-            loss, state = model.step_loss(step_of(model, inputs, [2, 3], [4], masks), [torch.zeros(2, 40)])
+            loss, state = model.train_step(step_of(model, inputs, [2, 3], [4], masks), [torch.zeros(2, 40)])
         return loss, state[0]
 
     whole_loss, whole = loss_and_state([0, 1], [None, None])
@@ -248,7 +237,7 @@ def test_gradients_under_autocast_are_about_those_without(loss: str, table: dict
         model._hidden = [0.3 * torch.ones(3, size) for size in (5, 6)]
         step = step_of(model, [1, 2, 1], [3, 4, 0], [4, 7, 7])
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            model.step_loss(step, model._hidden)
+            model.train_step(step, model._hidden)
         gradients.append({name: weight.grad.to_dense() for name, weight in model.named_parameters()})  # type: ignore[union-attr]
     for name, plain in gradients[0].items():
         cast = gradients[1][name]

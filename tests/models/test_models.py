@@ -11,12 +11,13 @@ from helpers import make_sessions, make_vocabulary, random_rows
 from lightning.pytorch import Trainer
 
 from sessrec.data import SessionDataModule
-from sessrec.data.loaders import EvaluationLoader, SessionParallelLoader
+from sessrec.data.loaders import EvaluationLoader
 from sessrec.data.synthetic import SyntheticProcess, generate_synthetic_sessions
 from sessrec.errors import SessRecError
 from sessrec.evaluation.metrics import target_rank
 from sessrec.evaluation.ranking import count_positions, item_blocks
-from sessrec.models import GRU4Rec, Markov, Oracle, Popularity, SessionRecommender
+from sessrec.models import GRU4Rec, Markov, Oracle, Popularity
+from sessrec.models.inference import top_items
 
 MODELS = {
     "gru4rec": lambda: GRU4Rec(layers=[16], n_sample=8, dropout_p_hidden=0.1),
@@ -127,13 +128,13 @@ def test_items_scored_in_blocks_give_the_same_ranks(fitted: tuple, monkeypatch: 
     batch = next(iter(data.test_dataloader()))
     queries = model.encode_sessions(batch.items, batch.lengths)[:, -1]
     with torch.no_grad():
-        whole = (model.count_positions(batch), model.top_items(batch.items, batch.lengths, 7))
+        whole = (model.count_positions(batch), top_items(model, batch.items, batch.lengths, 7))
         monkeypatch.setattr("sessrec.evaluation.ranking.MIN_ROWS", 8)
         monkeypatch.setattr("sessrec.evaluation.ranking._BLOCK", {"cpu": 3})
         monkeypatch.setattr("sessrec.evaluation.ranking._ITEMS_A_PLACE", 0)
         monkeypatch.setattr("sessrec.evaluation.ranking._SESSIONS", 5)
         assert len(item_blocks(model.n_items, queries.device)) > 3
-        blocks = (model.count_positions(batch), model.top_items(batch.items, batch.lengths, 7))
+        blocks = (model.count_positions(batch), top_items(model, batch.items, batch.lengths, 7))
     for ours, expected in zip((*blocks[0], *blocks[1]), (*whole[0], *whole[1]), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-6)  # counts and items: equal
 
@@ -198,7 +199,7 @@ def test_item_ids_must_be_a_list_of_text(fitted: tuple, history: object) -> None
 
 
 def test_choices_are_checked_in_python_too() -> None:
-    for wrong in ({"loss": "hinge"}, {"logq_mode": "none"}, {"tie_mode": "best"}):
+    for wrong in ({"loss": "hinge"}, {"tie_mode": "best"}):
         with pytest.raises(SessRecError, match="must be one of"):
             GRU4Rec(**wrong)
     with pytest.raises(SessRecError, match="must be one of"):
@@ -210,33 +211,24 @@ def test_unfitted_models_say_so() -> None:
         GRU4Rec().recommend(["1"])
 
 
-def fit_by_hand(model: SessionRecommender, sequences: list[list[int]], n_items: int, n_lanes: int = 2) -> None:
-    model.set_vocabulary(make_vocabulary(n_items))
-    for window in SessionParallelLoader(make_sessions(sequences), n_lanes, steps_per_window=2):
-        model.count(window)
-    model.finish_counting()
-
-
-@pytest.mark.parametrize("n_lanes", [1, 64])
-def test_popularity_counts_every_event(n_lanes: int) -> None:
-    """Sessions aba, bc, ac: a 3, b 2, c 2, whatever the batch size; b and c tie."""
-    model = Popularity()
-    fit_by_hand(model, [[0, 1, 0], [1, 2], [0, 2]], 3, n_lanes)
+def test_popularity_counts_every_event() -> None:
+    """Sessions aba, bc, ac: a 3, b 2, c 2; b and c tie."""
+    model = Popularity().learn(make_sessions([[0, 1, 0], [1, 2], [0, 2]]))
     assert model.counts.tolist() == [3, 2, 2]
     scores = model.score(torch.zeros(1, 1, dtype=torch.float64), slice(0, 3))
     ranks = [target_rank(scores, torch.tensor([1]), mode).item() for mode in ("standard", "conservative", "median")]  # type: ignore[arg-type]
     assert ranks == [2, 3, 2.5]
 
 
-@pytest.mark.parametrize("n_lanes", [1, 3, 64])
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
-def test_markov_against_plain_python(alpha: float, n_lanes: int) -> None:
+def test_markov_against_plain_python(alpha: float) -> None:
     generator = np.random.default_rng(4)
     sequences = [generator.integers(0, 9, size=generator.integers(2, 7)).tolist() for _ in range(40)]
     sequences = [[item for item in sequence if item != 8] or [0, 1] for sequence in sequences]
     sequences = [sequence if len(sequence) > 1 else [*sequence, 0] for sequence in sequences] + [[1, 8]]
-    model = Markov(alpha)
-    fit_by_hand(model, sequences, 10, n_lanes)  # item 9 occurs nowhere, item 8 only at the end of a session
+    model = Markov(alpha).learn(
+        make_sessions(sequences), make_vocabulary(10)
+    )  # item 9 occurs nowhere, item 8 only at the end of a session
     pairs: dict[tuple[int, int], int] = {}
     popularity = [sum(sequence.count(item) for sequence in sequences) for item in range(10)]
     for sequence in sequences:
@@ -255,7 +247,7 @@ def test_markov_against_plain_python(alpha: float, n_lanes: int) -> None:
 
 def test_markov_without_alpha_breaks_ties_by_popularity() -> None:
     model = Markov(alpha=0.0)
-    fit_by_hand(model, [[0, 1], [0, 2], [2, 3], [2, 3], [4, 5], [4, 5], [5, 4]], 6)
+    model.learn(make_sessions([[0, 1], [0, 2], [2, 3], [2, 3], [4, 5], [4, 5], [5, 4]]), make_vocabulary(6))
     order = [item_id for item_id, _ in model.recommend(["i0"], k=6)]
     assert order[:2] == ["i2", "i1"]  # both followed once; 2 is the more popular
     assert set(order[2:4]) == {"i4", "i5"}  # then what never followed, the popular first

@@ -331,8 +331,8 @@ def test_bpr_max_has_its_own_options(script: ModuleType, words: list[str]) -> No
 
 
 REFUSED = {
-    "model.loss": "top1", "model.embedding": "5", "model.logq_mode": "textbook", "model.tie_mode": "median",
-    "model.exclude_target_copies": "true", "model.exclude_last": "true", "model.exclude_seen": "true",
+    "model.loss": "top1", "model.embedding": "5", "model.tie_mode": "median",
+    "model.exclude_last": "true", "model.exclude_seen": "true",
     "data.shuffle": "true", "trainer.max_steps": "5", "trainer.limit_train_batches": "0.5",
     "trainer.precision": "bf16-mixed", "trainer.max_epochs": "-1",
 }  # fmt: skip

@@ -44,7 +44,7 @@ def test_first_run_is_a_warm_up_and_the_others_replay_one_capture() -> None:
 SEQUENCES = [[(7 * session + 3 * step) % 11 for step in range(2 + session % 5)] for session in range(40)]
 OPTIONS = [
     {},
-    {"loss": "bpr-max", "layers": [5, 7], "momentum": 0.3, "exclude_target_copies": True},
+    {"loss": "bpr-max", "layers": [5, 7], "momentum": 0.3},
     {"constrained_embedding": False, "embedding": 4, "n_sample": 0},
     {"constrained_embedding": False, "loss": "top1-max"},
 ]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sessrec.nn.layers import GRUCell, ResetBeforeGRUCell, affine, dropout_mask, product
+from sessrec.nn.layers import GRUCell, ResetBeforeGRUCell, dropout_mask, linear, mm
 
 
 def randomised(cell: nn.Module, seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
@@ -77,8 +77,8 @@ def test_backward_is_that_of_autograd(kind: str, n_lanes: int) -> None:
     expected = torch.autograd.grad((new * upstream).sum(), [inputs, *cell.parameters()])
     before = upstream.clone()
     with torch.no_grad():
-        _, memory = cell.step(inputs, hidden)
-        d_inputs = cell.backward(memory, upstream)
+        _, saved = cell.step(inputs, hidden)
+        d_inputs = cell.backward(saved, upstream)
     assert torch.equal(upstream, before)
     for ours, theirs in zip([d_inputs, *(weight.grad for weight in cell.parameters())], expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-13)
@@ -91,8 +91,8 @@ def test_cells_under_autocast_are_about_those_without(kind: str) -> None:
     results = []
     for enabled in (False, True):
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            new, memory = cell.step(*tensors[:2])
-            d_inputs = cell.backward(memory, tensors[2])
+            new, saved = cell.step(*tensors[:2])
+            d_inputs = cell.backward(saved, tensors[2])
         results.append([new, d_inputs, *(weight.grad for weight in cell.parameters())])
     for plain, cast in zip(*results, strict=True):
         assert cast.dtype == torch.float32
@@ -102,25 +102,25 @@ def test_cells_under_autocast_are_about_those_without(kind: str) -> None:
 
 def test_product_into_given_memory() -> None:
     left, right = random_tensors((5, 40), (40, 7), dtype=torch.float32)
-    plain = product(left, right)
+    plain = mm(left, right)
     torch.testing.assert_close(plain, (left.double() @ right.double()).float())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast, out = product(left, right), torch.empty(5, 7)
-        assert product(left, right, out=out) is out
+        cast, out = mm(left, right), torch.empty(5, 7)
+        assert mm(left, right, out=out) is out
     assert cast.dtype == torch.float32
     assert torch.equal(out, cast)
     assert not torch.equal(cast, plain)  # it was in bfloat16 indeed
-    assert product(left, right, out=out) is out
+    assert mm(left, right, out=out) is out
     assert torch.equal(out, plain)
 
 
 def test_affine() -> None:
     left, right, bias = random_tensors((5, 40), (40, 7), (1, 7), dtype=torch.float32)
-    torch.testing.assert_close(affine(bias[0], left, right), product(left, right) + bias)
+    torch.testing.assert_close(linear(bias[0], left, right), mm(left, right) + bias)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = affine(bias[0], left, right)
+        cast = linear(bias[0], left, right)
     assert cast.dtype == torch.float32
-    torch.testing.assert_close(cast, product(left, right) + bias, rtol=0.0, atol=0.3)
+    torch.testing.assert_close(cast, mm(left, right) + bias, rtol=0.0, atol=0.3)
 
 
 @pytest.mark.parametrize("probability", [0.05, 0.25, 0.5, 0.9])

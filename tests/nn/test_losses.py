@@ -78,9 +78,7 @@ class Case(NamedTuple):
     candidates: Candidates
 
 
-def case_of(
-    draws: Tensor, draw_weights: Tensor, n_lanes: int, excluded: Tensor | None = None, copies_count: bool = True
-) -> Case:
+def case_of(draws: Tensor, draw_weights: Tensor, n_lanes: int, copies_count: bool = True) -> Case:
     """Sum up draws by plain loops; with ``copies_count`` the copies of its target are a lane's negatives."""
     n_columns = int(draws.max()) + 1
     weights = torch.zeros(n_columns, dtype=draw_weights.dtype)
@@ -93,33 +91,26 @@ def case_of(
             if draw != lane and column == targets[lane]:
                 own_weights[lane] += draw_weights[draw] * copies_count
                 excluded_draws[lane, draw] = not copies_count
-            elif excluded is not None:
-                excluded_draws[lane, draw] = excluded[lane, column]
     flat = torch.arange(n_lanes) * n_columns + targets
-    candidates = Candidates(flat, weights, draw_weights[:n_lanes], own_weights, excluded)
+    candidates = Candidates(flat, weights, draw_weights[:n_lanes], own_weights)
     return Case(draws, draw_weights, excluded_draws, candidates)
 
 
-def random_case(seed: int, mask: bool, copies_count: bool, whole_weights: bool = True) -> tuple[Tensor, Case]:
+def random_case(seed: int, copies_count: bool, whole_weights: bool = True) -> tuple[Tensor, Case]:
     """Five lanes, of which the first two have the same target, and 12 columns that were drawn up to some times."""
     generator = torch.Generator().manual_seed(seed)
     targets = torch.tensor([3, 3, 0, 7, 11])
     draws = torch.cat([targets, torch.randperm(12, generator=generator), torch.randint(12, (9,), generator=generator)])
     draws = draws[torch.cat([torch.arange(5), 5 + (draws[5:] != 7).nonzero()[:, 0]])]  # lane 3's target has no copy
-    excluded = None
-    if mask:
-        excluded = torch.rand(5, 12, generator=generator) < 0.3
-        excluded[torch.arange(5), targets] = False
     weights = torch.rand(len(draws), generator=generator, dtype=torch.float64) * 3 + 1e-3
     logits = 2 * torch.randn(5, 12, generator=generator, dtype=torch.float64)
-    return logits, case_of(draws, torch.ones_like(weights) if whole_weights else weights, 5, excluded, copies_count)
+    return logits, case_of(draws, torch.ones_like(weights) if whole_weights else weights, 5, copies_count)
 
 
 @pytest.mark.parametrize(("name", "bpreg", "elu_param"), VARIANTS)
-@pytest.mark.parametrize("mask", [False, True])
 @pytest.mark.parametrize("copies_count", [False, True])
-def test_against_numpy(name: str, bpreg: float, elu_param: float, mask: bool, copies_count: bool) -> None:
-    logits, case = random_case(1, mask, copies_count)
+def test_against_numpy(name: str, bpreg: float, elu_param: float, copies_count: bool) -> None:
+    logits, case = random_case(1, copies_count)
     assert case.candidates.own_weights.any() == copies_count
     assert case.candidates.own_weights[3] == 0
     expected = numpy_loss(name, logits[:, case.draws].numpy(), bpreg, elu_param, case.excluded_draws.numpy())
@@ -131,22 +122,20 @@ def test_against_numpy(name: str, bpreg: float, elu_param: float, mask: bool, co
 
 
 @pytest.mark.parametrize(("name", "bpreg", "elu_param"), VARIANTS)
-@pytest.mark.parametrize("mask", [False, True])
 @pytest.mark.parametrize("copies_count", [False, True])
 @pytest.mark.parametrize("seed", [2, 3])
-def test_gradient(name: str, bpreg: float, elu_param: float, mask: bool, copies_count: bool, seed: int) -> None:
-    logits, case = random_case(seed, mask, copies_count)
+def test_gradient(name: str, bpreg: float, elu_param: float, copies_count: bool, seed: int) -> None:
+    logits, case = random_case(seed, copies_count)
     expected_loss, expected = paper_gradient(name, logits, bpreg, elu_param, case)
     loss, gradient = our_loss(name, logits, bpreg, elu_param, case.candidates)
     torch.testing.assert_close(loss, expected_loss, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-13)
 
 
-@pytest.mark.parametrize("mask", [False, True])
 @pytest.mark.parametrize("copies_count", [False, True])
-def test_cross_entropy_with_fractions_of_copies(mask: bool, copies_count: bool) -> None:
+def test_cross_entropy_with_fractions_of_copies(copies_count: bool) -> None:
     """As the popularity correction has it: log(weight) is added to the logit of each copy."""
-    logits, case = random_case(4, mask, copies_count, whole_weights=False)
+    logits, case = random_case(4, copies_count, whole_weights=False)
     corrected = (logits[:, case.draws] + case.draw_weights.log()).numpy()
     loss, gradient = losses.cross_entropy(logits.clone(), case.candidates)
     np.testing.assert_allclose(
@@ -172,21 +161,19 @@ def test_values_worked_out_by_hand(name: str, bpreg: float, expected: float) -> 
     assert loss.mean().item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_each_once_takes_the_weights_and_the_mask_as_they_are() -> None:
-    weights, excluded = torch.tensor([0.5, 2.0, 3.0]), torch.tensor([[False, False, True], [False, False, False]])
-    candidates = Candidates.each_once(2, weights, excluded)
+def test_each_once_takes_the_weights_as_they_are() -> None:
+    candidates = Candidates.each_once(2, torch.tensor([0.5, 2.0, 3.0]))
     assert candidates.targets.tolist() == [0, 4]
     assert candidates.weights.tolist() == [0.5, 2.0, 3.0]
     assert candidates.target_weights.tolist() == [0.5, 2.0]
     assert candidates.own_weights.tolist() == [0.0, 0.0]
-    assert candidates.excluded is excluded
 
 
 @pytest.mark.parametrize(("name", "bpreg", "elu_param"), VARIANTS)
 @pytest.mark.parametrize("seed", [5, 6])
 def test_gradient_by_differences(name: str, bpreg: float, elu_param: float, seed: int) -> None:
     """Nothing but the loss itself says what its gradient is."""
-    logits, case = random_case(seed, mask=True, copies_count=True)
+    logits, case = random_case(seed, copies_count=True)
     _, gradient = our_loss(name, logits, bpreg, elu_param, case.candidates)
     direction = torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     ahead, behind = (
@@ -198,10 +185,10 @@ def test_gradient_by_differences(name: str, bpreg: float, elu_param: float, seed
 @pytest.mark.parametrize(("name", "bpreg", "elu_param"), VARIANTS)
 @pytest.mark.parametrize("scale", [1.0, 10.0])
 def test_float32_is_close_to_float64(name: str, bpreg: float, elu_param: float, scale: float) -> None:
-    logits, case = random_case(7, mask=False, copies_count=True)
+    logits, case = random_case(7, copies_count=True)
     logits = (scale * logits / 2).float()
     expected_loss, expected = paper_gradient(name, logits, bpreg, elu_param, case)
-    single = Candidates(*(part.float() if part is not None and part.is_floating_point() else part for part in case[3]))
+    single = Candidates(*(part.float() if part.is_floating_point() else part for part in case.candidates))
     loss, gradient = our_loss(name, logits, bpreg, elu_param, single)
     assert loss.dtype == gradient.dtype == torch.float32
     size = expected.abs().amax().clamp(min=1).item()
@@ -255,22 +242,3 @@ def test_a_lane_without_negatives_costs_nothing(name: str, bpreg: float, elu_par
     loss, gradient = our_loss(name, logits, bpreg, elu_param, Candidates.each_once(1, torch.ones(1, dtype=dtype)))
     assert loss.item() == 0.0
     assert gradient.item() == 0.0
-
-
-@pytest.mark.parametrize(("name", "bpreg", "elu_param"), VARIANTS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_lane_whose_negatives_are_all_excluded_costs_nothing(
-    name: str, bpreg: float, elu_param: float, dtype: torch.dtype
-) -> None:
-    """As with copies of the target alone, each in a column of its own; the other lane knows nothing of it."""
-    excluded = torch.tensor([[False, True, True], [False, False, False]])
-    candidates = Candidates.each_once(2, torch.ones(3, dtype=dtype), excluded)
-    logits = torch.tensor([[1.5, 2.0, -1.0], [0.5, 1.0, 0.0]], dtype=dtype)
-    loss, gradient = our_loss(name, logits, bpreg, elu_param, candidates)
-    assert loss[0].item() == 0.0
-    assert gradient[0].tolist() == [0.0, 0.0, 0.0]
-    draws = torch.arange(3)
-    case = Case(draws, torch.ones(3, dtype=torch.float64), excluded, candidates)
-    expected_loss, expected = paper_gradient(name, logits, bpreg, elu_param, case)
-    torch.testing.assert_close(loss[1].double(), expected_loss[1], rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(gradient[1].double(), expected[1], rtol=1e-5, atol=1e-6)

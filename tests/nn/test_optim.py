@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from sessrec.nn.optim import AdagradMomentum, first_of_equals, take_rows
+from sessrec.nn.optim import AdagradMomentum, first_occurrence, gather_rows
 
 
 def numpy_step(weight, accumulator, velocity, gradient, lr, momentum):  # noqa: ANN001, ANN201
@@ -127,8 +127,8 @@ def test_first_of_equals_against_plain_python(length: int, n_values: int) -> Non
     for _ in range(5):
         values = torch.randint(n_values, (length,), generator=generator)
         expected = [values.tolist().index(value) for value in values.tolist()]
-        assert first_of_equals(values, table).tolist() == expected
-        assert first_of_equals(values, torch.zeros(n_values, dtype=torch.int64)).tolist() == expected
+        assert first_occurrence(values, table).tolist() == expected
+        assert first_occurrence(values, torch.zeros(n_values, dtype=torch.int64)).tolist() == expected
 
 
 def test_accumulators_of_an_older_checkpoint_are_lifted_to_where_they_start_now() -> None:
@@ -149,5 +149,5 @@ def test_accumulators_of_an_older_checkpoint_are_lifted_to_where_they_start_now(
 def test_take_rows(dtype: torch.dtype) -> None:
     table = torch.randn(9, 3, dtype=dtype)
     for rows in (torch.tensor([4, 0, 4, 8]), torch.empty(0, dtype=torch.int64)):
-        assert torch.equal(take_rows(table, rows), table[rows])
-        assert torch.equal(take_rows(table[:, 1].contiguous(), rows), table[rows, 1])
+        assert torch.equal(gather_rows(table, rows), table[rows])
+        assert torch.equal(gather_rows(table[:, 1].contiguous(), rows), table[rows, 1])
