@@ -9,6 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from scipy.stats import t as student
 
 from sessrec.data.loaders import EvaluationLoader
 from sessrec.data.sessions import Sessions
@@ -259,6 +260,16 @@ def test_a_p_value_by_hand() -> None:
     stretch = 2.228139 / 1.959964
     assert (found.low, found.high) == (pytest.approx(value - stretch), pytest.approx(value + stretch))
     assert found.value == pytest.approx(value)
+
+
+def test_degrees_of_freedom_of_several_seeds() -> None:
+    """Satterthwaite's, of the parts of the variance: here 0.6 of it from 30 sessions, and 0.4 from three seeds."""
+    changes = np.random.default_rng(0).normal(0.02, 0.01, size=1000)
+    by_seed = 0.4 * changes.var(ddof=1)
+    several = PooledMean(changes, 0.02, [0.01, 0.02, 0.03], by_seed, n_sessions=30)
+    still = PooledMean(np.zeros(1000), 0.0, [0.0], seed_variance=0.0, n_sessions=30)
+    freedom = 1 / (0.6**2 / 29 + 0.4**2 / 2)
+    assert difference(several, still).p == pytest.approx(2 * student.sf(0.02 / changes.std(ddof=1), freedom))
 
 
 def test_the_model_with_fewer_sessions_counts() -> None:
