@@ -80,7 +80,7 @@ baselines: $(COMPARED)/comparison.md  ## Fit and test the baselines on them, in 
 visualize: $(TINY)/metrics.json $(COMPARED)/comparison.md  ## Draw all pictures of the run tiny and the baselines
 	$(BIN)/python scripts/figures.py --runs $(TINY) $(BASELINES:%=lightning_logs/baselines-%-1) $(FIGURES_WORDS)
 
-report: $(READY)  ## Bring the tables and numbers in docs/ up to date with the runs
+report: $(READY)  ## Bring the results in docs/ and their tables up to date with the runs
 	$(BIN)/python scripts/report.py
 
 test: $(READY)  ## Run the tests

@@ -1,4 +1,4 @@
-"""Bring docs/results.json, docs/results.md, docs/audits.md and the numbers in all documents up to date with the runs.
+"""Bring docs/results.json, docs/results.md, docs/audits.md and the result tables in documents up to date with the runs.
 
 Example::
 
@@ -6,15 +6,13 @@ Example::
     python scripts/report.py                         # report what is in lightning_logs
 
 Of each log, the runs that `scripts/compare.py --name LOG` left in lightning_logs are taken; a log without any keeps the
-results that docs/results.json has. A number in a document that stands before a comment such as
-`<!--yoochoose1_64/gru4rec/mrr@20-->` is replaced by what that path leads to in docs/results.json, with as many decimals
-as it has.
+results that docs/results.json has. In README.md and docs/, the lines between `<!-- table: mrr@20 gru4rec stan -->` and
+`<!-- end -->` become a table of that metric, with the models named as rows and the logs as columns.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import shutil
 import statistics
@@ -25,12 +23,11 @@ from typing import Any
 import audit
 import compare
 from arguments import ScriptParser
-from report_texts import audits_text, filled_text, results_text
+from report_texts import audits_text, results_text, with_tables
 
 from sessrec.errors import SessRecError
 from sessrec.evaluation.comparison import ComparedModel, Comparison, compare_runs
 from sessrec.evaluation.tested_runs import read_run
-from sessrec.text import seconds_text
 from sessrec.writing import replacing, write_json
 
 _SPLIT = "--data.test_ratio 0.1 --data.val_ratio 0"
@@ -57,7 +54,6 @@ _FITTED_AGAIN = ("gru4rec", "markov", "vsknn", "stan", "item_knn", "popularity")
 AUDITS = {"sampled": _TESTED_AGAIN, "ties": _TESTED_AGAIN, "order": _TESTED_AGAIN, "leakage": _FITTED_AGAIN}
 """Models of each audit."""
 METRICS = ("recall@20", "mrr@20")
-_WRITTEN = ("results.md", "audits.md")
 FIGURES = (
     *("architecture", "pipeline", "protocol", "session_parallel", "traditional_against_session_based"),
     *("comparison", "slices", "training_curves"),
@@ -72,12 +68,13 @@ def commands(log: str, seeds_of: Mapping[str, Sequence[int]]) -> list[str]:
         log: Name of the log.
         seeds_of: Seeds of each config; models that draw nothing are fitted with the first one only.
     """
-    drawing = {model: tuple(seeds) for model, seeds in seeds_of.items() if compare.has_seeds(config_of(model))}
+    is_drawing = {model: compare.has_seeds(Path("configs", f"{model}.yaml")) for model in seeds_of}
+    drawing = {model: tuple(seeds) for model, seeds in seeds_of.items() if is_drawing[model]}
     groups = sorted(set(drawing.values()), key=lambda seeds: (len(seeds), seeds)) or [(1,)]
     found, runs = [], ""
     for seeds in groups:
         models = [model for model in seeds_of if drawing.get(model, groups[-1]) == seeds]
-        configs, chosen = " ".join(map(str, map(config_of, models))), " ".join(map(str, seeds))
+        configs, chosen = " ".join(f"configs/{model}.yaml" for model in models), " ".join(map(str, seeds))
         found.append(
             f"python scripts/compare.py {runs}--name {log} --configs {configs} --seeds {chosen} "
             f"--data.path data/{log}.tsv.gz {LOGS[log]}"
@@ -86,64 +83,44 @@ def commands(log: str, seeds_of: Mapping[str, Sequence[int]]) -> list[str]:
     return found
 
 
-def config_of(model: str) -> Path:
-    """File of a config.
-
-    Args:
-        model: Its name.
-    """
-    return Path("configs", f"{model}.yaml")
-
-
 def audit_command(name: str, folder: Path) -> str:
-    """The command that audits the models fitted with the first seed.
-
-    Args:
-        name: Name of the audit.
-        folder: Folder of the runs.
-    """
+    """The command of an audit of the models fitted with the first seed, whose runs lie in a folder."""
     runs = " ".join(str(folder / f"{AUDITED}-{model}-1") for model in AUDITS[name])
     return f"python scripts/audit.py {name} {runs} --output {folder / f'audits-{AUDITED}'}"
 
 
 def results_of(log: str, folder: Path) -> dict[str, Any] | None:
-    """Compare the runs on a log.
-
-    Args:
-        log: Name of the log, or of another study whose runs have names such as LOG-MODEL-SEED.
-        folder: Folder of the runs.
-
-    Returns:
-        What docs/results.json holds of it; None where there are no runs.
-    """
-    found: dict[str, list[Path]] = {}
+    """Results of the runs in a folder that are named LOG-MODEL-SEED; None where there are none."""
+    runs_of = {}
     for model in MODELS:
-        runs = [run for run in folder.glob(f"{log}-{model}-*") if (run / "metrics.json").is_file()]
-        own = [run for run in runs if run.name.removeprefix(f"{log}-{model}-").isdigit()]
-        if own:
-            found[model] = sorted(own)
-    if not found:
+        names = [run.parent.name for run in folder.glob(f"{log}-{model}-*/metrics.json")]
+        if own := sorted(name for name in names if name.removeprefix(f"{log}-{model}-").isdigit()):
+            runs_of[model] = [read_run(folder / name) for name in own]
+    if not runs_of:
         return None
-    runs_of = {model: [read_run(run) for run in runs] for model, runs in found.items()}
     means = {
         model: statistics.mean(run.report["metrics"]["test/mrr@20"] for run in runs)
         for model, runs in runs_of.items()
         if model.startswith("gru4rec")
     }
-    against = max(means, key=means.__getitem__) if means and len(found) > 1 else None  # the better GRU4Rec
+    against = max(means, key=means.__getitem__) if means and len(runs_of) > 1 else None  # the better GRU4Rec
     comparison = compare_runs([run for runs in runs_of.values() for run in runs], METRICS, against)
     seeds_of = {model: sorted(run.report["seed"] for run in runs) for model, runs in runs_of.items()}
-    return {"command": "\n".join(commands(log, seeds_of))} | as_json(comparison)
+    return _as_json(comparison, "\n".join(commands(log, seeds_of)))
 
 
-def as_json(comparison: Comparison) -> dict[str, Any]:
-    """A comparison as plain values.
+def demo_results(folder: Path) -> dict[str, Any] | None:
+    """Results of the demo's runs in a folder; None where one is missing."""
+    runs = [folder / f"demo-{name}" for name in ("gru4rec", "markov", "popularity", "oracle")]
+    if not all((run / "metrics.json").is_file() for run in runs):
+        return None
+    return _as_json(compare_runs([read_run(run) for run in runs], METRICS, against="gru4rec"), "make demo")
 
-    Args:
-        comparison: The comparison.
-    """
+
+def _as_json(comparison: Comparison, command: str) -> dict[str, Any]:
     protocol = comparison.protocol
     return {
+        "command": command,
         "protocol": protocol,
         "positions": protocol["positions"],
         "sessions": protocol["sessions"],
@@ -167,50 +144,19 @@ def _of_model(model: ComparedModel) -> dict[str, Any]:
     return own
 
 
-def demo_results(folder: Path) -> dict[str, Any] | None:
-    """Results of the demo's runs, if they are there."""
-    runs = [folder / f"demo-{name}" for name in ("gru4rec", "markov", "popularity", "oracle")]
-    if not all((run / "metrics.json").is_file() for run in runs):
-        return None
-    comparison = compare_runs([read_run(run) for run in runs], METRICS, against="gru4rec")
-    return {"command": "make demo"} | as_json(comparison)
-
-
-def audits_of(folder: Path) -> dict[str, Any]:
-    """What the audits found, by audit; of those that were made.
-
-    Args:
-        folder: Folder of the runs.
-    """
-    files = {name: folder / f"audits-{AUDITED}" / f"{name}.json" for name in AUDITS}
-    return {name: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items() if file.is_file()}
-
-
-def updated_results(file: Path, found: Mapping[str, Any], audits: Mapping[str, Any]) -> dict[str, Any]:
-    """What docs/results.json has, with what was found in place of what it had of it.
-
-    Args:
-        file: The file.
-        found: Results of each log, None where there are no runs.
-        audits: Findings of each audit.
-
-    Returns:
-        All that it is to hold.
-    """
+def updated_results(file: Path, found: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Content of docs/results.json with what was found on each log, and with the audits in the folder of the runs."""
     results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     results |= {log: entry for log, entry in found.items() if entry is not None}
-    if audits:
-        results["audits"] = results.get("audits", {}) | audits
+    for name in AUDITS:
+        audit_file = folder / f"audits-{AUDITED}" / f"{name}.json"
+        if audit_file.is_file():
+            results.setdefault("audits", {})[name] = json.loads(audit_file.read_text(encoding="utf-8"))
     return results
 
 
 def copy_pictures(folder: Path, target: Path) -> None:
-    """Copy the pictures that the documents show, of those that were made.
-
-    Args:
-        folder: Folder of the runs.
-        target: Where they go.
-    """
+    """Copy the pictures that the documents show from the folder of the runs, where they were made."""
     pictures = {f"audit_{name}.png": folder / f"audits-{AUDITED}" / f"{name}.png" for name in AUDITS}
     pictures |= {f"{name}.png": folder / "demo-figures" / f"{name}.png" for name in FIGURES}
     for name, picture in pictures.items():
@@ -219,75 +165,25 @@ def copy_pictures(folder: Path, target: Path) -> None:
             shutil.copyfile(picture, target / name)
 
 
-def write_texts(results: Mapping[str, Any], docs: Path) -> None:
-    """Write docs/results.md and docs/audits.md.
+def texts_of(results: Mapping[str, Any], docs: Path) -> dict[Path, str]:
+    """Text of docs/results.md, docs/audits.md and every document whose tables of results change.
 
     Args:
         results: Content of docs/results.json.
-        docs: Folder of the documents.
+        docs: Folder of the documents; the README lies beside it.
     """
+    logs = {log: results[log] for log in LOGS if log in results}
     texts = {}
-    if logs := {log: results[log] for log in LOGS if log in results}:
-        texts["results.md"] = results_text(logs)
+    for file in [docs.parent / "README.md", *docs.rglob("*.md")]:
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        if (updated := with_tables(text, logs)) != text:
+            texts[file] = updated
+    if logs:
+        texts[docs / "results.md"] = results_text(logs)
     if audits := results.get("audits"):
-        commands = {name: audit_command(name, Path("lightning_logs")) for name in audits}
-        texts["audits.md"] = audits_text(audits, AUDITED, commands)
-    for name, text in texts.items():
-        with replacing(docs / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-
-
-def filled_documents(results: Mapping[str, Any], docs: Path) -> dict[Path, tuple[str, int]]:
-    """README and all documents with their marked numbers brought up to date; nothing is written yet.
-
-    Args:
-        results: What docs/results.json is to hold.
-        docs: Folder of the documents.
-
-    Returns:
-        Text and number of marks of each document.
-    """
-    documents = [*docs.rglob("*.md"), *(path for path in [docs.parent / "README.md"] if path.is_file())]
-    return {document: filled_text(document, results) for document in documents if document.name not in _WRITTEN}
-
-
-def write_filled(filled: Mapping[Path, tuple[str, int]]) -> int:
-    """Write the documents whose text has changed.
-
-    Args:
-        filled: What `filled_documents` gave.
-
-    Returns:
-        How many marked numbers there are.
-    """
-    for document, (text, _) in filled.items():
-        if text != document.read_text(encoding="utf-8"):
-            with replacing(document) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-    return sum(n_numbers for _, n_numbers in filled.values())
-
-
-def write_headers(results: Mapping[str, Any], folder: Path) -> None:
-    """Bring the results in the headers of the models' configs up to date.
-
-    Args:
-        results: Content of docs/results.json.
-        folder: Folder of the configs; nothing is done where it is missing.
-    """
-    models = results.get(AUDITED, {}).get("models", {})
-    for file in (folder / f"{model}.yaml" for model in models):
-        if file.is_file():
-            text = file.read_text(encoding="utf-8")
-            own = models[file.stem]
-            recall, mrr = (f"{own[metric]['value']:.4f}" for metric in METRICS)
-            header = (
-                f"# On {AUDITED}: test Recall@20 {recall}, MRR@20 {mrr}, fitted in {seconds_text(own['fit_seconds'])}; "
-                "command, other logs and spread: docs/results.md."
-            )
-            new = re.sub(rf"^# On {AUDITED}: .*$", header, text, count=1, flags=re.MULTILINE)
-            if new != text:
-                with replacing(file) as temporary:
-                    temporary.write_text(new, encoding="utf-8")
+        repeated = {name: audit_command(name, Path("lightning_logs")) for name in audits}
+        texts[docs / "audits.md"] = audits_text(audits, AUDITED, repeated)
+    return texts
 
 
 def main(args: list[str] | None = None) -> None:
@@ -318,17 +214,17 @@ def main(args: list[str] | None = None) -> None:
             audit.main(shlex.split(audit_command(name, options.runs))[2:])
     try:
         found = {log: results_of(log, options.runs) for log in LOGS} | {"demo": demo_results(options.runs)}
-        results = updated_results(options.docs / "results.json", found, audits_of(options.runs))
-        filled = filled_documents(results, options.docs)
+        results = updated_results(options.docs / "results.json", found, options.runs)
+        texts = texts_of(results, options.docs)
         write_json(options.docs / "results.json", results)
         copy_pictures(options.runs, options.docs / "figures")
-        write_texts(results, options.docs)
-        n_filled = write_filled(filled)
-        write_headers(results, options.docs.parent / "configs")
+        for file, text in texts.items():
+            with replacing(file) as temporary:
+                temporary.write_text(text, encoding="utf-8")
     except (SessRecError, OSError) as error:
         parser.error(str(error))
     taken = ", ".join(f"{log} ({len(entry['models'])} models)" for log, entry in found.items() if entry is not None)
-    print(f"results of {taken or 'no new runs'}; {n_filled} numbers in {len(filled)} documents are up to date")
+    print(f"results of {taken or 'no new runs'}; the documents are up to date")
 
 
 if __name__ == "__main__":

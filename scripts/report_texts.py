@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from sessrec.errors import SessRecError
 from sessrec.evaluation.rank_table import metric_name
 from sessrec.text import Table, seconds_text
 
@@ -58,15 +56,30 @@ _PUBLISHED_FIGURES = (
     ("vsknn", "b", 69.61, 28.79),
 )
 _PUBLISHED_POSITIONS = 55_898
-_MARKED = re.compile(r"([-+]?[\d,]*\.?\d+)(?=<!--([^<>\s]+/[^<>\s]+)-->)")
+_TABLE = re.compile(r"(<!-- table: (\S+) (.+) -->\n).*?(?=<!-- end -->)", flags=re.DOTALL)
+
+
+def with_tables(text: str, logs: Mapping[str, Mapping[str, Any]]) -> str:
+    """A document with its tables of results up to date.
+
+    Args:
+        text: The document, with tables between ``<!-- table: METRIC MODEL ... -->`` and ``<!-- end -->``.
+        logs: Results of each log, as docs/results.json has them.
+    """
+
+    def table(found: re.Match[str]) -> str:
+        begin, metric, models = found.groups()
+        rows = []
+        for model in models.split():
+            values = [log["models"].get(model, {}).get(metric) for log in logs.values()]
+            rows.append([model, *(f"{value['value']:.4f}" if value else "-" for value in values)])
+        return f"{begin}\n{Table([metric_name(metric), *logs], rows).markdown()}\n\n"
+
+    return _TABLE.sub(table, text)
 
 
 def results_text(logs: Mapping[str, Mapping[str, Any]]) -> str:
-    """docs/results.md.
-
-    Args:
-        logs: Results of each log, as docs/results.json has them.
-    """
+    """docs/results.md, from the results of each log."""
     return "\n".join([_HEAD, *(_section(log, entry) for log, entry in logs.items()), _published(logs)])
 
 
@@ -151,62 +164,3 @@ def audits_text(audits: Mapping[str, Mapping[str, Any]], log: str, commands: Map
             parts.append(Table([metric_name(metric), *audit["conditions"]], rows).markdown() + "\n")
         parts.append("\n".join(f"- {remark}" for remark in audit["remarks"]) + "\n")
     return "\n".join(parts)
-
-
-def number_at(path: str, results: Mapping[str, Any]) -> float:
-    """The number that a path leads to.
-
-    Args:
-        path: Such as ``yoochoose1_64/gru4rec/mrr@20``, with ``/low``, ``/high`` or ``/fits`` behind;
-            ``yoochoose1_64/positions``; ``audits/sampled/gru4rec/mrr@20/1`` for a condition of an audit.
-        results: Content of docs/results.json.
-
-    Raises:
-        SessRecError: If it leads nowhere.
-    """
-    try:
-        log, *steps = path.split("/")
-        here: Any = results[log]
-        if log == "audits":
-            audit, model, metric, condition = steps
-            return float(here[audit]["values"][metric][model][int(condition)][0])
-        if steps[0] in here["models"]:
-            here = here["models"]
-        for step in steps:
-            here = here[step]
-        return float(here["value"] if isinstance(here, dict) else here)
-    except (KeyError, IndexError, ValueError, TypeError):
-        raise SessRecError(f"{path} leads to no number in docs/results.json") from None
-
-
-def as_shown(number: float, example: str) -> str:
-    """A number with the decimals, commas and sign of another one.
-
-    Example:
-        >>> as_shown(55400.0, "1,000"), as_shown(0.31312, "0.0000"), as_shown(0.5, "+0.10")
-        ('55,400', '0.3131', '+0.50')
-    """
-    decimals = len(example.partition(".")[2])
-    sign = "+" if example.startswith("+") else ""
-    comma = "," if "." not in example else ""
-    return f"{number:{sign}{comma}.{decimals}f}"
-
-
-def filled_text(document: Path, results: Mapping[str, Any]) -> tuple[str, int]:
-    """A document with those numbers of the results that its marks name.
-
-    Args:
-        document: A file in Markdown.
-        results: Content of docs/results.json.
-
-    Returns:
-        Its text, and how many numbers it has.
-
-    Raises:
-        SessRecError: If a mark leads to no number.
-    """
-    text = document.read_text(encoding="utf-8")
-    try:
-        return _MARKED.subn(lambda found: as_shown(number_at(found[2], results), found[1]), text)
-    except SessRecError as error:
-        raise SessRecError(f"{document}: {error}") from None

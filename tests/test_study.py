@@ -1,4 +1,4 @@
-"""`scripts/report.py`: results, documents and their numbers come from the runs alone."""
+"""`scripts/report.py`: results, documents and their tables come from the runs alone."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from types import ModuleType
 
 import pytest
 from helpers import ROOT, random_rows
-
-from sessrec.errors import SessRecError
 
 
 @pytest.fixture
@@ -38,12 +36,9 @@ def test_results_are_those_of_the_runs(report: ModuleType, capsys: pytest.Captur
     fit(report, "markov", "popularity", "gru4rec", seeds=(1, 2))
     Path("docs/en").mkdir(parents=True)
     document = Path("docs/en/text.md")
-    document.write_text(
-        "MRR 0.0<!--serenade_example/gru4rec/mrr@20-->, from 0.00<!--serenade_example/gru4rec/mrr@20/low-->; "
-        "0<!--serenade_example/positions--> positions, 9<!--serenade_example/gru4rec/fits--> fits, 0.5 is left.\n"
-    )
+    document.write_text("Before.\n<!-- table: mrr@20 gru4rec stan -->\nold\n<!-- end -->\nAfter.\n")
     report.main([])
-    assert "serenade_example (3 models); 4 numbers in" in capsys.readouterr().out
+    assert "serenade_example (3 models); the documents" in capsys.readouterr().out
     results = json.loads(Path("docs/results.json").read_text())
     own = results["serenade_example"]["models"]["gru4rec"]
     runs = [json.loads(Path(f"lightning_logs/serenade_example-gru4rec-{n}/metrics.json").read_text()) for n in (1, 2)]
@@ -51,12 +46,10 @@ def test_results_are_those_of_the_runs(report: ModuleType, capsys: pytest.Captur
     assert own["mrr@20"]["by_fit"] == pytest.approx(values, abs=1e-12)
     assert own["mrr@20"]["value"] == pytest.approx(sum(values) / 2, abs=1e-12)
     positions = runs[0]["protocol"]["positions"]
-    assert document.read_text() == (
-        f"MRR {sum(values) / 2:.1f}<!--serenade_example/gru4rec/mrr@20-->, from "
-        f"{own['mrr@20']['low']:.2f}<!--serenade_example/gru4rec/mrr@20/low-->; "
-        f"{positions:,}<!--serenade_example/positions--> positions, 2<!--serenade_example/gru4rec/fits--> fits, 0.5 is "
-        "left.\n"
-    )
+    head = "| MRR@20  | serenade_example |\n|:--------|-----------------:|"
+    rows = f"| gru4rec |           {sum(values) / 2:.4f} |\n| stan    |                - |"
+    marked = f"<!-- table: mrr@20 gru4rec stan -->\n\n{head}\n{rows}\n\n<!-- end -->"
+    assert document.read_text() == f"Before.\n{marked}\nAfter.\n"
     text = Path("docs/results.md").read_text()
     assert f"positions {positions}" in text
     assert "--seeds 1 2 " in text
@@ -67,16 +60,6 @@ def test_results_are_those_of_the_runs(report: ModuleType, capsys: pytest.Captur
     report.main([])  # a log without runs keeps what is known of it
     assert Path("docs/results.json").read_text() == before
     assert Path("docs/results.md").read_text() == text
-
-
-def test_a_path_that_leads_nowhere_is_named(report: ModuleType) -> None:
-    texts = importlib.import_module("report_texts")
-    results = {"demo": {"positions": 7, "models": {"gru4rec": {"fits": 1, "mrr@20": {"value": 0.25}}}}}
-    assert texts.number_at("demo/gru4rec/mrr@20", results) == 0.25
-    assert texts.number_at("demo/positions", results) == 7
-    for path in ("demo/markov/mrr@20", "nowhere/positions", "demo/gru4rec", "demo/gru4rec/mrr@10"):
-        with pytest.raises(SessRecError, match=f"{path} leads to no number"):
-            texts.number_at(path, results)
 
 
 def test_the_verdict_names_who_is_above(report: ModuleType) -> None:
