@@ -67,8 +67,7 @@ def open_log(run: Run, path: str | None) -> tuple[PreparedLog, dict[str, Any]]:
 def log_figures(log: PreparedLog, batch_size: int) -> dict[str, Figure]:
     """Pictures of the click log and of how it is used."""
     sessions, item_ids = log.sessions["train"], log.vocabulary.item_ids
-    has_times = "first_time" in log.report.sections["log"]
-    return data_figures(log.sessions, log.vocabulary.counts, log.report.cuts, has_times) | {
+    return data_figures(log.sessions, log.vocabulary.counts, log.report.cuts, log.report.has_times) | {
         "pipeline": pipeline_figure(log.report, batch_size),
         "session_parallel": session_parallel_figure(sessions, item_ids),
         "traditional_against_session_based": traditional_figure(sessions, item_ids),

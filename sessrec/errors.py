@@ -20,3 +20,13 @@ def check_choice(option: str, value: object, choices: Any) -> None:
     """
     if value not in get_args(choices):
         raise SessRecError(f"{option} must be one of {', '.join(get_args(choices))}, got {value!r}")
+
+
+def check_least(option: str, value: float | None, least: int) -> None:
+    """Refuse a value below the least that makes sense; None is no value.
+
+    Raises:
+        SessRecError: If it is below.
+    """
+    if value is not None and value < least:
+        raise SessRecError(f"{option} must be at least {least}, got {value}")

@@ -28,6 +28,18 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
+def date_text(t: float) -> str:
+    """A time as a date; as the number that it is where it is no time of any click log.
+
+    Example:
+        >>> date_text(1396867869.0), date_text(486026.0)
+        ('2014-04-07 10:51:09 UTC', '486026')
+    """
+    if not 1e8 < t < 1e11:
+        return f"{t:.15g}"
+    return f"{datetime.fromtimestamp(t, tz=timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+
+
 def time_text(t: float) -> str:
     """A time as the log has it, and as a date where it is one.
 
@@ -35,10 +47,8 @@ def time_text(t: float) -> str:
         >>> time_text(1396867869.0), time_text(486026.0)
         ('1396867869 (2014-04-07 10:51:09 UTC)', '486026')
     """
-    number = f"{t:.15g}"
-    if not 1e8 < t < 1e11:  # a row number, or no time of any click log
-        return number
-    return f"{number} ({datetime.fromtimestamp(t, tz=timezone.utc):%Y-%m-%d %H:%M:%S} UTC)"
+    number, date = f"{t:.15g}", date_text(t)
+    return number if date == number else f"{number} ({date})"
 
 
 class Table(NamedTuple):

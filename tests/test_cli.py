@@ -17,6 +17,7 @@ from helpers import ROOT, everything_in, one_error, random_rows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sessrec import fit, predict, prepare, test, validate
+from sessrec.data import SessionDataModule
 from sessrec.models import GRU4Rec, Markov
 
 SMALL = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--data.batch_size", "8"]
@@ -403,6 +404,17 @@ def test_unknown_options_are_errors(log: str, capsys: pytest.CaptureFixture[str]
         fit.main(["--data.path", log, option, value])
     assert caught.value.code == 2
     assert not Path("lightning_logs").exists()
+
+
+def test_a_data_module_records_every_option_as_the_command_does(log: str) -> None:
+    place = ["--data.path", log, "--trainer.logger.version", "tiny", "--trainer.max_epochs", "1"]
+    fit.main(["--model", "Popularity", *SMALL, *place, "--data.test_ratio", "0.3"])
+    run = Path("lightning_logs/tiny")
+    recorded = dict(SessionDataModule(log, batch_size=8, test_ratio=0.3).hparams)
+    assert recorded == yaml.safe_load((run / "config.yaml").read_text())["data"]
+    file = run / "checkpoints" / "last.ckpt"
+    assert recorded == torch.load(file, weights_only=True)["datamodule_hyper_parameters"]
+    assert dict(SessionDataModule.load_from_checkpoint(file, weights_only=True).hparams) == recorded
 
 
 @pytest.mark.parametrize(

@@ -108,9 +108,8 @@ class RankWriter(Callback):
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         sessions, vocabulary = _test_sessions(trainer), pl_module.known_items
-        has_times = "first_time" in data.report.sections.get("log", {})
         rules = (pl_module.exclude_last, pl_module.exclude_seen)
-        table = ranks_table(sessions, vocabulary, above, tied, weight, pl_module.tie_mode, rules, has_times)
+        table = ranks_table(sessions, vocabulary, above, tied, weight, pl_module.tie_mode, rules, data.report.has_times)
         table = table.filter(is_ranked > 0)  # all but where batches were limited
         self.ranks = Ranks(table, pl_module.tie_mode)
         if not len(table):

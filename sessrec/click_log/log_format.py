@@ -8,11 +8,25 @@ from sessrec.click_log.times import TimeUnit
 from sessrec.errors import SessRecError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LogFormat:
-    """How a click log is written; None means that the log has no such column, or that it is found out.
+    """How a click log is written.
 
-    Each field is the option of `sessrec.data.SessionDataModule` of the same name.
+    Args:
+        session_column: Column of the session id.
+        item_column: Column of the item id.
+        time_column: Column of the time: Unix time or ISO 8601 text. null where the log has none: then the order of rows
+            is the order of events.
+        order_column: Column of numbers that order the events of equal time, such as a click's number in its session.
+        visitor_column: Column of the visitor's id, in place of session_column where the log has no sessions; needs
+            session_gap.
+        event_column: Column of the kind of event.
+        column_names: Names of the columns, in order, of a text file without a header line; null reads them from it.
+        separator: Character between the fields of a text file; null finds it.
+        quoting: Whether quotes enclose fields of a text file; null: yes, but in tab-separated files whose first line
+            has none.
+        time_unit: Unit of numeric times: s, ms, us or ns; auto tells it from their size and reports it.
+        time_format: Format of times that are neither numbers nor ISO 8601, such as "%d/%m/%Y %H:%M:%S".
     """
 
     session_column: str | None = "SessionId"
@@ -21,7 +35,7 @@ class LogFormat:
     order_column: str | None = None
     visitor_column: str | None = None
     event_column: str | None = None
-    column_names: tuple[str, ...] | None = None
+    column_names: list[str] | None = None
     separator: str | None = None
     quoting: bool | None = None
     time_unit: TimeUnit = "auto"

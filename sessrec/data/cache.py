@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def _place(preparation: Preparation, cache_dir: Path) -> tuple[list[dict[str, An
     """State of a log's files, and the folder of its prepared form: its name, its settings, and that state."""
     assert preparation.path is not None
     files = [file_identity(file) for file in log_files(preparation.path)]
-    settings = preparation.settings() | {"path": [file["path"] for file in files]}
+    settings = asdict(preparation) | {"path": [file["path"] for file in files]}
     stem = Path(files[0]["path"]).name.split(".")[0]
     return files, cache_dir / f"{stem}-{_digest(settings)[:16]}-{_digest([files, _code()])[:16]}"
 
@@ -155,7 +156,7 @@ def save_prepared(prepared: PreparedLog, preparation: Preparation, folder: Path)
                 _write(temporary / f"{part}_{name}.npy", getattr(sessions, name))
             _write(temporary / f"{part}_session_ids.arrow", sessions.session_ids)
         index = {
-            "settings": preparation.settings(),
+            "settings": asdict(preparation),
             "parts": list(prepared.sessions),
             "digests": _digests(temporary),
             "report": prepared.report.as_dict(),

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 
-from sessrec.click_log.reading import GapEvents
-from sessrec.click_log.times import TimeUnit
 from sessrec.data.cache import find_prepared, open_or_prepare
 from sessrec.data.cleaning import clean_events
 from sessrec.data.loaders import EvaluationLoader, LogLoader, SessionLoader, SessionParallelLoader, TrainingBatches
 from sessrec.data.preparation import Preparation, PreparedLog, map_part
 from sessrec.data.report import DataReport
 from sessrec.data.sessions import Sessions
-from sessrec.data.split import Straddling
 from sessrec.data.vocabulary import Vocabulary
 from sessrec.distributed import n_processes, process_rank
-from sessrec.errors import SessRecError, check_choice
+from sessrec.errors import SessRecError, check_least
 
 
 class SessionDataModule(LightningDataModule):
@@ -28,101 +26,38 @@ class SessionDataModule(LightningDataModule):
         path: Click log: a TSV or CSV file (plain, or compressed by gzip, zip, bzip2 or xz), a Parquet file, a folder
             of such files, a pattern such as logs/*.csv, or a list of these. Without one, 20,000 synthetic sessions over
             1,000 items are generated (see sessrec.data.synthetic).
-        session_column: Column of the session id.
-        item_column: Column of the item id.
-        time_column: Column of the time: Unix time or ISO 8601 text. null where the log has none: then the order of rows
-            is the order of events.
-        order_column: Column of numbers that order the events of equal time, such as a click's number in its session.
-        visitor_column: Column of the visitor's id, in place of session_column where the log has no sessions; needs
-            session_gap.
-        session_gap: Time without an event after which a new session begins, such as 30m or 1h; null cuts nowhere.
-        gap_events: Whether a gap lies between events of any kind (all) or of the kinds that are kept (kept).
-        event_column: Column of the kind of event.
-        events: Kinds of event to keep, such as [view]; null keeps all.
-        column_names: Names of the columns, in order, of a text file without a header line; null reads them from it.
-        separator: Character between the fields of a text file; null finds it.
-        quoting: Whether quotes enclose fields of a text file; null: yes, but in tab-separated files whose first line
-            has none.
-        time_unit: Unit of numeric times: s, ms, us or ns; auto tells it from their size and reports it.
-        time_format: Format of times that are neither numbers nor ISO 8601, such as "%d/%m/%Y %H:%M:%S".
-        drop_repeats: Whether to drop immediate repeats of an item inside a session.
-        min_session_length: Shorter sessions are dropped, at least 2.
-        min_item_support: Items with fewer events are dropped.
-        max_session_length: Longer sessions keep their first events only; null keeps all.
-        filter_passes: How often short sessions and rare items are dropped, before short sessions are dropped a last
-            time; null goes on until nothing changes.
-        test_ratio: Share of the sessions that are the test part, the latest ones; 0 for no test part. Used where
-            neither test_duration nor test_start is given.
-        test_duration: Length of the test part in time, such as 1d, 12h or seconds.
-        test_start: Time at which the test part begins: seconds (row numbers where the log has those) or ISO text.
-        val_ratio: Share of the training sessions that are the validation part, the latest ones; 0 or null for none:
-            then the whole training part is fitted and the last checkpoint kept. Used where val_duration is not given.
-        val_duration: Length of the validation part in time, such as 1d; 0 for no validation part.
-        straddling: A session under way at the time of a split is cut there (its head trains, its tail is dropped), or
-            goes to the later part as a whole (test).
-        expected: Published counts, such as {train_positions: 554.0k, test_sessions: 15324}: the report says whether the
-            prepared log has them.
-        cache_dir: Folder in which prepared logs are kept, to be opened at once the next time; null keeps none.
         batch_size: Number of lanes of the session-parallel mini-batch in training, of each process where there are
             several; of sessions where a model trains on whole sessions.
         eval_batch_size: Sessions in an evaluation batch; changes speed and memory, never the results.
         steps_per_window: Training steps in one batch of the trainer.
         shuffle: Whether training takes the sessions in a new random order each epoch, in place of time order.
+        cache_dir: Folder in which prepared logs are kept, to be opened at once the next time; null keeps none.
+        **preparation: Options of `Preparation`: how the log is written, and how it is cleaned and split.
+
+    Raises:
+        SessRecError: If an option is out of its range, or two of them do not go together.
+        TypeError: If there is no such option.
     """
 
     def __init__(
         self,
         path: str | list[str] | None = None,
-        session_column: str | None = "SessionId",
-        item_column: str = "ItemId",
-        time_column: str | None = "Time",
-        order_column: str | None = None,
-        visitor_column: str | None = None,
-        session_gap: str | float | None = None,
-        gap_events: GapEvents = "all",
-        event_column: str | None = None,
-        events: list[str] | None = None,
-        column_names: list[str] | None = None,
-        separator: str | None = None,
-        quoting: bool | None = None,
-        time_unit: TimeUnit = "auto",
-        time_format: str | None = None,
-        drop_repeats: bool = False,
-        min_session_length: int = 2,
-        min_item_support: int = 1,
-        max_session_length: int | None = None,
-        filter_passes: int | None = None,
-        test_ratio: float | None = 0.2,
-        test_duration: str | float | None = None,
-        test_start: str | float | None = None,
-        val_ratio: float | None = 0.1,
-        val_duration: str | float | None = None,
-        straddling: Straddling = "cut",
-        expected: dict[str, str | int] | None = None,
-        cache_dir: str | None = "data/.prepared",
         batch_size: int = 32,
         eval_batch_size: int = 512,
         steps_per_window: int = 64,
         shuffle: bool = False,
+        cache_dir: str | None = "data/.prepared",
+        **preparation: Any,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.preparation = Preparation(path, **preparation)
+        own = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "steps_per_window": steps_per_window}
+        for option, value in own.items():
+            check_least(f"--data.{option}", value, 1)
+        self.save_hyperparameters(asdict(self.preparation) | own | {"shuffle": shuffle, "cache_dir": cache_dir})
         self.options: Any = self.hparams
-        for option, least in _LEAST.items():
-            if (value := self.options[option]) is not None and value < least:
-                raise SessRecError(f"--data.{option} must be at least {least}, got {value}")
-        if max_session_length is not None and max_session_length < min_session_length:
-            raise SessRecError(
-                f"--data.max_session_length {max_session_length} is below the minimum {min_session_length}"
-            )
-        check_choice("--data.straddling", straddling, Straddling)
-        check_choice("--data.gap_events", gap_events, GapEvents)
-        check_choice("--data.time_unit", time_unit, TimeUnit)
         if cache_dir is not None and not cache_dir.strip():
             raise SessRecError("--data.cache_dir is empty: name a folder, or null to keep nothing")
-        if test_duration is not None and test_start is not None:
-            raise SessRecError("give --data.test_duration or --data.test_start, not both")
-        self.preparation = Preparation.of_options(self.options)
         self.vocabulary: Vocabulary | None = None
         self.sessions: dict[str, Sessions] = {}
         self.report = DataReport()
@@ -285,12 +220,4 @@ class SessionDataModule(LightningDataModule):
         }
 
 
-_LEAST = {
-    "min_session_length": 2,
-    "min_item_support": 0,
-    "filter_passes": 0,
-    "batch_size": 1,
-    "eval_batch_size": 1,
-    "steps_per_window": 1,
-}
 _PART_OF_STAGE = {"fit": "train", "validate": "val", "test": "test", "predict": "predict"}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,7 +19,7 @@ from sessrec.data.sessions import Sessions, map_events, unknown_items
 from sessrec.data.split import Straddling, leakage_report, split_events, split_time
 from sessrec.data.synthetic import generate_synthetic_sessions
 from sessrec.data.vocabulary import Vocabulary
-from sessrec.errors import SessRecError
+from sessrec.errors import SessRecError, check_choice, check_least
 from sessrec.text import time_text
 
 
@@ -38,24 +36,40 @@ class PreparedLog:
 
 
 @dataclass(frozen=True)
-class Preparation:
-    """What is done to a click log; each field is the option of `SessionDataModule` of the same name."""
+class Preparation(LogFormat):
+    """How a click log is read, cleaned and split.
+
+    Args:
+        path: Files of the click log, as `SessionDataModule` takes them.
+        session_gap: Time without an event after which a new session begins, such as 30m or 1h; null cuts nowhere.
+        gap_events: Whether a gap lies between events of any kind (all) or of the kinds that are kept (kept).
+        events: Kinds of event to keep, such as [view]; null keeps all.
+        drop_repeats: Whether to drop immediate repeats of an item inside a session.
+        min_session_length: Shorter sessions are dropped, at least 2.
+        min_item_support: Items with fewer events are dropped.
+        max_session_length: Longer sessions keep their first events only; null keeps all.
+        filter_passes: How often short sessions and rare items are dropped, before short sessions are dropped a last
+            time; null goes on until nothing changes.
+        test_ratio: Share of the sessions that are the test part, the latest ones; 0 for no test part. Used where
+            neither test_duration nor test_start is given.
+        test_duration: Length of the test part in time, such as 1d, 12h or seconds.
+        test_start: Time at which the test part begins: seconds (row numbers where the log has those) or ISO text.
+        val_ratio: Share of the training sessions that are the validation part, the latest ones; 0 or null for none:
+            then the whole training part is fitted and the last checkpoint kept. Used where val_duration is not given.
+        val_duration: Length of the validation part in time, such as 1d; 0 for no validation part.
+        straddling: A session under way at the time of a split is cut there (its head trains, its tail is dropped), or
+            goes to the later part as a whole (test).
+        expected: Published counts, such as {train_positions: 554.0k, test_sessions: 15324}: the report says whether the
+            prepared log has them.
+
+    Raises:
+        SessRecError: If an option is out of its range, or two of them do not go together.
+    """
 
     path: str | list[str] | None = None
-    session_column: str | None = "SessionId"
-    item_column: str = "ItemId"
-    time_column: str | None = "Time"
-    order_column: str | None = None
-    visitor_column: str | None = None
     session_gap: str | float | None = None
     gap_events: GapEvents = "all"
-    event_column: str | None = None
     events: list[str] | None = None
-    column_names: list[str] | None = None
-    separator: str | None = None
-    quoting: bool | None = None
-    time_unit: TimeUnit = "auto"
-    time_format: str | None = None
     drop_repeats: bool = False
     min_session_length: int = 2
     min_item_support: int = 1
@@ -70,19 +84,26 @@ class Preparation:
     expected: dict[str, str | int] | None = None
 
     def __post_init__(self) -> None:
-        """Paths as text, so that a prepared log can be kept under them."""
+        """Check the options; paths become text, so that a prepared log can be kept under them."""
         if self.path is not None:
             path = [str(file) for file in self.path] if isinstance(self.path, (list, tuple)) else str(self.path)
             object.__setattr__(self, "path", path)
-
-    @classmethod
-    def of_options(cls, options: Mapping[str, Any]) -> Preparation:
-        """Take from many options those that matter here."""
-        return cls(**{field.name: options[field.name] for field in fields(cls)})
-
-    def settings(self) -> dict[str, Any]:
-        """All fields, as plain values."""
-        return asdict(self)
+        check_least("--data.min_session_length", self.min_session_length, 2)
+        check_least("--data.min_item_support", self.min_item_support, 0)
+        check_least("--data.filter_passes", self.filter_passes, 0)
+        if self.max_session_length is not None and self.max_session_length < self.min_session_length:
+            raise SessRecError(
+                f"--data.max_session_length {self.max_session_length} is below the minimum {self.min_session_length}"
+            )
+        check_choice("--data.straddling", self.straddling, Straddling)
+        check_choice("--data.gap_events", self.gap_events, GapEvents)
+        check_choice("--data.time_unit", self.time_unit, TimeUnit)
+        if self.test_duration is not None and self.test_start is not None:
+            raise SessRecError("give --data.test_duration or --data.test_start, not both")
+        if self.visitor_column is not None and self.session_gap is None:
+            raise SessRecError("--data.visitor_column needs --data.session_gap, such as 30m or 1h, to cut sessions")
+        if (self.event_column is None) != (self.events is None):
+            raise SessRecError("--data.event_column and --data.events go together: the column, and the kinds to keep")
 
     @property
     def has_test(self) -> bool:
@@ -151,22 +172,14 @@ class Preparation:
         else:
             source = self.path if isinstance(self.path, str) else ", ".join(self.path)
             gap = None if self.session_gap is None else parse_duration(self.session_gap, "--data.session_gap")
-            events = read_events(self.path, self._log_format(), gap, self.gap_events, self.events)
+            events = read_events(self.path, self, gap, self.gap_events, self.events)
         if len(events) == 0:
             raise SessRecError(f"no event of {source} is left: none is of the kinds {self.events} (--data.events)")
+        report.has_times = events.has_times
         report.add("read", {"source": source, **events.figures})
         report.add("read", {f"note_{number}": note for number, note in enumerate(events.notes, 1)})
         report.warn(events.warnings)
         return events
-
-    def _log_format(self) -> LogFormat:
-        names = None if self.column_names is None else tuple(self.column_names)
-        if self.visitor_column is not None and self.session_gap is None:
-            raise SessRecError("--data.visitor_column needs --data.session_gap, such as 30m or 1h, to cut sessions")
-        if (self.event_column is None) != (self.events is None):
-            raise SessRecError("--data.event_column and --data.events go together: the column, and the kinds to keep")
-        given = {f.name: getattr(self, f.name) for f in fields(LogFormat) if f.name != "column_names"}
-        return LogFormat(**given, column_names=names)
 
     def _split(self, events: Events, report: DataReport, needs_train: bool) -> dict[str, Events]:
         """Cut off the test part and then the validation part; in the order train, val, test."""

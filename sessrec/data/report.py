@@ -9,7 +9,8 @@ from typing import Any
 class DataReport:
     """Figures of each step of the preparation, in order, as text for people and as JSON for programs.
 
-    ``cuts`` holds the time at which each later part begins, and ``warnings`` what looks wrong.
+    ``has_times`` is False where the log's times are numbers of rows, ``cuts`` holds the time at which each later part
+    begins, and ``warnings`` what looks wrong.
 
     Example:
         >>> report = DataReport()
@@ -21,6 +22,7 @@ class DataReport:
 
     def __init__(self) -> None:
         self.sections: dict[str, dict[str, int | float | str]] = {}
+        self.has_times = False
         self.cuts: dict[str, float] = {}
         self.warnings: list[str] = []
 
@@ -34,15 +36,15 @@ class DataReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Sections, split times and warnings, as JSON can hold them."""
-        return {**self.sections, "cuts": self.cuts, "warnings": self.warnings}
+        return {**self.sections, "has_times": self.has_times, "cuts": self.cuts, "warnings": self.warnings}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> DataReport:
         """The report that `as_dict` described."""
-        report = cls()
-        sections = {name: figures for name, figures in content.items() if name not in ("cuts", "warnings")}
+        report, sections = cls(), dict(content)
+        report.has_times, report.cuts = sections.pop("has_times"), dict(sections.pop("cuts"))
+        report.warnings = list(sections.pop("warnings"))
         report.sections = {name: dict(figures) for name, figures in sections.items()}
-        report.cuts, report.warnings = dict(content["cuts"]), list(content["warnings"])
         return report
 
     def __str__(self) -> str:

@@ -16,7 +16,7 @@ from sessrec.callbacks.checkpoints import read_checkpoint
 from sessrec.callbacks.rank_writer import RankWriter
 from sessrec.cli import SessRecCLI
 from sessrec.click_log.events import Events
-from sessrec.data.preparation import Preparation
+from sessrec.data.datamodule import SessionDataModule
 from sessrec.data.report import DataReport
 from sessrec.data.sessions import Sessions
 from sessrec.errors import SessRecError
@@ -107,7 +107,7 @@ def fit_leaking(run: Run, seed: int) -> Run:
     config = _config_of(run)
     log = run.folder / "audits" / "leakage" / f"dealt-{seed}.parquet"
     if not log.exists():
-        events = Preparation.of_options(config["data"]).read(DataReport())
+        events = SessionDataModule(**config["data"]).preparation.read(DataReport())
         with replacing(log) as temporary:
             pq.write_table(randomize_split(events, seed), temporary, compression="zstd")
     words = ["--config", str(run.folder / "config.yaml"), *_rules(run), *plain_log_words(log), *_place()]

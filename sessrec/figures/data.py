@@ -163,8 +163,7 @@ def write_data_report(prepared: PreparedLog, folder: str | Path) -> None:
     print(f"\n{report}\n")
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "data_report.json", report.as_dict())
-    has_times = "first_time" in report.sections["log"]
-    figures = data_figures(prepared.sessions, prepared.vocabulary.counts, report.cuts, has_times)
+    figures = data_figures(prepared.sessions, prepared.vocabulary.counts, report.cuts, report.has_times)
     for name, figure in figures.items():
         save_figure(figure, folder / f"{name}.png")
     files = ["data_report.json", *(f"{name}.png" for name in figures)]

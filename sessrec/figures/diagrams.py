@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -17,7 +16,7 @@ from sessrec.evaluation.metrics import CUTOFFS
 from sessrec.figures.drawing import GAP, GREY, LINE, MARGIN, Box, Drawing, text_width
 from sessrec.figures.style import COLOURS, PALETTE, STYLE
 from sessrec.models.gru4rec import GRU4Rec
-from sessrec.text import counted
+from sessrec.text import counted, date_text
 
 
 def architecture_figure(model: GRU4Rec) -> Figure:
@@ -230,14 +229,9 @@ def _split(figures: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
         return ["all of it is the training part"]
     cuts = {part: figures[f"{part} cut"] for part in parts[1:]}
     lost = sum(cut["events_of_tails"] + cut["events_of_short_heads"] for cut in cuts.values())
-    times = [f"{part} begins {_date(cut['t'])}" for part, cut in cuts.items()]
+    as_text = date_text if figures["has_times"] else "row {:.0f}".format
+    times = [f"{part} begins {as_text(figures['cuts'][part])}" for part in cuts]
     return [*times, f"− {counted(lost, 'event')} of sessions cut there"]
-
-
-def _date(t: str) -> str:
-    """A time of a report, as a date alone where it is one."""
-    found = re.search(r"\((.*)\)", t)
-    return found[1] if found else t
 
 
 def _parts(drawing: Drawing, figures: Mapping[str, Any], parts: Sequence[str], split: Box) -> list[Box]:

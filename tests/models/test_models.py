@@ -203,7 +203,9 @@ def test_choices_are_checked_in_python_too() -> None:
         with pytest.raises(SessRecError, match="must be one of"):
             GRU4Rec(**wrong)
     with pytest.raises(SessRecError, match="must be one of"):
-        SessionDataModule(straddling="drop")  # type: ignore[arg-type]
+        SessionDataModule(straddling="drop")
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'test_ration'"):
+        SessionDataModule(test_ration=0.1)
 
 
 def test_unfitted_models_say_so() -> None:
