@@ -179,14 +179,16 @@ def test_pipeline_of_fewer_parts(write_log: Callable[..., Path], options: dict) 
 def test_pipeline_of_generated_sessions() -> None:
     figures = {"sessions": 1_234_567, "events": 98_765_432, "positions": 97_530_865, "items": 1_000_000}
     part = figures | {"sessions_before": 1_234_567, "events_before": 98_765_432, "unknown_events": 0, "short_events": 1}
-    cut = {"t": "1 (2014-04-06 10:37:23 UTC)", "events_of_tails": 12_345_678, "events_of_short_heads": 1}
+    cut = {"events_of_tails": 12_345_678, "events_of_short_heads": 1}
     cut |= {"train_events_at_or_after_t": 0, "shared_sessions": 0}
     dropped = {f"events_dropped_{why}": 1_000_000 for why in ("repeats", "beyond_max_session_length", "of_rare_items")}
-    content = {"read": {"source": "synthetic sessions (20,000 over 1,000 items; no --data.path)"}, "log": figures}
+    content: dict = {"has_times": True, "cuts": {"val": 1396780643.0, "test": 1396867043.0}}
+    content |= {"read": {"source": "synthetic sessions (20,000 over 1,000 items; no --data.path)"}, "log": figures}
     content |= {"cleaned": figures | dropped, "val cut": cut, "test cut": cut, "train": part, "val": part, "test": part}
     figure = pipeline_figure(content)
     check_layout(figure)
     assert "− 24,691,358 events of sessions cut there" in whole(figure)
+    assert "val begins 2014-04-06 10:37:23 UTC" in whole(figure)
     assert "synthetic sessions" in whole(figure)
 
 
