@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv
 
-from sessrec.click_log.dialect import TextLayout, find_layout
+from sessrec.click_log.dialect import find_layout
 from sessrec.click_log.files import open_text
-from sessrec.click_log.quote_check import QuoteCheckedStream
+from sessrec.click_log.quote_check import QuoteChecker
 from sessrec.errors import SessRecError
 
 _BLOCK = 1 << 23  # bytes that are parsed at a time
@@ -55,22 +55,17 @@ class DelimitedFile:
             SessRecError: If a quote is stray.
         """
         skip = self.layout.n_skipped_bytes
-        stream = _checked_stream(self.file, self.layout, newlines_in_values)
         rest = b""
-        try:
-            while block := stream.read(_BLOCK):
-                if skip:
-                    skip, block = max(0, skip - len(block)), block[skip:]
-                block = rest + block
-                end = _end_of_rows(block, newlines_in_values)
-                if end:
-                    yield block[:end]
-                rest = block[end:]
-            stream.finish()
-            if rest:
-                yield rest
-        finally:
-            stream.close()
+        for block in self._checked(newlines_in_values):
+            if skip:
+                skip, block = max(0, skip - len(block)), block[skip:]
+            block = rest + block
+            end = _end_of_rows(block, newlines_in_values)
+            if end:
+                yield block[:end]
+            rest = block[end:]
+        if rest:
+            yield rest
 
     def parse(self, block: bytes, newlines_in_values: bool = False) -> pa.RecordBatch:
         """The wanted columns of a block, as text under the names of their roles.
@@ -102,7 +97,7 @@ class DelimitedFile:
     def places(self, rows: Sequence[int]) -> str:
         """Lines of some rows, counted from 0 and ascending, for messages."""
         lines: list[str] = []
-        for row, (line, _) in enumerate(_rows(self.file, self.layout)):
+        for row, (line, _) in enumerate(self._rows()):
             if len(lines) == len(rows):
                 break
             if row == rows[len(lines)]:
@@ -111,20 +106,45 @@ class DelimitedFile:
 
     def explain(self, error: pa.ArrowInvalid) -> SessRecError:
         """Turn the error of a parser into one that names the line."""
-        return _explained(error, self.file, self.layout)
+        names, separator = self.layout.names, self.layout.separator
+        try:
+            for _ in self._checked(newlines_in_values=True):
+                pass
+        except SessRecError as of_quotes:
+            return of_quotes
+        for line, row in self._rows():
+            if len(row) != len(names):
+                shown = separator.join(row)[:80].encode("utf-8", "replace").decode()
+                return SessRecError(
+                    f"{self.file}, line {line}: {len(row)} fields in place of {len(names)}: {shown!r}; mend or "
+                    "remove it"
+                )
+            for name, field in zip(names, row, strict=True):
+                if any("\ud800" <= character <= "\udfff" for character in field):
+                    shown = field.encode("utf-8", "replace").decode()
+                    return SessRecError(
+                        f"{self.file}, line {line}: {name} {shown!r} is not UTF-8; save the file as UTF-8, for example "
+                        "by iconv -f latin1 -t utf-8"
+                    )
+        return SessRecError(f"cannot read {self.file}: {' '.join(str(error).split())[:300]}")
 
+    def _checked(self, newlines_in_values: bool) -> Iterator[bytes]:
+        """The text, its quotes checked where they enclose fields."""
+        skip = self.layout.n_skipped_bytes if self.layout.quoting else 1 << 62
+        return QuoteChecker(self.file, self.layout.separator, skip, newlines_in_values).blocks(_BLOCK)
 
-def _rows(file: Path, layout: TextLayout) -> Iterator[tuple[int, list[str]]]:
-    """Fields of each row that is not blank, with the line on which it ends."""
-    with io.TextIOWrapper(open_text(file), encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        for _ in range(layout.n_skipped_lines):
-            stream.readline()
-        reader = csv.reader(
-            stream, delimiter=layout.separator, quoting=csv.QUOTE_MINIMAL if layout.quoting else csv.QUOTE_NONE
-        )
-        for row in reader:
-            if row:
-                yield layout.n_skipped_lines + reader.line_num, row
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Fields of each row that is not blank, with the line on which it ends."""
+        layout, file = self.layout, open_text(self.file)
+        with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+            for _ in range(layout.n_skipped_lines):
+                stream.readline()
+            reader = csv.reader(
+                stream, delimiter=layout.separator, quoting=csv.QUOTE_MINIMAL if layout.quoting else csv.QUOTE_NONE
+            )
+            for row in reader:
+                if row:
+                    yield layout.n_skipped_lines + reader.line_num, row
 
 
 def _end_of_rows(block: bytes, newlines_in_values: bool) -> int:
@@ -135,37 +155,5 @@ def _end_of_rows(block: bytes, newlines_in_values: bool) -> int:
     return end
 
 
-def _checked_stream(file: Path, layout: TextLayout, newlines_in_values: bool) -> QuoteCheckedStream:
-    skip = layout.n_skipped_bytes if layout.quoting else 1 << 62
-    return QuoteCheckedStream(file, layout.separator, skip, newlines_in_values)
-
-
 def _as_one(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], pa.string())])
-
-
-def _explained(error: pa.ArrowInvalid, file: Path, layout: TextLayout) -> SessRecError:
-    """Find the line that the reader stumbled over."""
-    stream = _checked_stream(file, layout, newlines_in_values=True)
-    try:
-        while stream.read(_BLOCK):
-            pass
-        stream.finish()
-    except SessRecError as of_quotes:
-        return of_quotes
-    finally:
-        stream.close()
-    for line, row in _rows(file, layout):
-        if len(row) != len(layout.names):
-            shown = layout.separator.join(row)[:80].encode("utf-8", "replace").decode()
-            return SessRecError(
-                f"{file}, line {line}: {len(row)} fields in place of {len(layout.names)}: {shown!r}; mend or remove it"
-            )
-        for name, field in zip(layout.names, row, strict=True):
-            if any("\ud800" <= character <= "\udfff" for character in field):
-                shown = field.encode("utf-8", "replace").decode()
-                return SessRecError(
-                    f"{file}, line {line}: {name} {shown!r} is not UTF-8; save the file as UTF-8, for example by "
-                    "iconv -f latin1 -t utf-8"
-                )
-    return SessRecError(f"cannot read {file}: {' '.join(str(error).split())[:300]}")

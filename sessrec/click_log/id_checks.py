@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessrec.click_log.log_table import LogTable
 from sessrec.click_log.ordering import count_codes
 from sessrec.errors import SessRecError
 from sessrec.text import counted
@@ -18,99 +17,77 @@ _MISSING = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "none", "NONE", "
 _ROUNDED = r"^[+-]?\d+(\.\d+)?[eE]\+\d+$"
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The complete rows of all files, to name one of them."""
+class IdColumn(NamedTuple):
+    """The ids of a log's sessions, visitors or items."""
 
-    tables: list[LogTable]
-    """One table a file."""
-    sizes: list[int]
-    """Number of rows of each."""
+    kind: str
+    """What they are ids of."""
+    name: str
+    """Name of the column."""
+    codes: np.ndarray
+    """Place in ``ids`` of each row's id."""
+    ids: pa.Array
+    """Distinct ids, text or int64."""
 
-    def place_of(self, row: int) -> str:
-        """File and line of a row."""
-        for table, size in zip(self.tables, self.sizes, strict=True):
-            if row < size:
-                return table.place_of_row(row)
-            row -= size
-        raise IndexError(row)
+    def first_row(self, of_ids: pa.Array) -> int:
+        """The first row whose id is one of those where ``of_ids`` (bool, one an id) is true."""
+        return int(np.flatnonzero(of_ids.to_numpy(zero_copy_only=False)[self.codes])[0])
 
 
-def warn_of_spreadsheets(rows: Rows, kind: str, codes: np.ndarray, ids: pa.Array) -> list[str]:
-    """Name the first id in scientific notation: what a spreadsheet leaves of a long number.
+def check_ids(session: IdColumn, item: IdColumn, place_of: Callable[[int], str]) -> list[str]:
+    """Refuse files that were joined, and say what looks wrong in the ids.
 
     Args:
-        rows: The rows that have the ids.
-        kind: What they are ids of.
-        codes: Place in ``ids`` of each row's id.
-        ids: Distinct ids, text.
+        session: The sessions, or the visitors.
+        item: The items.
+        place_of: File and line of a row.
+
+    Returns:
+        What looks wrong; plain numbers never do.
+
+    Raises:
+        SessRecError: If the header or the byte-order mark of a second file stands among the rows.
     """
-    may_be = pc.match_substring(ids, "E+", ignore_case=True)
-    if not pc.any(may_be).as_py():
+    texts = [column for column in (session, item) if column.ids.type != pa.int64()]
+    _refuse_joined_files(texts, place_of)
+    found = []
+    for column in texts:
+        found += _warn_of_spreadsheets(column, place_of) + _warn_of_ids(column)
+    return found + (_warn_of_twins(item.ids) if item.ids.type != pa.int64() else [])
+
+
+def _refuse_joined_files(texts: list[IdColumn], place_of: Callable[[int], str]) -> None:
+    for column in texts:
+        marked = pc.starts_with(column.ids, "\ufeff")
+        if pc.any(marked).as_py():
+            place = place_of(column.first_row(marked))
+            raise SessRecError(f"{place}: an id begins with a byte-order mark: files were joined; remove it")
+    header = [pc.index(column.ids, column.name).as_py() for column in texts]
+    if len(texts) == 2 and min(header) >= 0:
+        is_header = np.all([column.codes == code for code, column in zip(header, texts, strict=True)], axis=0)
+        if is_header.any():
+            place = place_of(int(np.flatnonzero(is_header)[0]))
+            raise SessRecError(f"{place}: a header stands among the rows; remove it")
+
+
+def _warn_of_spreadsheets(column: IdColumn, place_of: Callable[[int], str]) -> list[str]:
+    """Name the first id in scientific notation: what a spreadsheet leaves of a long number."""
+    may_be = pc.match_substring(column.ids, "E+", ignore_case=True)
+    suspects = pc.and_(may_be, pc.match_substring_regex(column.ids, _ROUNDED)) if pc.any(may_be).as_py() else may_be
+    if not (n_suspects := pc.sum(suspects).as_py()):
         return []
-    suspects = np.flatnonzero(pc.and_(may_be, pc.match_substring_regex(ids, _ROUNDED)).to_numpy(zero_copy_only=False))
-    if not len(suspects):
-        return []
-    row = int(np.flatnonzero(np.isin(codes, suspects))[0])
-    first = f"{ids[int(codes[row])].as_py()!r} ({rows.place_of(row)})"
+    row, kind = column.first_row(suspects), column.kind
+    first = f"{column.ids[int(column.codes[row])].as_py()!r} ({place_of(row)})"
     return [
-        f"{counted(len(suspects), f'{kind} id')} such as {first}, numbers that a spreadsheet rounded? different "
+        f"{counted(n_suspects, f'{kind} id')} such as {first}, numbers that a spreadsheet rounded? different "
         f"{kind}s may have become one before sessrec saw them"
     ]
 
 
-def refuse_joined_files(rows: Rows, columns: Sequence[tuple[str, np.ndarray, pa.Array]]) -> None:
-    """Refuse the header or the byte-order mark of a second file that was appended to the first.
-
-    Args:
-        rows: The rows that have the ids.
-        columns: Of the session (or visitor) and the item: name of the column, place in the ids of each row's id, and
-            the distinct ids, text or int64.
-
-    Raises:
-        SessRecError: With the file and the line.
-    """
-    texts = [column for column in columns if column[2].type != pa.int64()]  # a number is neither a name nor a mark
-    for _, codes, ids in texts:
-        marked = pc.starts_with(ids, "\ufeff")
-        if pc.any(marked).as_py():
-            row = int(np.flatnonzero(np.isin(codes, np.flatnonzero(marked.to_numpy(zero_copy_only=False))))[0])
-            raise SessRecError(
-                f"{rows.place_of(row)}: an id begins with a byte-order mark: files were joined; remove it"
-            )
-    header = [pc.index(ids, name).as_py() for name, _, ids in texts]
-    if len(texts) == len(columns) and min(header) >= 0:
-        is_header = np.all([codes == code for code, (_, codes, _) in zip(header, texts, strict=True)], axis=0)
-        if is_header.any():
-            place = rows.place_of(int(np.flatnonzero(is_header)[0]))
-            raise SessRecError(f"{place}: a header stands among the rows; remove it")
-
-
-def warn_of_columns(rows: Rows, columns: Sequence[tuple[str, np.ndarray, pa.Array]]) -> list[str]:
-    """What looks wrong in the ids of a log.
-
-    Args:
-        rows: The rows that have the ids.
-        columns: What they are ids of, the place in the ids of each row's id, and the distinct ids, text or int64.
-    """
-    found = []
-    for kind, codes, ids in columns:
-        if ids.type != pa.int64():  # plain numbers are never wrong in these ways
-            found += warn_of_spreadsheets(rows, kind, codes, ids)
-            found += warn_of_ids(kind, ids, count_codes(codes, len(ids)))
-    kind, _, ids = columns[-1]
-    return found if ids.type == pa.int64() else found + warn_of_twins(ids)
-
-
-def warn_of_ids(kind: str, ids: pa.Array, counts: np.ndarray) -> list[str]:
-    """What looks wrong in the ids of items, sessions or visitors.
-
-    Args:
-        kind: What they are ids of.
-        ids: Distinct ids, text.
-        counts: Number of events of each.
-    """
-    found = []
+def _warn_of_ids(column: IdColumn) -> list[str]:
+    """Missing values, blanks and quotes."""
+    kind, ids, found = column.kind, column.ids, []
+    counts = count_codes(column.codes, len(ids))
     missing = pc.is_in(ids, pa.array(_MISSING))
     for code in np.flatnonzero(missing.to_numpy(zero_copy_only=False)).tolist():
         found.append(f"{counted(counts[code], 'event')} with the {kind} id {ids[code].as_py()!r}: a missing value?")
@@ -121,12 +98,8 @@ def warn_of_ids(kind: str, ids: pa.Array, counts: np.ndarray) -> list[str]:
     return found
 
 
-def warn_of_twins(ids: pa.Array) -> list[str]:
-    """Items whose ids differ only by what some program added.
-
-    Args:
-        ids: Distinct item ids, text.
-    """
+def _warn_of_twins(ids: pa.Array) -> list[str]:
+    """Items whose ids differ only by what some program added."""
     plain = pc.replace_substring_regex(pc.utf8_trim_whitespace(ids), r"^0+(\d)|\.0+$", r"\1")
     distinct = pc.value_counts(plain)
     twins = distinct.filter(pc.greater(distinct.field("counts"), 1))

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from lzma import LZMAError
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +29,7 @@ from sessrec.text import counted
 
 S = TypeVar("S")
 T = TypeVar("T")
+Source: TypeAlias = ParquetFile | DelimitedFile
 
 _AHEAD = 8  # pieces in work; more would only fill the memory
 
@@ -79,7 +80,7 @@ def read_log_table(file: Path, log_format: LogFormat) -> LogTable:
     before = file_identity(file)
     try:
         columns = log_format.columns()
-        source: ParquetFile | DelimitedFile
+        source: Source
         if first_bytes(file) == PARQUET:
             source = ParquetFile(file, columns)
         else:
@@ -107,7 +108,7 @@ class _Piece:
     empty: dict[str, np.ndarray]
 
 
-def _read(source: ParquetFile | DelimitedFile, log_format: LogFormat) -> LogTable:
+def _read(source: Source, log_format: LogFormat) -> LogTable:
     try:
         newlines, pieces = False, _pieces(source, log_format, False)
     except QuotedNewlineError:  # rare, and slower: blocks cannot be cut at any newline
@@ -118,28 +119,18 @@ def _read(source: ParquetFile | DelimitedFile, log_format: LogFormat) -> LogTabl
         return f"{source.file}, {source.places([row if kept is None else int(kept[row])])}"
 
     arrays = {role: [piece.columns[role] for piece in pieces if len(piece.columns[role])] for role in source.columns}
-    numbers: dict[str, np.ndarray | None] = {"time": None, "order": None}
-    time_note = ""
+    time, order, time_note = None, None, ""
     if arrays.get("time"):
         column = _column_of(source, arrays.pop("time"), "time", kept, newlines)
-        numbers["time"], time_note = _times(source, column, log_format, kept, notes)
+        time, time_note = _times(source, column, log_format, kept, notes)
     if arrays.get("order"):
-        numbers["order"] = _order(source, _column_of(source, arrays.pop("order"), "order", kept, newlines), kept)
+        order = _order(source, _column_of(source, arrays.pop("order"), "order", kept, newlines), kept)
     ids = arrays["session" if "session" in arrays else "visitor"]
-    return LogTable(
-        ids,
-        arrays["item"],
-        numbers["time"],
-        numbers["order"],
-        arrays.get("event", []),
-        figures,
-        notes,
-        time_note,
-        place_of_row,
-    )
+    kinds = arrays.get("event", [])
+    return LogTable(ids, arrays["item"], time, order, kinds, figures, notes, time_note, place_of_row)
 
 
-def _pieces(source: ParquetFile | DelimitedFile, log_format: LogFormat, newlines_in_values: bool) -> list[_Piece]:
+def _pieces(source: Source, log_format: LogFormat, newlines_in_values: bool) -> list[_Piece]:
     def converted(block: Any) -> _Piece:
         batch = source.parse(block, newlines_in_values)
         if newlines_in_values:
@@ -152,7 +143,7 @@ def _pieces(source: ParquetFile | DelimitedFile, log_format: LogFormat, newlines
         raise source.explain(error) from error
 
 
-def _refuse_newlines(source: ParquetFile | DelimitedFile, batch: pa.RecordBatch) -> None:
+def _refuse_newlines(source: Source, batch: pa.RecordBatch) -> None:
     """No id or time spans lines: a quote was not closed where it should be."""
     for role, name in source.columns.items():
         broken = batch[role].filter(pc.match_substring(batch[role], "\n"))
@@ -187,9 +178,7 @@ def _convert(batch: pa.RecordBatch, log_format: LogFormat) -> _Piece:
     return _Piece(n_rows, columns, complete, empty)
 
 
-def _count(
-    source: ParquetFile | DelimitedFile, pieces: list[_Piece]
-) -> tuple[dict[str, int], list[str], np.ndarray | None]:
+def _count(source: Source, pieces: list[_Piece]) -> tuple[dict[str, int], list[str], np.ndarray | None]:
     """Figures and notes on dropped rows, and the rows that are kept, None where all are."""
     starts = np.cumsum([0, *(piece.n_rows for piece in pieces)])
     figures, notes = {"rows": int(starts[-1])}, []
@@ -198,9 +187,8 @@ def _count(
         if found:
             rows = np.concatenate(found)
             figures[f"rows_with_empty_{role}"] = len(rows)
-            more = ", ..." if len(rows) > 5 else ""
-            where = source.places(rows[:5].tolist())
-            notes.append(f"{source.file}: {counted(len(rows), 'row')} dropped: empty {name}, {where}{more}")
+            where = _places(source, rows, None)
+            notes.append(f"{source.file}: {counted(len(rows), 'row')} dropped: empty {name}, {where}")
     if not notes:
         return figures, notes, None
     figures["incomplete_rows"] = sum(int((~piece.complete).sum()) for piece in pieces if piece.complete is not None)
@@ -209,7 +197,7 @@ def _count(
 
 
 def _column_of(
-    source: ParquetFile | DelimitedFile, arrays: list[pa.Array], role: str, kept: np.ndarray | None, newlines: bool
+    source: Source, arrays: list[pa.Array], role: str, kept: np.ndarray | None, newlines: bool
 ) -> pa.ChunkedArray:
     """One column, read once more as text where its pieces do not agree, so that every complaint can show the text."""
     kinds = {array.type for array in arrays}
@@ -222,18 +210,13 @@ def _column_of(
 
 
 def _times(
-    source: ParquetFile | DelimitedFile,
-    column: pa.ChunkedArray,
-    log_format: LogFormat,
-    kept: np.ndarray | None,
-    notes: list[str],
+    source: Source, column: pa.ChunkedArray, log_format: LogFormat, kept: np.ndarray | None, notes: list[str]
 ) -> tuple[np.ndarray, str]:
     """Times of the time column; a complaint about one names its line."""
     name = source.columns["time"]
+    where = f"column {name!r} of {source.file}"
     try:
-        return times_from_column(
-            column, log_format.time_unit, f"column {name!r} of {source.file}", log_format.time_format
-        )
+        return times_from_column(column, log_format.time_unit, where, log_format.time_format)
     except UnreadableTimes as error:
         known = "".join(f" ({note.removeprefix(f'{source.file}: ')})" for note in notes if f"empty {name}," in note)
         where = _places(source, error.rows, kept)
@@ -243,7 +226,7 @@ def _times(
         ) from error
 
 
-def _order(source: ParquetFile | DelimitedFile, column: pa.ChunkedArray, kept: np.ndarray | None) -> np.ndarray:
+def _order(source: Source, column: pa.ChunkedArray, kept: np.ndarray | None) -> np.ndarray:
     """Numbers of the order column."""
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         return column.to_numpy()
@@ -257,7 +240,7 @@ def _order(source: ParquetFile | DelimitedFile, column: pa.ChunkedArray, kept: n
     return texts.cast(pa.float64()).to_numpy()
 
 
-def _places(source: ParquetFile | DelimitedFile, rows: np.ndarray, kept: np.ndarray | None) -> str:
+def _places(source: Source, rows: np.ndarray, kept: np.ndarray | None) -> str:
     """Where the first of some complete rows stand in the file."""
     rows = rows if kept is None else kept[rows]
     return source.places(rows[:5].tolist()) + (", ..." if len(rows) > 5 else "")

@@ -58,12 +58,19 @@ def _ascends_within(time: np.ndarray, tie_break: np.ndarray | None, begins: np.n
 def _sort_rows(
     session: np.ndarray, time: np.ndarray, columns: Sequence[np.ndarray], tie_break: np.ndarray | None, n_sessions: int
 ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    by_time = _time_order(time, tie_break)
+    by_time = None
+    if tie_break is not None:
+        by_time = np.lexsort((tie_break, time))
+    elif not (time[1:] >= time[:-1]).all():
+        by_time = np.argsort(time, kind="stable")
     if by_time is not None:
         session = session[by_time]
-    codes = _in_order_of_first_row(session, n_sessions)
+    first = _first_rows(session, n_sessions)
+    is_first = np.zeros(len(session), dtype=bool)
+    is_first[first] = True
+    codes = session[is_first].astype(np.int32)  # the sessions in the order of their first rows
     if tie_break is not None and by_time is not None:  # it orders the events of a session, not the sessions
-        first_rows = by_time[_first_rows(session, n_sessions)[codes]]
+        first_rows = by_time[first[codes]]
         codes = codes[np.lexsort((first_rows, time[first_rows]))]
     rank = np.empty(n_sessions, dtype=np.int32)
     rank[codes] = np.arange(n_sessions, dtype=np.int32)
@@ -76,13 +83,6 @@ def _sort_rows(
     return [column if order is None else column[order] for column in columns], offsets, codes
 
 
-def _time_order(time: np.ndarray, tie_break: np.ndarray | None) -> np.ndarray | None:
-    """Rows by time, None where they stand so already."""
-    if tie_break is not None:
-        return np.lexsort((tie_break, time))
-    return None if (time[1:] >= time[:-1]).all() else np.argsort(time, kind="stable")
-
-
 def _first_rows(session: np.ndarray, n_sessions: int) -> np.ndarray:
     """First row of each session, shape (S,)."""
     n_rows = len(session)
@@ -92,13 +92,6 @@ def _first_rows(session: np.ndarray, n_sessions: int) -> np.ndarray:
         start = max(stop - _ROWS, 0)
         first[session[start:stop][::-1]] = np.arange(stop - 1, start - 1, -1, dtype=narrow)
     return first
-
-
-def _in_order_of_first_row(session: np.ndarray, n_sessions: int) -> np.ndarray:
-    """The sessions in the order of their first rows, int32, shape (S,)."""
-    is_first = np.zeros(len(session), dtype=bool)
-    is_first[_first_rows(session, n_sessions)] = True
-    return session[is_first].astype(np.int32)
 
 
 def take_runs(

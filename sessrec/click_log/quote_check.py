@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from tqdm import tqdm
@@ -18,8 +18,8 @@ class QuotedNewlineError(Exception):
     """A field in quotes spans lines, which the reader must be told in advance."""
 
 
-class QuoteCheckedStream:
-    """A stream of bytes that refuses quotes which stand elsewhere than at the edges of a field.
+class QuoteChecker:
+    """Reads a text and refuses quotes which stand elsewhere than at the edges of a field.
 
     A reader of CSV takes a stray quote for the beginning of a field, and silently swallows what follows up to the next
     one, rows included. A file without any quote costs next to nothing here.
@@ -32,8 +32,6 @@ class QuoteCheckedStream:
     """
 
     def __init__(self, file: Path, separator: str, skip: int, newlines_in_values: bool = False) -> None:
-        self._stream: BinaryIO = open_text(file)
-        self._bar = tqdm(desc=f"reading {file.name}", unit="B", unit_scale=True, delay=2, leave=False, disable=None)
         self._file = file
         self._edges = np.array([ord(separator), _NEWLINE, _RETURN], dtype=np.uint8)
         self._skip = skip
@@ -43,32 +41,22 @@ class QuoteCheckedStream:
         self._offset = 0  # of the block, in the decompressed text
         self._newlines_in_values = newlines_in_values
 
-    def read(self, size: int = -1) -> bytes:
-        """Read and check at most ``size`` bytes.
+    def blocks(self, size: int) -> Iterator[bytes]:
+        """The whole text, checked, at most ``size`` bytes at a time.
 
         Raises:
-            SessRecError: At the first stray quote, with its line.
+            SessRecError: At the first stray quote, with its line; or at the end, if a quote is never closed.
             QuotedNewlineError: At the first field that spans lines, where none may.
         """
-        block = self._stream.read(size)
-        self._check(block)
-        self._bar.update(len(block))
-        return block
-
-    def finish(self) -> None:
-        """Check what can be known only at the end.
-
-        Raises:
-            SessRecError: If a quote is never closed.
-        """
+        bar = tqdm(desc=f"reading {self._file.name}", unit="B", unit_scale=True, delay=2, leave=False, disable=None)
+        with open_text(self._file) as stream, bar:
+            while block := stream.read(size):
+                self._check(block)
+                bar.update(len(block))
+                yield block
         self._check(b"", is_last=True)
         if self._inside:
             raise SessRecError(f"{self._file}: a quote is never closed; close it, {_ADVICE}")
-
-    def close(self) -> None:
-        """Close the file."""
-        self._bar.close()
-        self._stream.close()
 
     def _check(self, block: bytes, is_last: bool = False) -> None:
         if self._skip:
@@ -94,7 +82,7 @@ class QuoteCheckedStream:
         # a doubled quote inside a field closes and opens again
         bad = quotes[~np.isin(neighbour, self._edges) & (neighbour != _QUOTE)]
         if len(bad):
-            line = line_of_offset(self._file, self._offset + int(bad[0]))
+            line = _line_of_offset(self._file, self._offset + int(bad[0]))
             raise SessRecError(
                 f"{self._file}, line {line}: a quote stands inside a field; close or double it, {_ADVICE}"
             )
@@ -108,7 +96,7 @@ class QuoteCheckedStream:
 _ADVICE = "or give --data.quoting false if quotes are ordinary characters in this log"
 
 
-def line_of_offset(file: Path, offset: int) -> int:
+def _line_of_offset(file: Path, offset: int) -> int:
     """Number, from 1, of the line that holds a byte of a text file."""
     lines = 1
     with open_text(file) as stream:

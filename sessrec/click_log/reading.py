@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from sessrec.click_log.events import Events
 from sessrec.click_log.files import log_files
-from sessrec.click_log.id_checks import Rows, refuse_joined_files, warn_of_columns
+from sessrec.click_log.id_checks import IdColumn, check_ids
 from sessrec.click_log.ids import encode_ids
 from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.log_table import LogTable, read_log_table
@@ -52,55 +52,21 @@ def read_events(
     Raises:
         SessRecError: If a file is missing, damaged or empty, lacks a column, or holds a time that cannot be read.
     """
-    log_format = log_format or LogFormat()
-    files = log_files(paths)
-    log = _join(files, [read_log_table(file, log_format) for file in files], log_format)
-    keep = None if event_kinds is None else log.is_of_kind(event_kinds)
-    columns = [log.item, log.time] if keep is None else [log.item, log.time, keep]
-    (item, time, *rest), offsets, codes = sort_into_sessions(log.session, log.time, columns, log.order)
-    has_times = log_format.time_column is not None
-    events = Events(
-        item, time, offsets, codes, log.session_ids, log.item_ids, has_times, log.figures, log.notes, log.warnings
-    )
-    if rest and gap_events == "kept":
-        events, rest = events.select(rest.pop()), []
+    events, keep = _read(log_files(paths), log_format or LogFormat(), event_kinds)
+    if keep is not None and gap_events == "kept":
+        events, keep = events.select(keep), None
     if session_gap is not None and len(events):
         events = _cut_at_gaps(events, session_gap)
-    if rest:
-        events = events.select(rest[0])
+    if keep is not None:
+        events = events.select(keep)
     return events.in_order_of_start()
 
 
-@dataclass
-class _Log:
-    """The complete rows of all files, in the order of files and rows."""
-
-    session: np.ndarray
-    session_ids: pa.Array
-    item: np.ndarray
-    item_ids: pa.Array
-    time: np.ndarray
-    order: np.ndarray | None
-    event: list[pa.Array]
-    figures: dict[str, int | str]
-    notes: list[str]
-    warnings: list[str]
-
-    def is_of_kind(self, kinds: Sequence[str]) -> np.ndarray:
-        """Whether each row is an event of a wanted kind."""
-        found = sorted({kind for piece in self.event for kind in piece.dictionary.to_pylist()})
-        if strange := [kind for kind in kinds if kind not in found]:
-            shown = ", ".join(found[:20])
-            raise SessRecError(f"no event is of the kind {', '.join(strange)} (--data.events); the log has {shown}")
-        wanted = pa.array(kinds, pa.string())
-        keep = np.concatenate(
-            [pc.is_in(piece.dictionary, wanted).to_numpy(False)[piece.indices.to_numpy()] for piece in self.event]
-        )
-        self.figures["rows_of_other_events"] = int((~keep).sum())
-        return keep
-
-
-def _join(files: list[Path], tables: list[LogTable], log_format: LogFormat) -> _Log:
+def _read(
+    files: list[Path], log_format: LogFormat, event_kinds: Sequence[str] | None
+) -> tuple[Events, np.ndarray | None]:
+    """All events of some files, and which of them are of the kinds wanted, bool; None where all kinds are."""
+    tables = [read_log_table(file, log_format) for file in files]
     figures: dict[str, int | str] = {"files": len(tables)}
     for table in tables:
         for name, count in table.figures.items():
@@ -110,27 +76,38 @@ def _join(files: list[Path], tables: list[LogTable], log_format: LogFormat) -> _
     if not tables:
         where = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more files"
         raise SessRecError(f"no events in {where}: {'; '.join(notes) or 'there is a header at most'}")
-    rows = Rows(tables, [table.n_rows for table in tables])
-    session, session_ids = encode_ids(_all_pieces([table.session for table in tables]))
-    item, item_ids = encode_ids(_all_pieces([table.item for table in tables]))
+    ends = np.cumsum([table.n_rows for table in tables])
+
+    def place_of(row: int) -> str:
+        number = int(np.searchsorted(ends, row, side="right"))
+        return tables[number].place_of_row(row - int(ends[number - 1] if number else 0))
+
     kind = "session" if log_format.visitor_column is None else "visitor"
     name = log_format.visitor_column or log_format.session_column or ""
-    refuse_joined_files(rows, [(name, session, session_ids), (log_format.item_column, item, item_ids)])
-    warnings = warn_of_columns(rows, [(kind, session, session_ids), ("item", item, item_ids)])
+    session = IdColumn(kind, name, *encode_ids(_all_pieces([table.session for table in tables])))
+    item = IdColumn("item", log_format.item_column, *encode_ids(_all_pieces([table.item for table in tables])))
+    warnings = check_ids(session, item, place_of)
     notes += _time_notes(tables) or ["no time column: the order of rows is the time"]
     times = _concatenated([table.time for table in tables])
-    return _Log(
-        session,
-        session_ids,
-        item,
-        item_ids.cast(pa.string()),
-        np.arange(len(item)) if times is None else times,
-        _concatenated([table.order for table in tables]),
-        [piece for table in tables for piece in table.event],
-        figures,
-        notes,
-        warnings,
-    )
+    columns = [item.codes, np.arange(len(item.codes)) if times is None else times]
+    if event_kinds is not None:
+        columns.append(_is_of_kind([piece for table in tables for piece in table.event], event_kinds))
+        figures["rows_of_other_events"] = int((~columns[-1]).sum())
+    tie_break = _concatenated([table.order for table in tables])
+    (items, times, *keep), offsets, codes = sort_into_sessions(session.codes, columns[1], columns, tie_break)
+    item_ids, has_times = item.ids.cast(pa.string()), log_format.time_column is not None
+    events = Events(items, times, offsets, codes, session.ids, item_ids, has_times, figures, notes, warnings)
+    return events, keep[0] if keep else None
+
+
+def _is_of_kind(pieces: list[pa.Array], kinds: Sequence[str]) -> np.ndarray:
+    """Whether each row is an event of a wanted kind."""
+    found = sorted({kind for piece in pieces for kind in piece.dictionary.to_pylist()})
+    if strange := [kind for kind in kinds if kind not in found]:
+        shown = ", ".join(found[:20])
+        raise SessRecError(f"no event is of the kind {', '.join(strange)} (--data.events); the log has {shown}")
+    wanted = pa.array(kinds, pa.string())
+    return np.concatenate([pc.is_in(piece.dictionary, wanted).to_numpy(False)[piece.indices] for piece in pieces])
 
 
 def _concatenated(parts: list[np.ndarray | None]) -> np.ndarray | None:

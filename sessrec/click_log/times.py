@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,8 @@ from sessrec.errors import SessRecError
 TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_UNITS: tuple[TimeUnit, ...] = ("s", "ms", "us", "ns")
+_UNIT_ENDS = (1e11, 1e14, 1e17)  # the first number of the next unit
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?\s*(Z|[+-]\d{2}(:?\d{2})?)?)?$"
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
@@ -27,15 +30,15 @@ class UnreadableTimes(SessRecError):
     """Times of a column that cannot be read.
 
     Args:
-        rows: The rows, counted from 0.
-        texts: What stands in the first of them.
+        column: The column.
+        bad: Where the times are that cannot be read, bool, shape (rows,).
         advice: What to do.
     """
 
-    def __init__(self, rows: np.ndarray, texts: list[str], advice: str) -> None:
-        super().__init__(f"{len(rows)} times cannot be read, first {', '.join(map(repr, texts))}; {advice}")
-        self.rows = rows
-        self.texts = texts
+    def __init__(self, column: pa.ChunkedArray, bad: np.ndarray, advice: str) -> None:
+        super().__init__(advice)
+        self.rows = np.flatnonzero(bad)
+        self.texts = [str(column[int(row)]) for row in self.rows[:3]]
         self.advice = advice
 
 
@@ -48,26 +51,19 @@ def parse_times(texts: pa.Array) -> pa.Array:
     if len(texts) == 0:
         return texts
     first = texts[0].as_py()
+    plain = texts
     if first.endswith(_UTC) and pc.all(pc.ends_with(texts, _UTC)).as_py():
-        texts, plain = pc.utf8_slice_codeunits(texts, 0, -len(_UTC)), texts
-    else:
-        plain = texts
+        texts = pc.utf8_slice_codeunits(texts, 0, -len(_UTC))
     for kind in (pa.int64(), pa.float64(), _STAMP, pa.timestamp("us", tz="UTC")):
         try:
             texts.slice(0, 1).cast(kind)  # most that do not fit show it at once
             parsed = texts.cast(kind)
         except pa.ArrowInvalid:
             continue
-        if kind == pa.int64() and _has_letter_x(texts):
-            break
+        if kind == pa.int64() and np.isin(np.frombuffer(texts.buffers()[2], np.uint8), (ord("x"), ord("X"))).any():
+            break  # hexadecimal is read as a number, too
         return parsed.cast(_STAMP) if pa.types.is_timestamp(kind) else parsed
     return plain
-
-
-def _has_letter_x(texts: pa.Array) -> bool:
-    """Whether a text may be hexadecimal, which is read as a number, too."""
-    letters = np.frombuffer(texts.buffers()[2], dtype=np.uint8)
-    return bool((letters == ord("x")).any() or (letters == ord("X")).any())
 
 
 def times_from_column(
@@ -116,8 +112,7 @@ def _from_numbers(column: pa.ChunkedArray, unit: TimeUnit, where: str) -> tuple[
     if column.type in (pa.float16(), pa.float32()):
         raise SessRecError(f"{where} is of type {column.type}, too coarse for Unix time: save int64 or float64")
     if pa.types.is_floating(column.type) and not pc.all(pc.is_finite(column)).as_py():
-        bad = np.flatnonzero(~np.isfinite(column.to_numpy()))
-        raise UnreadableTimes(bad, [str(column[int(row)]) for row in bad[:3]], "times must be finite numbers")
+        raise UnreadableTimes(column, ~np.isfinite(column.to_numpy()), "times must be finite numbers")
     low, high = (value.as_py() for value in pc.min_max(column).values())
     if unit == "auto":
         _check_calendar_numbers(column, low, high, where)
@@ -145,22 +140,14 @@ def _check_calendar_numbers(column: pa.ChunkedArray, low: float, high: float, wh
 
 
 def _unit(low: float, high: float, where: str) -> TimeUnit:
-    largest = _unit_of(max(abs(low), abs(high)))
-    smallest = _unit_of(0.0 if low <= 0 <= high else min(abs(low), abs(high)))
+    sizes = [max(abs(low), abs(high)), 0.0 if low <= 0 <= high else min(abs(low), abs(high))]
+    largest, smallest = (_UNITS[bisect(_UNIT_ENDS, size)] for size in sizes)
     if largest != smallest:
         raise SessRecError(
             f"{where} holds times from {low} to {high}: the largest looks like {largest} and the smallest like "
             f"{smallest}; mend the log, or give --data.time_unit"
         )
     return largest
-
-
-def _unit_of(size: float) -> TimeUnit:
-    if size < 1e11:
-        return "s"
-    if size < 1e14:
-        return "ms"
-    return "us" if size < 1e17 else "ns"
 
 
 def _seconds(column: pa.ChunkedArray, per_second: int) -> np.ndarray:
@@ -197,7 +184,7 @@ def _from_format(column: pa.ChunkedArray, time_format: str) -> np.ndarray:
     except ValueError as error:
         raise SessRecError(f"--data.time_format {time_format!r}: {error}") from error
     if read.isna().any():
-        raise _unreadable(column, read.isna().to_numpy(), f"they are not written as {time_format!r}")
+        raise UnreadableTimes(column, read.isna().to_numpy(), f"they are not written as {time_format!r}")
     return _from_stamps(read)
 
 
@@ -216,16 +203,11 @@ def _from_mixed_iso(column: pa.ChunkedArray, is_number: np.ndarray) -> np.ndarra
     read = pd.to_datetime(pd.Series(text.to_pandas()).where(is_iso), format="ISO8601", utc=True, errors="coerce")
     bad = read.isna().to_numpy()
     if bad.any() and is_number.sum() > (~bad).sum():
-        raise _unreadable(column, ~is_number, "the others are numbers")
+        raise UnreadableTimes(column, ~is_number, "the others are numbers")
     if bad.any():
         advice = "write them as Unix time or like 2014-04-07T10:51:09Z, or give --data.time_format"
-        raise _unreadable(column, bad, advice)
+        raise UnreadableTimes(column, bad, advice)
     return _from_stamps(read)
-
-
-def _unreadable(column: pa.ChunkedArray, bad: np.ndarray, advice: str) -> UnreadableTimes:
-    rows = np.flatnonzero(bad)
-    return UnreadableTimes(rows, [column[int(row)].as_py() for row in rows[:3]], advice)
 
 
 def parse_duration(duration: str | float, option: str) -> float:

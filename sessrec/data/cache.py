@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,9 @@ from sessrec.data.report import DataReport
 from sessrec.data.sessions import Sessions
 from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
+
+_FIELDS = ("items", "offsets", "times", "session_ids")
+"""Arrays of a part's sessions."""
 
 
 class BrokenCacheError(Exception):
@@ -147,14 +150,17 @@ def save_prepared(prepared: PreparedLog, preparation: Preparation, folder: Path)
     _sweep(folder.parent)
     temporary = Path(tempfile.mkdtemp(prefix=".preparing-", dir=folder.parent))
     try:
-        _write(temporary / "item_counts.npy", prepared.vocabulary.counts)
-        if prepared.vocabulary.first_times is not None:
-            _write(temporary / "item_first_times.npy", prepared.vocabulary.first_times)
-        _write(temporary / "item_ids.arrow", pa.array(prepared.vocabulary.item_ids, pa.string()))
+        vocabulary = prepared.vocabulary
+        content = {
+            "item_counts": vocabulary.counts,
+            "item_first_times": vocabulary.first_times,
+            "item_ids": pa.array(vocabulary.item_ids, pa.string()),
+        }
         for part, sessions in prepared.sessions.items():
-            for name in ("items", "offsets", "times"):
-                _write(temporary / f"{part}_{name}.npy", getattr(sessions, name))
-            _write(temporary / f"{part}_session_ids.arrow", sessions.session_ids)
+            content |= {f"{part}_{name}": getattr(sessions, name) for name in _FIELDS}
+        for name, array in content.items():
+            if array is not None:
+                _write(temporary / name, array)
         index = {
             "settings": asdict(preparation),
             "parts": list(prepared.sessions),
@@ -173,13 +179,22 @@ def save_prepared(prepared: PreparedLog, preparation: Preparation, folder: Path)
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write(file: Path, content: Any) -> None:
-    if file.suffix == ".npy":
-        np.save(file, content, allow_pickle=False)
+def _write(file: Path, content: np.ndarray | pa.Array) -> None:
+    """Write an array under a name that shows its kind."""
+    if isinstance(content, np.ndarray):
+        np.save(file.with_suffix(".npy"), content, allow_pickle=False)
         return
     batch = pa.record_batch([content], names=["id"])
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+    with pa.OSFile(str(file.with_suffix(".arrow")), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
+
+
+def _read(file: Path, mmap_mode: Literal["r"] | None = None) -> Any:
+    """An array that `_write` wrote; None where there is none."""
+    if (ids := file.with_suffix(".arrow")).exists():
+        return pa.ipc.open_file(pa.memory_map(str(ids))).get_batch(0).column(0)
+    array = file.with_suffix(".npy")
+    return np.load(array, mmap_mode, allow_pickle=False) if array.exists() else None
 
 
 def open_prepared(folder: Path) -> PreparedLog:
@@ -196,27 +211,17 @@ def open_prepared(folder: Path) -> PreparedLog:
         for name, digest in index["digests"].items():
             if found.get(name) != digest:
                 raise BrokenCacheError(f"{name} is not as it was written")
-        sessions = {}
-        for part in index["parts"]:
-            items, offsets, times = (
-                np.load(folder / f"{part}_{name}.npy", mmap_mode="r", allow_pickle=False)
-                for name in ("items", "offsets", "times")
-            )
-            sessions[part] = Sessions(items, offsets, times, _read_ids(folder / f"{part}_session_ids.arrow"))
-        counts = np.load(folder / "item_counts.npy", allow_pickle=False)
-        first_times = None
-        if "item_first_times.npy" in index["digests"]:
-            first_times = np.load(folder / "item_first_times.npy", allow_pickle=False)
-        vocabulary = Vocabulary(_read_ids(folder / "item_ids.arrow").to_pylist(), counts, first_times)
+        sessions = {
+            part: Sessions(*(_read(folder / f"{part}_{name}", mmap_mode="r") for name in _FIELDS))
+            for part in index["parts"]
+        }
+        counts, first_times = (_read(folder / f"item_{name}") for name in ("counts", "first_times"))
+        vocabulary = Vocabulary(_read(folder / "item_ids").to_pylist(), counts, first_times)
         report = DataReport.from_dict(index["report"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         raise BrokenCacheError(" ".join(str(error).split())[:120]) from error
     report.add("read", {"prepared_before": f"opened from {folder}"})
     return PreparedLog(sessions, vocabulary, report)
-
-
-def _read_ids(file: Path) -> pa.Array:
-    return pa.ipc.open_file(pa.memory_map(str(file))).get_batch(0).column(0)
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -31,30 +31,32 @@ def clean_events(
     """
     dropped = {"repeats": 0, "beyond_max_session_length": 0, "in_short_sessions": 0, "of_rare_items": 0}
     sessions_before, sessions_cut = events.n_sessions, 0
-    if drop_repeats:
-        events, dropped["repeats"] = _without_repeats(events)
+
+    def count(rule: str, kept: Events) -> Events:
+        dropped[rule] += len(events) - len(kept)
+        return kept
+
+    if drop_repeats and (repeats := is_repeat(events)).any():
+        events = count("repeats", events.select(~repeats))
     if max_session_length is not None:
         sessions_cut = int((events.lengths > max_session_length).sum())
-        events, dropped["beyond_max_session_length"] = _shortened(events, max_session_length)
+        if sessions_cut:
+            position = np.arange(len(events)) - np.repeat(events.offsets[:-1], events.lengths)
+            events = count("beyond_max_session_length", events.select(position < max_session_length))
     passes = 0
     while True:
-        events, n_short = _without_short_sessions(events, min_session_length)
-        dropped["in_short_sessions"] += n_short
+        is_long = events.lengths >= min_session_length
+        if not is_long.all():
+            events = count("in_short_sessions", events.take_sessions(np.flatnonzero(is_long)))
         if passes == max_passes:
             break
-        events, n_rare = _without_rare_items(events, min_item_support)
-        dropped["of_rare_items"] += n_rare
-        passes += 1
-        if n_rare == 0:
+        is_rare = (events.item_counts < min_item_support) & (events.item_counts > 0)
+        if not is_rare.any():
             break
-    figures = {f"events_dropped_{rule}": count for rule, count in dropped.items()}
+        events = count("of_rare_items", events.select(~is_rare[events.item]))
+        passes += 1
+    figures = {f"events_dropped_{rule}": n_events for rule, n_events in dropped.items()}
     return events, figures | {"sessions_cut": sessions_cut, "sessions_dropped": sessions_before - events.n_sessions}
-
-
-def _without_repeats(events: Events) -> tuple[Events, int]:
-    repeats = is_repeat(events)
-    n_repeats = int(np.count_nonzero(repeats))
-    return (events.select(~repeats) if n_repeats else events), n_repeats
 
 
 def is_repeat(events: Events) -> np.ndarray:
@@ -63,28 +65,3 @@ def is_repeat(events: Events) -> np.ndarray:
     repeats[1:] = events.item[1:] == events.item[:-1]
     repeats[events.offsets[:-1]] = False
     return repeats
-
-
-def _shortened(events: Events, max_length: int) -> tuple[Events, int]:
-    excess = np.maximum(events.lengths - max_length, 0)
-    if not excess.any():
-        return events, 0
-    position = np.arange(len(events)) - np.repeat(events.offsets[:-1], events.lengths)
-    return events.select(position < max_length), int(excess.sum())
-
-
-def _without_short_sessions(events: Events, min_length: int) -> tuple[Events, int]:
-    is_long = events.lengths >= min_length
-    if is_long.all():
-        return events, 0
-    kept = events.take_sessions(np.flatnonzero(is_long))
-    return kept, len(events) - len(kept)
-
-
-def _without_rare_items(events: Events, min_support: int) -> tuple[Events, int]:
-    counts = events.item_counts
-    is_rare = (counts < min_support) & (counts > 0)
-    if not is_rare.any():
-        return events, 0
-    kept = events.select(~is_rare[events.item])
-    return kept, len(events) - len(kept)

@@ -113,15 +113,11 @@ def _warn_of_times(events: Events, has_order: bool) -> list[str]:
     if times.dtype.kind == "f" and times.max() < 1e5:
         found.append("all times are below 100,000 and not whole: days of a spreadsheet? they are taken as Unix seconds")
     first_day, per_day = events_per_day(times)
-    empty = np.flatnonzero(np.diff(np.flatnonzero(per_day)) > 7)
-    if len(empty) and len(per_day) < 1_000_000:
-        days = np.flatnonzero(per_day)
-        begin = int(days[empty[np.argmax(np.diff(days)[empty])]])
-        gap = int(np.diff(days).max()) - 1
-        found.append(
-            f"the clock jumps: no event for {gap:,} days after {np.datetime64(first_day + begin, 'D')}; are all times "
-            "right?"
-        )
+    days = np.flatnonzero(per_day)
+    steps = np.diff(days)
+    if steps.max(initial=0) > 7 and len(per_day) < 1_000_000:
+        begin = np.datetime64(first_day + int(days[steps.argmax()]), "D")
+        found.append(f"the clock jumps: no event for {steps.max() - 1:,} days after {begin}; are all times right?")
     if not has_order and len(per_day) > 1 and times[0] % _DAY == 0 and (times % _DAY == 0).all():
         found.append(
             "all times are at midnight: within a day, events are in the order of rows, unless --data.order_column "

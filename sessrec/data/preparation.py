@@ -15,7 +15,7 @@ from sessrec.data.cleaning import clean_events
 from sessrec.data.expected_counts import compare_with_expected
 from sessrec.data.log_statistics import describe, log_warnings, precision_warning
 from sessrec.data.report import DataReport
-from sessrec.data.sessions import Sessions, map_events, unknown_items
+from sessrec.data.sessions import Sessions, map_events
 from sessrec.data.split import Straddling, leakage_report, split_events, split_time
 from sessrec.data.synthetic import generate_synthetic_sessions
 from sessrec.data.vocabulary import Vocabulary
@@ -231,6 +231,4 @@ def map_part(part: str, events: Events, vocabulary: Vocabulary, report: DataRepo
     removed = round(1 - len(sessions.items) / max(read["events"], 1), 4)
     before = {"sessions_before": read["sessions"], "events_before": read["events"], "share_of_events_removed": removed}
     report.add(part, {**figures, "items": items, **before, **counts})
-    if counts["unknown_items"]:
-        report.add(part, {"unknown_such_as": ", ".join(unknown_items(events, vocabulary)[:5])})
     return sessions

@@ -84,13 +84,7 @@ def _add_text(digest: Any, texts: pa.Array) -> None:
     digest.update("".join(texts.to_pylist()).encode("utf-8"))
 
 
-def unknown_items(events: Events, vocabulary: Vocabulary) -> list[str]:
-    """Item ids of events that the vocabulary lacks."""
-    is_unknown = (vocabulary.index_of(events.item_ids.to_pylist()) < 0) & (events.item_counts > 0)
-    return events.item_ids.filter(pa.array(is_unknown)).to_pylist()
-
-
-def map_events(events: Events, vocabulary: Vocabulary, min_length: int = 2) -> tuple[Sessions, dict[str, int]]:
+def map_events(events: Events, vocabulary: Vocabulary, min_length: int = 2) -> tuple[Sessions, dict[str, int | str]]:
     """Turn events into sessions of item indices, without the items that the vocabulary lacks.
 
     Unknown items go first and the pairs are formed afterwards: A ? B gives the pair A B.
@@ -102,21 +96,21 @@ def map_events(events: Events, vocabulary: Vocabulary, min_length: int = 2) -> t
 
     Returns:
         The sessions, and the counts ``unknown_events``, ``unknown_items``, ``short_sessions``, ``short_events`` of what
-        was dropped.
+        was dropped; with some unknown items under ``unknown_such_as`` where there are any.
     """
     index_of_code = vocabulary.index_of(events.item_ids.to_pylist()).astype(np.int32)  # (item ids of the log,)
     is_unknown = (index_of_code < 0) & (events.item_counts > 0)
-    counts = {"unknown_events": 0, "unknown_items": int(is_unknown.sum()), "short_sessions": 0, "short_events": 0}
-    n_sessions = events.n_sessions
+    n_sessions, n_unknown = events.n_sessions, int(is_unknown.sum())
+    counts: dict[str, int | str] = {"unknown_events": 0, "unknown_items": n_unknown}
     if is_unknown.any():
         known = events.select(~is_unknown[events.item])
         counts["unknown_events"] = len(events) - len(known)
         events = known
     is_long = events.lengths >= min_length
-    counts["short_sessions"] = n_sessions - int(is_long.sum())
+    counts |= {"short_sessions": n_sessions - int(is_long.sum()), "short_events": int(events.lengths[~is_long].sum())}
+    if n_unknown:
+        counts["unknown_such_as"] = ", ".join(events.item_ids.filter(pa.array(is_unknown))[:5].to_pylist())
     if not is_long.all():
-        kept = events.take_sessions(np.flatnonzero(is_long))
-        counts["short_events"] = len(events) - len(kept)
-        events = kept
+        events = events.take_sessions(np.flatnonzero(is_long))
     session_ids = events.session_ids.take(pa.array(events.numbers)).cast(pa.string())
     return Sessions(index_of_code[events.item], events.offsets, events.time, session_ids), counts

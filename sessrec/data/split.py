@@ -116,20 +116,15 @@ def leakage_report(train: Events, test: Events, t: float) -> dict[str, int]:
         sessions go to test), ``items_only_in_test``, and ``repeated_sessions``: test sessions whose sequence of items
         occurs as a training session too, which is no leak but worth knowing.
     """
+    in_train = np.zeros(len(train.session_ids), dtype=bool)
+    in_train[train.numbers] = True
     return {
         "train_events_at_or_after_t": int(np.count_nonzero(train.time >= t)),
         "test_events_before_t": int(np.count_nonzero(test.time < t)),
-        "shared_sessions": _n_shared(train, test),
+        "shared_sessions": int(np.count_nonzero(in_train[test.numbers])),
         "items_only_in_test": int(np.count_nonzero((test.item_counts > 0) & (train.item_counts == 0))),
         "repeated_sessions": _n_repeated(train, test),
     }
-
-
-def _n_shared(train: Events, test: Events) -> int:
-    """Sessions with events in both parts."""
-    in_train = np.zeros(len(train.session_ids), dtype=bool)
-    in_train[train.numbers] = True
-    return int(np.count_nonzero(in_train[test.numbers]))
 
 
 def _n_repeated(train: Events, test: Events) -> int:

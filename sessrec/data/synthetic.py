@@ -125,18 +125,17 @@ class SyntheticProcess:
 
     def __post_init__(self) -> None:
         """Check the arguments and draw the tables."""
-        _require("n_items", self.n_items, 2)
-        _require("seed", self.seed, 0)
-        _require("n_intents", self.n_intents, 1)
-        _require("items_per_category", self.items_per_category, 1)
-        # the upper bounds keep draws without repeats from taking long
-        for name in ("n_successors", "n_links"):
-            _require(name, getattr(self, name), 1, 4)
-        for name in ("item_exponent", "category_exponent"):
-            _require(name, getattr(self, name), 0, 2)
-        _require("taste", self.taste, 0, 4)
-        _require("switch_probability", self.switch_probability, 0, 1)
-        _require("intent_weight", self.intent_weight, 0, 1)
+        for least, most, names in (
+            (2, np.inf, ["n_items"]),
+            (0, np.inf, ["seed"]),
+            (1, np.inf, ["n_intents", "items_per_category"]),
+            (1, 4, ["n_successors", "n_links"]),  # the upper bounds keep draws without repeats from taking long
+            (0, 2, ["item_exponent", "category_exponent"]),
+            (0, 4, ["taste"]),
+            (0, 1, ["switch_probability", "intent_weight"]),
+        ):
+            for name in names:
+                _require(name, getattr(self, name), least, most)
         _require("link_weight", self.link_weight, 0, round(1 - self.intent_weight, 12))
         self.noise_weight = max(0.0, 1 - self.intent_weight - self.link_weight)
         rng = np.random.default_rng([self.seed, 0])
@@ -160,7 +159,6 @@ class SyntheticProcess:
 
     def _draw_transitions(self, rng: np.random.Generator) -> None:
         n_successors = min(self.n_successors, self.n_categories)
-        nothing = np.empty((self.n_intents * self.n_categories, 0), dtype=np.int64)
         # an intent has a taste for some categories, so that every item tells a little about the intent
         tastes = self.category_probabilities * rng.exponential(size=(self.n_intents, self.n_categories)) ** self.taste
         tastes /= tastes.sum(axis=1, keepdims=True)
@@ -179,14 +177,6 @@ class SyntheticProcess:
         switch = self.switch_probability / (self.n_intents - 1) if self.n_intents > 1 else 0.0
         stay = 1 - switch * (self.n_intents - 1)
         self.intent_transitions = np.where(np.eye(self.n_intents, dtype=bool), stay, switch)
-
-    @property
-    def category_transitions(self) -> FloatArray:
-        """The dense ``T``, float64 (Z, C, C): intent, category, next category. It takes memory quadratic in C."""
-        dense = np.zeros((self.n_intents, self.n_categories, self.n_categories))
-        spread = np.broadcast_to(self.successor_probabilities, self.successor_categories.shape)
-        np.put_along_axis(dense, self.successor_categories, spread, axis=2)
-        return dense
 
     def start_belief(self, item: IntArray) -> FloatArray:
         """Give the belief after the first item of a session.

@@ -11,7 +11,7 @@ from helpers import make_sessions
 
 import sessrec.data.session_parallel
 from sessrec.data.loaders import EvaluationLoader, SessionParallelLoader
-from sessrec.data.session_parallel import LaneGrid, Window, lane_schedule
+from sessrec.data.session_parallel import LaneGrid, Window
 from sessrec.data.sessions import Sessions
 
 
@@ -129,14 +129,6 @@ def test_windows_do_not_depend_on_chunks(
     grid = LaneGrid(make_sessions(sequences), n_lanes)
     middle = grid.window(3, min(9, grid.n_steps))  # any window can be had by itself
     assert cells([middle]) == simulate(sequences, n_lanes)[3:9]
-
-
-def test_the_schedule_is_made_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    n_pairs = np.random.default_rng(0).integers(1, 9, 200)
-    whole = lane_schedule(n_pairs, 7)
-    monkeypatch.setattr(sessrec.data.session_parallel, "_CHUNK", 3)
-    for one, other in zip(whole, lane_schedule(n_pairs, 7), strict=True):
-        np.testing.assert_array_equal(one, other)
 
 
 def test_sessions_are_left_as_they_are() -> None:

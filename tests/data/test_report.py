@@ -16,7 +16,6 @@ from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.reading import read_events
 from sessrec.data.expected_counts import compare_with_expected, rounded_range
 from sessrec.data.log_statistics import describe, events_per_day, log_warnings, precision_warning
-from sessrec.data.preparation import Preparation
 from sessrec.data.report import DataReport
 from sessrec.errors import SessRecError
 
@@ -130,13 +129,6 @@ def test_published_counts() -> None:
     assert "not compared" in str(report.sections["expected"]["train_positions"])
     with pytest.raises(SessRecError, match="no count of the report"):
         compare_with_expected({"train_visits": 3}, report)
-
-
-def test_report_as_json_and_back(write_log: Callable[..., Path]) -> None:
-    report = Preparation(str(write_log(random_rows(60)))).run().report
-    again = DataReport.from_dict(json.loads(json.dumps(report.as_dict())))
-    assert str(again) == str(report)
-    assert again.as_dict() == report.as_dict()
 
 
 def test_prepare_reports_without_training(

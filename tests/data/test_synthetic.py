@@ -105,7 +105,6 @@ def test_every_table_is_a_distribution(n_items):
         process.category_probabilities.sum(),
         process.start_probabilities.sum(axis=1),
         process.successor_probabilities.sum(),
-        process.category_transitions.sum(axis=2),
         process.link_probabilities.sum(axis=1),
         process.intent_transitions.sum(axis=1),
         process.intent_start.sum(),
@@ -114,7 +113,6 @@ def test_every_table_is_a_distribution(n_items):
     ]
     for total in totals:
         np.testing.assert_allclose(total, 1, rtol=0, atol=1e-12)
-    assert process.category_transitions.shape == (4, process.n_categories, process.n_categories)
     assert (process.link_items != np.arange(n_items)[:, None]).all()
     items = np.arange(n_items)
     probabilities = process.next_item_probabilities(filtered(process, np.stack([items, items[::-1]], axis=1)), items)
