@@ -12,6 +12,7 @@ import pyarrow.csv
 
 from sessrec.click_log.dialect import find_layout
 from sessrec.click_log.files import open_text
+from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.quote_check import QuoteChecker
 from sessrec.errors import SessRecError
 
@@ -23,26 +24,16 @@ class DelimitedFile:
 
     Args:
         file: The file, plain or compressed.
-        columns: Name in the file of each wanted column, by its role.
-        separator: Character between the fields; None finds it in the first line.
-        quoting: Whether quotes enclose fields; None: they do, but in tab-separated files whose first line has none.
-        column_names: Names of the columns of a file without a header; None takes the first line as the header.
+        log_format: How it is written.
 
     Raises:
         SessRecError: If a column is missing or ambiguous.
     """
 
-    def __init__(
-        self,
-        file: Path,
-        columns: dict[str, str],
-        separator: str | None,
-        quoting: bool | None,
-        column_names: Sequence[str] | None,
-    ) -> None:
+    def __init__(self, file: Path, log_format: LogFormat) -> None:
         self.file = file
-        self.columns = columns
-        self.layout = find_layout(file, columns, separator, quoting, column_names)
+        self.columns = log_format.columns()
+        self.layout = find_layout(file, log_format)
 
     def blocks(self, newlines_in_values: bool = False) -> Iterator[bytes]:
         """Whole rows of the file, some megabytes at a time.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sessrec.click_log.files import open_text
+from sessrec.click_log.log_format import LogFormat
 from sessrec.errors import SessRecError
 
 _SEPARATORS = ("\t", ",", ";", "|", " ")
@@ -39,21 +40,18 @@ class TextLayout:
         return '"' if self.quoting else False
 
 
-def find_layout(
-    file: Path, columns: dict[str, str], separator: str | None, quoting: bool | None, column_names: Sequence[str] | None
-) -> TextLayout:
+def find_layout(file: Path, log_format: LogFormat) -> TextLayout:
     """Tell the layout of a file from its first line and the options.
 
     Args:
         file: The file, plain or compressed.
-        columns: Name in the file of each wanted column, by its role.
-        separator: Character between the fields; None finds it.
-        quoting: Whether quotes enclose fields; None finds out.
-        column_names: Names of the columns of a file without a header.
+        log_format: How it is written, as far as that is given.
 
     Raises:
         SessRecError: If a column is missing or ambiguous, or this is no text.
     """
+    columns, separator, column_names = log_format.columns(), log_format.separator, log_format.column_names
+    quoting = log_format.quoting
     with open_text(file) as stream:
         head = stream.read(_HEAD)
     if b"\0" in head:

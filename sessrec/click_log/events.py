@@ -77,22 +77,6 @@ class Events:
         )
         return selected.in_order_of_start()
 
-    def keep_heads(self, sessions: np.ndarray, n_events: np.ndarray) -> Events:
-        """The same, but that some sessions (ascending) keep their first events only; those that keep none are gone."""
-        lengths = self.lengths
-        lengths[sessions] = n_events
-        stops = self.offsets[sessions] + n_events
-        starts = np.concatenate([[0], self.offsets[sessions + 1]])
-        pieces = list(zip(starts.tolist(), [*stops.tolist(), len(self)], strict=True))
-        stays = lengths > 0
-        return replace(
-            self,
-            item=np.concatenate([self.item[start:stop] for start, stop in pieces]),
-            time=np.concatenate([self.time[start:stop] for start, stop in pieces]),
-            offsets=np.concatenate([[0], np.cumsum(lengths[stays])]),
-            numbers=self.numbers[stays],
-        )
-
     def take_sessions(self, sessions: np.ndarray) -> Events:
         """The sessions of the given numbers (int64), in the order given."""
         (item, time), offsets = take_runs([self.item, self.time], self.offsets, sessions)

@@ -79,13 +79,8 @@ def read_log_table(file: Path, log_format: LogFormat) -> LogTable:
     """
     before = file_identity(file)
     try:
-        columns = log_format.columns()
-        source: Source
-        if first_bytes(file) == PARQUET:
-            source = ParquetFile(file, columns)
-        else:
-            source = DelimitedFile(file, columns, log_format.separator, log_format.quoting, log_format.column_names)
-        table = _read(source, log_format)
+        is_parquet = first_bytes(file) == PARQUET
+        table = _read(ParquetFile(file, log_format) if is_parquet else DelimitedFile(file, log_format), log_format)
     except (
         pa.ArrowException, EOFError, OSError, zipfile.BadZipFile, zlib.error, LZMAError, UnicodeDecodeError
     ) as error:  # fmt: skip

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from sessrec.click_log.dialect import check_columns
+from sessrec.click_log.log_format import LogFormat
 from sessrec.errors import SessRecError
 
 
@@ -17,15 +18,15 @@ class ParquetFile:
 
     Args:
         file: The file.
-        columns: Name in the file of each wanted column, by its role.
+        log_format: Names of the wanted columns.
 
     Raises:
         SessRecError: If a column is missing, or of a type that holds no ids.
     """
 
-    def __init__(self, file: Path, columns: dict[str, str]) -> None:
+    def __init__(self, file: Path, log_format: LogFormat) -> None:
         self.file = file
-        self.columns = columns
+        self.columns = columns = log_format.columns()
         schema = pa.parquet.read_schema(file)
         check_columns(file, schema.names, columns, "schema")
         for role, name in columns.items():

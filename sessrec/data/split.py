@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 
 from sessrec.click_log.events import Events
-from sessrec.click_log.ordering import take_runs
 from sessrec.click_log.times import parse_duration, times_from_column
 from sessrec.errors import SessRecError
 
@@ -95,12 +94,14 @@ def split_events(
         stays[straddling_sessions] = False
         late = np.concatenate([straddling_sessions, np.arange(first_late, events.n_sessions)])
         return earlier.take_sessions(np.flatnonzero(stays)), events.take_sessions(late), counts
-    (times,), offsets = take_runs([earlier.time], earlier.offsets, straddling_sessions)
-    heads = np.add.reduceat(times < t, offsets[:-1], dtype=np.int64)
-    counts["events_of_tails"] = int((earlier.lengths[straddling_sessions] - heads).sum())
-    counts["events_of_short_heads"] = int(heads[heads < min_length].sum())
-    heads[heads < min_length] = 0
-    return earlier.keep_heads(straddling_sessions, heads), later, counts
+    keep = earlier.time < t
+    counts["events_of_tails"] = int(np.count_nonzero(~keep))
+    for session in straddling_sessions.tolist():
+        head = keep[earlier.offsets[session] : earlier.offsets[session + 1]]
+        if (n_events := int(np.count_nonzero(head))) < min_length:
+            counts["events_of_short_heads"] += n_events
+            head[:] = False
+    return earlier.select(keep), later, counts
 
 
 def leakage_report(train: Events, test: Events, t: float) -> dict[str, int]:
