@@ -190,10 +190,10 @@ def _from_format(column: pa.ChunkedArray, time_format: str) -> np.ndarray:
 
 def _from_stamps(read: pd.Series) -> np.ndarray:
     """Unix seconds of times that have a zone."""
-    since = read - pd.Timestamp(0, tz="UTC")
-    whole = since // pd.Timedelta(seconds=1)
-    rest = (since - whole * pd.Timedelta(seconds=1)) / pd.Timedelta(seconds=1)
-    return whole.to_numpy() if not rest.any() else (whole + rest).to_numpy()
+    stamps = read.dt.tz_localize(None).to_numpy()
+    per_second = _PER_SECOND[np.datetime_data(stamps.dtype)[0]]
+    whole, rest = np.divmod(stamps.astype(np.int64), per_second)
+    return whole + rest / per_second if rest.any() else whole
 
 
 def _from_mixed_iso(column: pa.ChunkedArray, is_number: np.ndarray) -> np.ndarray:

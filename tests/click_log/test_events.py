@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +230,12 @@ def test_refusals_name_the_file_the_line_and_what_to_do(
 )
 def test_odd_layouts_of_one_session(tmp_path: Path, content: str | bytes, options: dict) -> None:
     assert sequences(read_events(write(tmp_path, content), LogFormat(**options))) == {"s": ["a", "b"]}
+
+
+def test_a_time_format_may_reach_back_for_centuries(tmp_path: Path) -> None:
+    file = write(tmp_path, HEADER + "s,b,02/01/1600\ns,a,01/01/1600\n")
+    with suppress(SessRecError):  # pandas 2 has no time before 1677, and says so
+        assert sequences(read_events(file, LogFormat(time_format="%d/%m/%Y"))) == {"s": ["a", "b"]}
 
 
 def test_folders_patterns_and_sessions_across_files(tmp_path: Path) -> None:
