@@ -2,17 +2,99 @@
 
 from __future__ import annotations
 
-from sessrec.cli import run_command
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from sessrec.callbacks.checkpoints import check_run_is_free, checkpoint_callbacks, is_inside_epoch, work_done
+from sessrec.callbacks.event_files import drop_steps_after
+from sessrec.callbacks.run_folder import RunConfig, RunSummary
+from sessrec.cli import SessRecCLI, is_follower, run_command
+from sessrec.errors import SessRecError
+from sessrec.evaluation.tested_runs import RESULT_NEUTRAL_OPTIONS
+from sessrec.models.checkpoint_format import read_checkpoint
+from sessrec.models.compatibility import check_trainer
+from sessrec.options import check_trainer_options
 
 
-def main(args: list[str] | None = None) -> None:
-    """Fit a model to a click log.
+def fit(cli: SessRecCLI) -> None:
+    """Fit the model; whatever can be rejected is rejected before the trainer starts and writes.
 
     Args:
-        args: Words of the command line; those of the process where None.
+        cli: The parsed command line.
     """
-    run_command("fit", args)
+    run_folder, config = cli.name_run(), cli.config
+    checkpoint = cli.find_checkpoint(run_folder)
+    if not is_follower():
+        check_run_is_free(run_folder, checkpoint)
+    check_trainer_options(config.trainer)
+    model, data = cli.build_model_and_data()
+    metrics = [str(name) for name in model.val_metrics]
+    if data.has_validation and config.monitor not in metrics:
+        raise SessRecError(f"--monitor {config.monitor} is none of the metrics {', '.join(metrics)}")
+    saving = checkpoint_callbacks(config.monitor, data.has_validation, cli.config_init.checkpoint)
+    if not config.trainer.fast_dev_run:  # which leaves no run
+        saving.append(RunConfig(cli.parser, config, run_folder))
+    trainer = cli.build_trainer([RunSummary(checkpoint), *saving])
+    _check_folders(trainer, run_folder)
+    check_trainer(trainer, "fit", type(model).__name__, model.trains_in_parallel)
+    content = None if checkpoint is None else read_checkpoint(checkpoint)
+    data.setup("fit")
+    if content is not None:
+        inside_epoch = _check_resumable(cli, content)
+        if done := work_done(content, trainer.max_epochs, trainer.max_steps):
+            _check_same_options(cli, content, run_folder)
+            print(f"nothing to do: the checkpoint {checkpoint} has {done}")
+            return
+        if not is_follower():
+            drop_steps_after(run_folder, content["global_step"], inside_epoch)
+    trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
 
+
+def _check_folders(trainer: Trainer, run_folder: Path) -> None:
+    """Reject a checkpoint callback that writes outside of the run."""
+    for callback in trainer.checkpoint_callbacks:
+        folder = getattr(callback, "dirpath", None)
+        if folder is not None and not Path(folder).resolve().is_relative_to(run_folder.resolve()):
+            raise SessRecError(f"a checkpoint callback's dirpath {folder} is outside of the run {run_folder}")
+
+
+def _check_resumable(cli: SessRecCLI, content: dict[str, Any]) -> bool:
+    """Reject a checkpoint that this fit cannot resume from; whether it resumes inside an epoch."""
+    model, data, inside_epoch = cli.model, cli.datamodule, is_inside_epoch(content)
+    if "SessionDataModule" not in content:
+        raise SessRecError("the checkpoint was not fitted to a click log by sessrec: it keeps no schedule")
+    assert data.vocabulary is not None
+    model.set_vocabulary(data.vocabulary)
+    model.on_load_checkpoint(content)
+    data.check_training(content["SessionDataModule"], inside_epoch, cli.trainer)
+    if content["seed"] != cli.config.seed_everything:
+        print(f"the fit resumes with its own seed {content['seed']}, not {cli.config.seed_everything}")
+    return inside_epoch
+
+
+def _check_same_options(cli: SessRecCLI, content: dict[str, Any], run_folder: Path) -> None:
+    """Reject options of a finished fit that are not those it was fitted with: they would have no effect."""
+    for group, kept, own in (
+        ("model", content["hyper_parameters"], cli.model.hparams),
+        ("data", content["datamodule_hyper_parameters"], cli.datamodule.hparams),
+    ):
+        for name in own.keys() & kept.keys() - RESULT_NEUTRAL_OPTIONS:
+            if _listed(own[name]) != _listed(kept[name]):
+                raise SessRecError(
+                    f"the run {run_folder} was fitted with --{group}.{name} {kept[name]}, not {own[name]}: "
+                    "give another --trainer.logger.version"
+                )
+
+
+def _listed(value: Any) -> list[Any]:
+    """A value as a list: a checkpoint has tuples where a config has lists."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+main = partial(run_command, "fit", fit)
 
 if __name__ == "__main__":
     main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from argparse import RawDescriptionHelpFormatter
@@ -15,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from sessrec.callbacks.checkpoints import LastCheckpoint
 from sessrec.errors import SessRecError
 from sessrec.evaluation.slices import Slices
-from sessrec.models.checkpoint_format import read_checkpoint
+from sessrec.models.checkpoint_format import current_options, read_checkpoint
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "default.yaml"
 """Options of every command that neither a config nor a flag gives."""
@@ -146,23 +147,43 @@ def given_option(args: list[str], name: str) -> str | None:
     return None
 
 
-def with_settings_of_checkpoint(args: list[str]) -> list[str]:
-    """Put the checkpoint's own model, data and run before the flags where no config is given.
+def with_current_options(command: str, args: list[str]) -> list[str]:
+    """Arguments in which configs of earlier releases have today's option names, and a checkpoint brings its options.
 
     Args:
-        args: Words of the command line.
+        command: ``fit``, ``validate``, ``test``, ``predict`` or ``prepare``.
+        args: Command-line arguments.
     """
-    ckpt_path = given_option(args, "--ckpt_path")
-    if ckpt_path is None or given_option(args, "--config") is not None or not Path(ckpt_path).is_file():
+    args = [argument for word in args for argument in (word.split("=", 1) if word.startswith("--config=") else [word])]
+    for place, (option, file) in enumerate(itertools.pairwise(args), 1):
+        if option == "--config" and Path(file).is_file():
+            args[place] = _current_config(Path(file))
+    if command in ("fit", "prepare") or "--config" in args:
         return args
-    content = read_checkpoint(Path(ckpt_path))
+    ckpt_path = given_option(args, "--ckpt_path")
+    return args if ckpt_path is None or not Path(ckpt_path).is_file() else [*_settings_of(Path(ckpt_path)), *args]
+
+
+def _current_config(file: Path) -> str:
+    """The file, or its text with today's names where it has a model's options under others."""
+    config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    options = ((config or {}).get("model") or {}).get("init_args") if isinstance(config, dict) else None
+    if not isinstance(options, dict) or (current := current_options(options)) == options:
+        return str(file)
+    config["model"]["init_args"] = current
+    return yaml.safe_dump(config)
+
+
+def _settings_of(checkpoint: Path) -> list[str]:
+    """The checkpoint's own model, data and run, as a config."""
+    content = read_checkpoint(checkpoint)
     model = {name: value for name, value in content["hyper_parameters"].items() if not name.startswith("_")}
     data = {name: value for name, value in content["datamodule_hyper_parameters"].items() if not name.startswith("_")}
     settings: dict[str, Any] = {"model": {"class_path": content["class_path"], "init_args": model}, "data": data}
-    run_folder = Path(ckpt_path).resolve().parent.parent
+    run_folder = checkpoint.resolve().parent.parent
     if (run_folder / "config.yaml").exists():
         save_dir = os.path.relpath(run_folder.parent.parent)
         place = {"save_dir": save_dir, "name": run_folder.parent.name, "version": run_folder.name}
         logger = {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": place}
         settings["trainer"] = {"logger": logger}
-    return ["--config", yaml.safe_dump(settings), *args]
+    return ["--config", yaml.safe_dump(settings)]

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from sessrec.cli import run_command
+from functools import partial
+
+from sessrec.callbacks.rank_writer import RankWriter
+from sessrec.cli import SessRecCLI, run_command
 
 
-def main(args: list[str] | None = None) -> None:
-    """Evaluate a checkpoint on the test part of a click log.
+def test(cli: SessRecCLI) -> None:
+    """Rank all items at every position of the test part, and write the ranks and metrics into the run's folder.
 
     Args:
-        args: Words of the command line; those of the process where None.
+        cli: The parsed command line.
     """
-    run_command("test", args)
+    checkpoint = cli.build_for_evaluation(
+        lambda checkpoint: [
+            RankWriter(
+                cli.config_init.slices,
+                checkpoint,
+                list_length=cli.config_init.list_length,
+                projector=cli.config_init.projector,
+            )
+        ]
+    )
+    cli.trainer.test(cli.model, cli.datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True)
 
+
+main = partial(run_command, "test", test)
 
 if __name__ == "__main__":
     main()

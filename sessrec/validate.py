@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from sessrec.cli import run_command
+from functools import partial
+
+from sessrec.cli import SessRecCLI, run_command
 
 
-def main(args: list[str] | None = None) -> None:
-    """Evaluate a checkpoint on the validation part of a click log.
+def validate(cli: SessRecCLI) -> None:
+    """Rank all items at every position of the validation part.
 
     Args:
-        args: Words of the command line; those of the process where None.
+        cli: The parsed command line.
     """
-    run_command("validate", args)
+    checkpoint = cli.build_for_evaluation(lambda _: [])
+    cli.trainer.validate(cli.model, cli.datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True)
 
+
+main = partial(run_command, "validate", validate)
 
 if __name__ == "__main__":
     main()

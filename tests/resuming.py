@@ -23,7 +23,6 @@ from tensorboard.util import tensor_util
 
 from sessrec import fit
 from sessrec.callbacks.run_folder import RunSummary
-from sessrec.cli import run_command
 from sessrec.models import GRU4Rec
 from sessrec.models.base import SessionRecommender
 
@@ -250,7 +249,7 @@ def _child(folder: Path, args: list[str], prepare: Callable[..., None] | None, m
     sys.argv = ["fit"]
     if prepare is not None:
         prepare(*more)
-    run_command("fit", args)
+    fit.main(args)
 
 
 def finish(process: BaseProcess, timeout: float = 60) -> int:

@@ -97,7 +97,7 @@ def preset(name: str) -> str:
 def prepared(name: str, *extra: str) -> PreparedLog:
     """The log as `python -m sessrec.prepare` prepares it by the preset, which names the file."""
     cli = SessRecCLI("prepare", ["--config", preset(name), "--data.cache_dir", "null", *extra])
-    return cli.datamodule.prepare()
+    return cli.build_model_and_data()[1].prepare()
 
 
 def sequences(log: PreparedLog, part: str, ids: dict[str, str]) -> dict[str, str]:

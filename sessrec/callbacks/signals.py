@@ -50,6 +50,6 @@ class StopSignals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
         for other in _SIGNALS:
-            signal.signal(other, signal.default_int_handler if other == signal.SIGINT else signal.SIG_DFL)
+            signal.signal(other, signal.SIG_DFL)
         # not by print, which may be at work in the interrupted code
         os.write(2, f"\n{self.received.name}: the fit is saved and stops; once more stops it at once\n".encode())

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from sessrec.callbacks.checkpoints import read_checkpoint
 from sessrec.callbacks.rank_writer import RankWriter
 from sessrec.cli import SessRecCLI
 from sessrec.click_log.events import Events
@@ -56,19 +55,14 @@ def rank_shuffled(run: Run, seed: int) -> Run:
         "test",
         ["--config", str(run.folder / "config.yaml"), "--ckpt_path", str(checkpoint), *_rules(run), *_ONE_PROCESS],
     )
-    model, data = cli.model, cli.datamodule
-    model.on_load_checkpoint(read_checkpoint(checkpoint))
-    data.vocabulary = model.vocabulary
-    data.setup("test")
+    cli.build_for_evaluation(lambda checkpoint: [RankWriter(cli.config_init.slices, checkpoint, folder)])
+    model, data, trainer = cli.model, cli.datamodule, cli.trainer
     assert model.vocabulary is not None
     if data.sessions["test"].digest_of_ids(model.vocabulary.item_ids) != run.report["protocol"]["data_digest"]:
         raise SessRecError(f"{run.folder} was tested on another log than the one in its config.yaml")
     data.sessions["test"] = shuffle_sessions(data.sessions["test"], seed)
-    cli.trainer.loggers = []  # the run's own curves are of its own test
-    for callback in cli.trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, RankWriter):
-            callback.folder = folder
-    cli.run()
+    trainer.loggers = []  # the run's own curves are of its own test
+    trainer.test(model, data, ckpt_path=checkpoint, verbose=False, weights_only=True)
     return read_run(folder)
 
 

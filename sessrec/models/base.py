@@ -15,7 +15,6 @@ from torchmetrics import MetricCollection
 from sessrec.data.loaders import EvaluationBatch, TrainingBatches
 from sessrec.data.sessions import Sessions
 from sessrec.data.vocabulary import Vocabulary
-from sessrec.environment import keep_freed_memory
 from sessrec.errors import SessRecError, check_choice
 from sessrec.evaluation.metrics import CUTOFFS, PositionCounts, TiedShare, TieMode, rank_from_counts, ranking_metrics
 from sessrec.evaluation.ranking import on_enough_rows, target_scores_in_blocks
@@ -265,7 +264,6 @@ class SessionRecommender(LightningModule):
                 processes is not supported.
         """
         check_trainer(self.trainer, stage, type(self).__name__, self.trains_in_parallel)
-        keep_freed_memory()
         vocabulary = getattr(self.trainer.datamodule, "vocabulary", None)  # type: ignore[attr-defined]
         if self.vocabulary is not None and vocabulary is not None and vocabulary.item_ids != self.vocabulary.item_ids:
             raise SessRecError(

@@ -458,5 +458,5 @@ def test_another_seed_on_the_command_line_is_not_used_and_said(
         assert fit_code(MAIN) == 143
     capsys.readouterr()
     assert fit_code([*RESUME, "--seed_everything", "7"]) == 0
-    assert "the fit goes on with its own seed 42, not 7" in capsys.readouterr().out
+    assert "the fit resumes with its own seed 42, not 7" in capsys.readouterr().out
     assert_equal_runs(run, straight)

@@ -24,7 +24,6 @@ from helpers import make_sessions, one_error
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sessrec import fit, models, test
-from sessrec.cli import run_command
 from sessrec.data.loaders import EvaluationLoader
 from sessrec.data.sessions import Sessions
 from sessrec.errors import SessRecError
@@ -228,7 +227,7 @@ def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_test(name: str, *words: str) -> Any:
     config = str(Path("lightning_logs", name, "config.yaml"))
     checkpoint = () if "--ckpt_path" in words else ("--ckpt_path", "last")
-    return run_command("test", ["--config", config, *checkpoint, *words])
+    return test.main(["--config", config, *checkpoint, *words])
 
 
 def rule_words(rule: str) -> list[str]:
