@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,6 @@ from torch import Tensor
 
 from sessrec import fit
 from sessrec.click_log.events import Events
-from sessrec.data import SessionDataModule
 from sessrec.data.sessions import Sessions
 from sessrec.data.vocabulary import Vocabulary
 
@@ -27,7 +29,6 @@ BASE = [
     ("4", "103", 1397040669), ("4", "101", 1397040729),
 ]  # fmt: skip
 EXPECTED = {"1": ["101", "102", "103"], "2": ["102", "103"], "3": ["101", "103", "102"], "4": ["103", "101"]}
-CASES = ROOT / "tests" / "cases"
 TRAINER = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.max_epochs", "1"]
 WHOLE = ["--data.test_ratio", "0", "--data.val_ratio", "0"]
 
@@ -91,21 +92,14 @@ def fit_log(log: str, *options: str, model: str = "Popularity", run: str = "run"
     return Path("lightning_logs", run)
 
 
-def lane_steps(name: str, n_lanes: int) -> list[dict[str, list]]:
-    """What goes in and comes out of the live lanes at each step of an epoch."""
-    data = SessionDataModule(
-        str(CASES / name), test_ratio=0, val_ratio=0, cache_dir=None, batch_size=n_lanes, steps_per_window=2
-    )
-    data.setup("fit")
-    assert data.vocabulary is not None
-    ids = data.vocabulary.item_ids
-    steps = []
-    for window in data.train_dataloader():
-        for step, live in enumerate(window.live):
-            columns = (window.inputs[step][live], window.targets[step][live], window.starts[step][live].int())
-            inputs, targets, starts = (column.tolist() for column in columns)
-            steps.append({"inp": [ids[i] for i in inputs], "out": [ids[i] for i in targets], "reset": starts})
-    return steps
+def run_python(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do in this process what ``python`` does with the words of a module or a script, which saves importing torch."""
+    if words[0] == "-m":
+        importlib.import_module(words[1]).main(words[2:])
+        return
+    monkeypatch.syspath_prepend(str(Path(words[0]).resolve().parent))
+    monkeypatch.setattr(sys, "argv", words)
+    runpy.run_path(words[0], run_name="__main__")
 
 
 def paper_loss(name: str, logits: Tensor, bpreg: float, elu_param: float, excluded: Tensor) -> Tensor:

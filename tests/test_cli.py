@@ -3,31 +3,71 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
-import os
-import subprocess
-import sys
+import math
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import ROOT, everything_in, one_error, random_rows
+from helpers import ROOT, WHOLE, everything_in, fit_log, one_error, random_rows
+from resuming import curves, differences
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sessrec import fit, predict, prepare, test, validate
+from sessrec import fit, models, predict, prepare, test, validate
 from sessrec.data import SessionDataModule
-from sessrec.models import GRU4Rec, Markov
+from sessrec.models import GRU4Rec, Markov, SessionRecommender
 
 SMALL = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--data.batch_size", "8"]
 GRU = ["--model", "GRU4Rec", "--model.layers", "[16]", "--model.n_sample", "16", "--model.dropout_p_hidden", "0.2"]
 
 
+RUN = Path("lightning_logs", "run")
+BEST = ["--config", str(RUN / "config.yaml"), "--ckpt_path", "best"]
+LAST = [*BEST[:-1], "last"]
+
+
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_log: Callable[..., Path]) -> str:
+    """Goes to an empty folder with a log."""
     monkeypatch.chdir(tmp_path)
     return str(write_log(random_rows(200)).name)
+
+
+@pytest.fixture(scope="module")
+def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same log with a run that was fitted to it."""
+    folder = tmp_path_factory.mktemp("fits")
+    lines = ["SessionId\tItemId\tTime", *("\t".join(map(str, row)) for row in random_rows(200))]
+    (folder / "clicks.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        fit_run("clicks.tsv", "run", "--trainer.log_every_n_steps", "10")
+    return folder
+
+
+@pytest.fixture
+def fitted_log(copy_of_fits: None) -> str:
+    """Goes to a copy of that folder."""
+    return "clicks.tsv"
+
+
+def weights_of(run: Path, name: str = "last") -> dict[str, Any]:
+    return checkpoint_of(run, name)["state_dict"]
+
+
+def checkpoint_of(run: Path, name: str = "last") -> dict[str, Any]:
+    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def fit_run(log: str, version: str, *extra: str) -> Path:
@@ -38,14 +78,14 @@ def fit_run(log: str, version: str, *extra: str) -> Path:
 
 
 def test_fit_validate_test_predict(log: str, capsys: pytest.CaptureFixture[str]) -> None:
-    run = fit_run(log, "my-run")
+    run = fit_run(log, "run")
     assert {"config.yaml", "data_report.json", "checkpoints/best.ckpt", "checkpoints/last.ckpt"} <= everything_in(run)
     printed = capsys.readouterr().out
     assert "fit of GRU4Rec" in printed
     assert "train events at or after t" in printed
-    validate.main(["--config", str(run / "config.yaml"), "--ckpt_path", "best"])
+    validate.main([*BEST[2:], *BEST[:2]])  # in whichever order
     assert "validate of GRU4Rec" in capsys.readouterr().out
-    test.main(["--config", str(run / "config.yaml"), "--ckpt_path", "best"])
+    test.main(BEST)
     results = json.loads((run / "metrics.json").read_text())
     assert results["protocol"]["tie_mode"] == "conservative"
     assert results["protocol"]["items_ranked"] == 12
@@ -76,17 +116,9 @@ def test_predict_reads_as_the_fit_did(log: str) -> None:
     Path("again.csv").write_text(header + "v,x1,1600000000\nv,x1,1600000005\nv,x2,1600000009\nv,x5,1600090000\n")
     predicted = []
     for name in ("once", "again"):
-        predict.main(
-            [
-                "--ckpt_path",
-                str(run / "checkpoints" / "best.ckpt"),
-                "--data.path",
-                f"{name}.csv",
-                "--output",
-                f"{name}.tsv",
-            ]
-            + ["--data.visitor_column", "who", "--data.session_gap", "1h"]
-        )
+        where = ["--data.path", f"{name}.csv", "--output", f"{name}.tsv"]
+        visits = ["--data.visitor_column", "who", "--data.session_gap", "1h"]
+        predict.main(["--ckpt_path", str(run / "checkpoints" / "best.ckpt"), *where, *visits])
         predicted.append(Path(f"{name}.tsv").read_text())
     assert predicted[0] == predicted[1]
     assert {line.split("\t")[0] for line in predicted[0].splitlines()[1:]} == {"v_1", "v_2"}
@@ -94,7 +126,7 @@ def test_predict_reads_as_the_fit_did(log: str) -> None:
 
 def test_predictions_hold_any_id(log: str) -> None:
     rows = random_rows(60)
-    tricky = {"x1": "tab\there", "x2": '"quoted"', "x3": "comma, semi;"}
+    tricky = {"x1": "tab\there", "x2": '"quoted"', "x3": "comma, semi;", "x4": "0012", "x5": "12", "x6": "12.0"}
     with Path("tricky.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["SessionId", "ItemId", "Time"])
@@ -110,15 +142,14 @@ def test_predictions_hold_any_id(log: str) -> None:
     assert all(len(row) == 4 for row in found)
 
 
-def test_another_log_is_read_with_the_items_of_the_model(log: str, write_log: Callable[..., Path]) -> None:
-    run = fit_run(log, "first", "--data.expected", "{train_positions: 500k}")
+def test_another_log_is_read_with_the_items_of_the_model(fitted_log: str, write_log: Callable[..., Path]) -> None:
     rows = [*random_rows(60, n_items=9, seed=5), ("new", "x1", 1_700_000_000), ("new", "zz", 1_700_000_001)]
     rows += [("new", "x2", 1_700_000_002)]
     other = write_log(rows, name="other.tsv").name
-    config = str(run / "config.yaml")
     for _ in range(2):  # its own prepared log, kept by the first test, has other items and is no use
-        test.main(["--config", config, "--ckpt_path", "best", "--data.path", other, "--data.test_ratio", "0.2"])
-        results = json.loads((run / "metrics.json").read_text())
+        options = ["--data.test_ratio", "0.2", "--data.expected", "{train_positions: 500k}"]
+        test.main([*BEST, "--data.path", other, *options])
+        results = json.loads((RUN / "metrics.json").read_text())
         assert results["protocol"]["items_ranked"] == 12
         assert results["data"]["unknown_events"] == 1
         assert results["data"]["unknown_such_as"] == "zz"
@@ -127,20 +158,22 @@ def test_another_log_is_read_with_the_items_of_the_model(log: str, write_log: Ca
 
 @pytest.mark.parametrize(("command", "part"), [(test.main, "test"), (validate.main, "val")])
 def test_a_log_with_nothing_to_evaluate_is_refused(
-    log: str, capsys: pytest.CaptureFixture[str], write_log: Callable[..., Path], command: Callable, part: str
+    fitted_log: str, capsys: pytest.CaptureFixture[str], write_log: Callable[..., Path], command: Callable, part: str
 ) -> None:
-    run = fit_run(log, "first")
-    args = ["--config", str(run / "config.yaml"), "--ckpt_path", "best", "--data.path"]
+    before, args = contents(RUN), [*BEST, "--data.path"]
     singles = write_log([(f"s{n}", "x1", 1_600_000_000 + n) for n in range(9)], name="singles.tsv").name
     assert "9 sessions read, 0 left" in one_error(capsys, command, [*args, singles])
-    strange = write_log([(f"s{n // 2}", f"zz{n % 5}", 1_600_000_000 + n) for n in range(40)], name="strange.tsv").name
-    assert f"there are no {part} targets" in one_error(capsys, command, [*args, strange])
+    rows = [(f"s{n // 2}", f"zz{n % 5}" if n % 2 else "x1", 1_600_000_000 + n) for n in range(40)]
+    message = one_error(capsys, command, [*args, write_log(rows, name="strange.tsv").name])
+    assert f"there are no {part} targets: " in message
+    assert re.search(r": (\d+) sessions and (\d+) events were read, \1 of the events are of items unknown", message)
     one = write_log([("s", "x1", 1_600_000_000), ("s", "x2", 1_600_000_001)], name="one.tsv").name
     if part == "val":  # its only session is the test part
         assert "there are no val targets" in one_error(capsys, command, [*args, one])
-    else:
+    assert contents(RUN) == before
+    if part == "test":
         command([*args, one])
-        assert json.loads((run / "metrics.json").read_text())["data"]["positions"] == 1
+        assert json.loads((RUN / "metrics.json").read_text())["data"]["positions"] == 1
 
 
 def test_baselines_and_checkpoint_without_config(log: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,17 +235,12 @@ def test_runs_without_a_name_are_numbered(log: str) -> None:
     for _ in range(2):
         fit.main(["--model", "Popularity", *SMALL, "--data.path", log])
     assert {path.name for path in Path("lightning_logs").iterdir()} == {"popularity-1", "popularity-2"}
-    assert (
-        yaml.safe_load(Path("lightning_logs/popularity-2/config.yaml").read_text())["trainer"]["logger"]["init_args"][
-            "version"
-        ]
-        == "popularity-2"
-    )
+    config = yaml.safe_load(Path("lightning_logs/popularity-2/config.yaml").read_text())
+    assert config["trainer"]["logger"]["init_args"]["version"] == "popularity-2"
 
 
-def test_tensorboard_curves(log: str) -> None:
-    run = fit_run(log, "curves", "--trainer.log_every_n_steps", "10")
-    events = EventAccumulator(str(run))
+def test_tensorboard_curves(fitted_log: str) -> None:
+    events = EventAccumulator(str(RUN))
     events.Reload()
     tags = events.Tags()["scalars"]
     assert {"train/loss", "train/learning_rate", "train/events_per_second", "val/mrr@20", "final/val/mrr@20"} <= set(
@@ -220,62 +248,52 @@ def test_tensorboard_curves(log: str) -> None:
     )
     steps = [scalar.step for scalar in events.Scalars("train/loss")]
     assert steps == sorted(set(steps))
-    n_steps = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"]
+    n_steps = checkpoint_of(RUN)["global_step"]
     assert [scalar.step for scalar in events.Scalars("val/mrr@20")] == [n_steps // 2, n_steps]
 
 
-def test_resume_at_the_end_of_an_epoch_is_exact(log: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """2 + 2 epochs in two processes equal 4 straight, bit for bit, with dropout, samples, momentum and shuffling."""
-    options = [*GRU, *SMALL, "--data.path", log, "--data.shuffle", "true", "--model.momentum", "0.3"]
-
-    def fit_in_new_process(*args: str, hash_seed: str = "0") -> None:
-        environment = os.environ | {"PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "sessrec.fit", *args]
-        subprocess.run(command, check=True, env=environment, capture_output=True)
-
-    fit_in_new_process(*options, "--trainer.logger.version", "a", "--trainer.max_epochs", "2")
-    resume = ["--config", "lightning_logs/a/config.yaml", "--ckpt_path", "last", "--trainer.max_epochs", "4"]
-    fit_in_new_process(*resume, hash_seed="1")
-    fit_in_new_process(*options, "--trainer.logger.version", "b", "--trainer.max_epochs", "4", hash_seed="2")
+def test_resume_at_the_end_of_an_epoch_is_exact(log: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """2 + 2 epochs equal 4 straight, bit for bit, with dropout, samples, momentum and shuffling."""
+    options = ["--data.shuffle", "true", "--model.momentum", "0.3"]
+    run = fit_run(log, "run", *options)
+    resume = [*LAST, "--trainer.max_epochs", "4"]
+    fit.main(resume)
+    straight = fit_run(log, "straight", *options, "--trainer.max_epochs", "4")
     for name in ("last", "best"):
-        ours, straight = (
-            torch.load(f"lightning_logs/{run}/checkpoints/{name}.ckpt", weights_only=True) for run in ("a", "b")
-        )
-        assert ours["epoch"] == straight["epoch"]
-        assert ours["global_step"] == straight["global_step"]
-        for key, value in straight["state_dict"].items():
-            assert torch.equal(ours["state_dict"][key], value), key
-        for number, state in straight["optimizer_states"][0]["state"].items():
-            for key, value in state.items():
-                assert torch.equal(ours["optimizer_states"][0]["state"][number][key], value), (number, key)
-    before = everything_in(Path("lightning_logs/a"))
+        ours, theirs = checkpoint_of(run, name), checkpoint_of(straight, name)
+        for key in ("epoch", "global_step", "state_dict", "optimizer_states"):
+            assert not differences(ours[key], theirs[key], key)
+    before = contents(run)
     fit.main(resume)
     assert "nothing to do" in capsys.readouterr().out
-    assert everything_in(Path("lightning_logs/a")) == before
-    assert yaml.safe_load(Path("lightning_logs/a/config.yaml").read_text())["trainer"]["max_epochs"] == 4
+    assert contents(run) == before
+    assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_epochs"] == 4
 
 
-def test_other_seeds_give_other_weights(log: str) -> None:
-    runs = [fit_run(log, f"seed-{seed}", "--seed_everything", seed) for seed in ("1", "2")]
-    weights = [
-        torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]["output_embedding"] for run in runs
-    ]
-    assert not torch.equal(weights[0], weights[1])
+def test_other_seeds_give_other_weights(fitted_log: str) -> None:
+    other = fit_run(fitted_log, "other-seed", "--seed_everything", "2")
+    assert not torch.equal(weights_of(RUN)["output_embedding"], weights_of(other)["output_embedding"])
 
 
 def test_validation_inside_the_epoch_leaves_the_training_as_it_is(log: str) -> None:
-    runs = [
-        fit_run(log, f"interval-{interval}", "--trainer.val_check_interval", interval, "--data.steps_per_window", "5")
-        for interval in ("1.0", "0.5")
-    ]
-    weights = [torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in runs]
-    for name, weight in weights[0].items():
-        assert torch.equal(weight, weights[1][name]), name
+    """Validations come when they are due, by the exact number of an epoch's windows."""
+    data = SessionDataModule(log, batch_size=8, steps_per_window=5)
+    data.setup("fit")
+    ends = [window.first_step + window.n_steps for window in data.train_dataloader()]
+    assert len(ends) == len(data.train_dataloader()) > 4
+    weights = []
+    for interval in ("1.0", "0.5"):
+        run = fit_run(log, interval, "--trainer.val_check_interval", interval, "--data.steps_per_window", "5")
+        weights.append(weights_of(run))
+        every = int(len(ends) * float(interval))
+        due = [epoch * ends[-1] + end for epoch in range(2) for end in ends[every - 1 :: every]]
+        assert [step for step, _ in curves(run)["val/mrr@20"]] == due
+    assert not differences(*weights)
 
 
 def test_max_steps_counts_steps_not_windows(log: str) -> None:
     run = fit_run(log, "steps", "--trainer.max_steps", "70", "--trainer.max_epochs", "-1")
-    assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 70
+    assert checkpoint_of(run)["global_step"] == 70
 
 
 def test_fast_dev_run_and_other_loggers(log: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -288,78 +306,73 @@ def test_fast_dev_run_and_other_loggers(log: str, capsys: pytest.CaptureFixture[
         )
 
 
-def test_a_new_learning_rate_wins_on_resume(log: str) -> None:
-    run = fit_run(log, "lr")
-    fit.main(
-        [
-            "--config",
-            str(run / "config.yaml"),
-            "--ckpt_path",
-            "last",
-            "--trainer.max_epochs",
-            "3",
-            "--model.learning_rate",
-            "0.5",
-        ]
-    )
-    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+def test_a_new_learning_rate_wins_on_resume(fitted_log: str) -> None:
+    fit.main([*LAST, "--trainer.max_epochs", "3", "--model.learning_rate", "0.5"])
+    checkpoint = checkpoint_of(RUN)
     assert checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] == 0.5
     assert checkpoint["hyper_parameters"]["learning_rate"] == 0.5
+    assert yaml.safe_load((RUN / "config.yaml").read_text())["model"]["init_args"]["learning_rate"] == 0.5
 
 
 def test_without_validation_the_last_checkpoint_is_kept(log: str, capsys: pytest.CaptureFixture[str]) -> None:
     for number, option in enumerate(
         (["--data.val_ratio", "0"], ["--data.val_ratio", "null"], ["--data.val_duration", "0"])
     ):
-        run = fit_run(log, f"all-{number}", *option)
+        run = fit_run(log, f"all-{number}", *option, "--trainer.max_epochs", "1")
         assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.ckpt"}
         assert "val" not in json.loads((run / "data_report.json").read_text())
-    test.main(["--config", str(run / "config.yaml"), "--ckpt_path", "last"])
-    message = one_error(capsys, test.main, ["--config", str(run / "config.yaml"), "--ckpt_path", "best"])
-    assert "without validation keeps only last" in message
+    where = ["--config", str(run / "config.yaml"), "--ckpt_path"]
+    test.main([*where, "last"])
+    assert "without validation keeps only last" in one_error(capsys, test.main, [*where, "best"])
+    nothing = [*where, "last", "--data.test_ratio", "0"]
+    assert "there is no validation part" in one_error(capsys, validate.main, nothing)
+    assert "there is no test part" in one_error(capsys, test.main, nothing)
 
 
-def test_refusals_leave_everything_as_it_was(log: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    run = fit_run(log, "first")
-    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    again = [*GRU, *SMALL, "--data.path", log, "--trainer.logger.version", "first"]
+def test_refusals_leave_everything_as_it_was(fitted_log: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(Path("lightning_logs"))
+    again = [*GRU, *SMALL, "--data.path", fitted_log, "--trainer.logger.version", "run"]
+    second = [*again[:-1], "second"]
     assert "exists" in one_error(capsys, fit.main, again)
-    assert "needs a fitted model" in one_error(capsys, test.main, ["--config", str(run / "config.yaml")])
-    assert "no checkpoint" in one_error(
-        capsys, test.main, ["--config", str(run / "config.yaml"), "--ckpt_path", "x.ckpt"]
-    )
-    assert "is none of the metrics" in one_error(capsys, fit.main, [*again[:-1], "second", "--monitor", "val/auc@20"])
+    assert "needs a fitted model" in one_error(capsys, test.main, BEST[:2])
+    assert "no checkpoint" in one_error(capsys, test.main, [*BEST[:-1], "x.ckpt"])
+    assert "is none of the metrics" in one_error(capsys, fit.main, [*second, "--monitor", "val/auc@20"])
     assert "no such file" in one_error(capsys, fit.main, [*SMALL, "--data.path", "none.tsv"])
     for option, value in (("gradient_clip_val", "1.0"), ("accumulate_grad_batches", "2"), ("precision", "bf16-true")):
-        words = [*again[:-1], "second", f"--trainer.{option}", value]
-        assert f"--trainer.{option}" in one_error(capsys, fit.main, words)
+        assert f"--trainer.{option}" in one_error(capsys, fit.main, [*second, f"--trainer.{option}", value])
     Path("odd.ckpt").write_bytes(b"nonsense")
     assert "damaged or no checkpoint" in one_error(capsys, test.main, ["--ckpt_path", "odd.ckpt"])
-    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
-    assert {path.name for path in Path("lightning_logs").iterdir()} == {"first"}
+    assert contents(Path("lightning_logs")) == before
+
+
+HEADER = "SessionId,ItemId,Time\n"
+CUT = gzip.compress((HEADER + "".join(f"{n // 2},{n % 7},{n}\n" for n in range(2000))).encode(), mtime=0)
 
 
 @pytest.mark.parametrize(
-    ("rows", "message"),
+    ("content", "message"),
     [
-        ([], "no events"),
-        ([("s1", "a", 1), ("s2", "b", 2), ("s3", "a", 3)], "3 sessions read, 0 left"),
-        ([("s1", "a", 1), ("s1", "b", 9)], "1 sessions read, 0 left"),
+        (b"", "log.csv is empty (0 bytes)"),
+        (HEADER.encode(), "no events in log.csv"),
+        (
+            HEADER.encode() + b"s1,a,1\ns2,b,2\ns3,a,3\n",
+            "3 sessions read, 0 left to train on: no session of 2 or more events",
+        ),
+        (HEADER.encode() + b"s1,a,1\ns1,b,9\n", "1 sessions read, 0 left"),
+        (CUT[: len(CUT) // 2], "cut short"),
     ],
+    ids=["empty", "header", "sessions of one event", "one session", "half of a gzip file"],
 )
 def test_unusable_input_ends_before_training(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    write_log: Callable[..., Path],
-    rows: list[tuple],
-    message: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], content: bytes, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    file = write_log(rows)
-    error = one_error(capsys, fit.main, [*GRU, *SMALL, "--data.path", file.name])
-    assert message in error
-    assert everything_in(tmp_path) == {file.name}
+    Path("log.csv").write_bytes(content)
+    for options in ([], WHOLE) if "1 sessions" not in message else ([],):
+        assert message in one_error(capsys, fit.main, [*GRU, *SMALL, "--data.path", "log.csv", *options])
+    if "train" not in message and "left" not in message:
+        assert message in one_error(capsys, prepare.main, ["--data.path", "log.csv"])
+    assert everything_in(tmp_path) == {"log.csv"}  # nothing is kept of the part that could be read
 
 
 @pytest.mark.parametrize(
@@ -381,10 +394,9 @@ def test_tiny_logs(
     n_sample: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    whole = ["--data.test_ratio", "0", "--data.val_ratio", "0", "--trainer.logger.version", "tiny"]
-    options = ["--model.loss", loss, "--model.n_sample", n_sample, "--data.path", write_log(rows).name]
-    fit.main(["--model", "GRU4Rec", *SMALL, *options, *whole, "--trainer.max_epochs", "2"])
-    model = GRU4Rec.load_from_checkpoint("lightning_logs/tiny/checkpoints/last.ckpt")
+    options = ["--model.loss", loss, "--model.n_sample", n_sample, "--data.path", write_log(rows).name, *WHOLE]
+    fit.main(["--model", "GRU4Rec", *SMALL, *options, "--trainer.logger.version", "run", "--trainer.max_epochs", "2"])
+    model = GRU4Rec.load_from_checkpoint(RUN / "checkpoints" / "last.ckpt")
     assert {item_id for item_id, _ in model.recommend(["a"], k=20)} == {"a", "b"}
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
 
@@ -457,54 +469,47 @@ def test_printed_config_is_the_config(log: str, capsys: pytest.CaptureFixture[st
     assert printed("--config", "printed.yaml") == first
 
 
-def test_divergence_stops_the_fit_and_names_the_step(log: str, capsys: pytest.CaptureFixture[str]) -> None:
-    message = one_error(
-        capsys,
-        fit.main,
-        [*GRU, *SMALL, "--data.path", log, "--model.learning_rate", "1e38", "--trainer.logger.version", "d"],
-    )
-    assert "diverged" in message
-    assert "learning_rate" in message
+def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(
+    fitted_log: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(RUN / "checkpoints")
+    n_steps = checkpoint_of(RUN)["global_step"]
+    message = one_error(capsys, fit.main, [*LAST, "--trainer.max_epochs", "3", "--model.learning_rate", "1e38"])
+    assert "the fit has diverged; try a lower --model.learning_rate than 1e+38" in message
+    assert n_steps < int(message.partition("at step ")[2].partition(":")[0]) <= n_steps * 3 // 2
+    assert contents(RUN / "checkpoints") == before
+
+    again = [*GRU, *SMALL, "--data.path", fitted_log, "--trainer.logger.version", "again", "--trainer.max_epochs", "1"]
+    build = GRU4Rec.build
+
+    def spoilt(self: GRU4Rec) -> None:
+        build(self)
+        with torch.no_grad():
+            self.output_embedding[3] = math.nan
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GRU4Rec, "build", spoilt)
+        assert "the training loss is nan at step " in one_error(capsys, fit.main, again)
+    assert not Path("lightning_logs/again/checkpoints/last.ckpt").exists()
+    fit.main(again)  # a failed fit does not block its name
+    assert Path("lightning_logs/again/checkpoints/last.ckpt").exists()
 
 
-def test_refused_resumes_leave_the_run_as_it_was(log: str, capsys: pytest.CaptureFixture[str]) -> None:
-    run, other = fit_run(log, "one"), fit_run(log, "two")
-    Path("few.tsv").write_text("".join(Path(log).read_text().splitlines(keepends=True)[:30]))
-    before = {path: path.read_bytes() for path in Path("lightning_logs").rglob("*") if path.is_file()}
-    config, more = str(run / "config.yaml"), ["--trainer.max_epochs", "5"]
-    resume = ["--config", config, "--ckpt_path", "last", *more]
+def test_refused_resumes_leave_the_run_as_it_was(fitted_log: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(RUN, RUN.with_name("two"))
+    Path("few.tsv").write_text("".join(Path(fitted_log).read_text().splitlines(keepends=True)[:30]))
+    before, more = contents(Path("lightning_logs")), ["--trainer.max_epochs", "5"]
+    resume = [*LAST, *more]
     assert "the checkpoint was fitted to" in one_error(capsys, fit.main, [*resume, "--data.path", "few.tsv"])
     assert "is of shape" in one_error(capsys, fit.main, [*resume, "--model.layers", "[9]"])
-    assert "is of shape" in one_error(
-        capsys, test.main, ["--config", config, "--ckpt_path", "best", "--model.layers", "[9]"]
-    )
-    foreign = str(other / "checkpoints" / "last.ckpt")
-    assert "is not of the run" in one_error(capsys, fit.main, ["--config", config, "--ckpt_path", foreign, *more])
+    assert "is of shape" in one_error(capsys, test.main, [*BEST, "--model.layers", "[9]"])
+    foreign = "lightning_logs/two/checkpoints/last.ckpt"
+    assert "is not of the run" in one_error(capsys, fit.main, [*LAST[:-1], foreign, *more])
     assert "is not of the run" in one_error(capsys, fit.main, ["--ckpt_path", foreign, *more])
     assert "nothing to train" in one_error(capsys, fit.main, [*resume, "--trainer.limit_train_batches", "0"])
     two = ["--trainer.devices", "2", "--trainer.strategy", "ddp_spawn"]
     assert "is not supported" in one_error(capsys, fit.main, [*resume, *two])
-    assert {path: path.read_bytes() for path in Path("lightning_logs").rglob("*") if path.is_file()} == before
-
-
-def test_order_of_config_and_checkpoint_does_not_matter(log: str, capsys: pytest.CaptureFixture[str]) -> None:
-    run = fit_run(log, "order")
-    validate.main(["--ckpt_path", "last", "--config", str(run / "config.yaml")])
-    assert "validate of GRU4Rec" in capsys.readouterr().out
-
-
-def test_a_failed_fit_does_not_block_its_name(log: str, capsys: pytest.CaptureFixture[str]) -> None:
-    again = [*GRU, *SMALL, "--data.path", log, "--trainer.logger.version", "again", "--trainer.max_epochs", "1"]
-    assert "diverged" in one_error(capsys, fit.main, [*again, "--model.learning_rate", "1e38"])
-    fit.main(again)
-    assert Path("lightning_logs/again/checkpoints/last.ckpt").exists()
-
-
-def test_nothing_to_validate_or_test_is_an_error(log: str, capsys: pytest.CaptureFixture[str]) -> None:
-    run = fit_run(log, "all", "--data.val_ratio", "0", "--data.test_ratio", "0")
-    where = ["--config", str(run / "config.yaml"), "--ckpt_path", "last"]
-    assert "there is no validation part" in one_error(capsys, validate.main, where)
-    assert "there is no test part" in one_error(capsys, test.main, where)
+    assert contents(Path("lightning_logs")) == before
 
 
 def test_unwritable_folders_are_one_line(log: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -529,20 +534,17 @@ def test_a_run_stays_inside_its_folder(log: str, capsys: pytest.CaptureFixture[s
     assert not Path("lightning_logs").exists()
 
 
-def test_a_checkpoint_of_elsewhere_is_tested(
-    log: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = fit_run(log, "there").resolve()
+def test_a_checkpoint_of_elsewhere_is_tested(fitted_log: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RUN.resolve()
     Path("elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
-    test.main(["--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--data.path", f"../{log}"])
+    test.main(["--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--data.path", f"../{fitted_log}"])
     assert (run / "metrics.json").exists()
 
 
-def test_a_finished_run_with_other_options_is_refused(log: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_with_other_options_is_refused(fitted_log: str, capsys: pytest.CaptureFixture[str]) -> None:
     """They would come to nothing; and another log would be taken for the first one."""
-    run = fit_run(log, "done")
-    words = ["--config", str(run / "config.yaml"), "--ckpt_path", "auto"]
+    words = [*LAST[:-1], "auto"]
     fit.main([*words, "--data.eval_batch_size", "3"])
     assert "nothing to do" in capsys.readouterr().out
     assert "--model.momentum 0.0, not 0.2" in one_error(capsys, fit.main, [*words, "--model.momentum", "0.2"])
@@ -551,40 +553,55 @@ def test_a_finished_run_with_other_options_is_refused(log: str, capsys: pytest.C
     rows = ["SessionId\tItemId\tTime", *("\t".join(map(str, row)) for row in random_rows(20, n_items=5, seed=3))]
     Path("few.tsv").write_text("\n".join(rows) + "\n")
     assert "the checkpoint was fitted to" in one_error(capsys, fit.main, [*words, "--data.path", "few.tsv"])
-    assert "give the --model it was fitted with" in one_error(
-        capsys, fit.main, ["--model", "SR", "--data.path", log, "--trainer.logger.version", "done", *words[2:]]
-    )
+    other = ["--model", "SR", "--data.path", fitted_log, "--trainer.logger.version", "run", *words[2:]]
+    assert "give the --model it was fitted with" in one_error(capsys, fit.main, other)
 
 
-def test_auto_goes_on_from_best_where_there_is_no_last(log: str, capsys: pytest.CaptureFixture[str]) -> None:
-    run = fit_run(log, "early")
-    (run / "checkpoints" / "last.ckpt").unlink()
-    again = ["--config", str(run / "config.yaml")]
-    assert "--ckpt_path best" in one_error(capsys, fit.main, again)
-    fit.main([*again, "--ckpt_path", "auto", "--trainer.max_epochs", "4"])
-    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 3
+def test_auto_goes_on_from_best_where_there_is_no_last(fitted_log: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (RUN / "checkpoints" / "last.ckpt").unlink()
+    assert "--ckpt_path best" in one_error(capsys, fit.main, LAST[:2])
+    fit.main([*LAST[:-1], "auto", "--trainer.max_epochs", "4"])
+    assert checkpoint_of(RUN)["epoch"] == 3
 
 
-def test_a_run_that_was_moved_keeps_its_best_score(log: str) -> None:
-    run = fit_run(log, "here")
-    moved = run.rename(run.with_name("moved"))
-    before = torch.load(moved / "checkpoints" / "best.ckpt", weights_only=True)["global_step"]
+def test_a_run_that_was_moved_keeps_its_best_score(fitted_log: str) -> None:
+    moved = RUN.rename(RUN.with_name("moved"))
+    before = checkpoint_of(moved, "best")["global_step"]
     words = ["--trainer.logger.version", "moved", "--ckpt_path", "last", "--trainer.max_epochs", "3"]
     fit.main(["--config", str(moved / "config.yaml"), *words, "--model.learning_rate", "1e-9"])
-    last = torch.load(moved / "checkpoints" / "last.ckpt", weights_only=True)
-    state = next(state for name, state in last["callbacks"].items() if name.startswith("BestCheckpoint"))
+    callbacks = checkpoint_of(moved)["callbacks"]
+    state = next(state for name, state in callbacks.items() if name.startswith("BestCheckpoint"))
     assert Path(state["best_model_path"]) == moved / "checkpoints" / "best.ckpt"
-    assert torch.load(moved / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] == before
+    assert checkpoint_of(moved, "best")["global_step"] == before
 
 
-def test_scores_that_are_no_numbers_are_not_predicted(log: str, capsys: pytest.CaptureFixture[str]) -> None:
-    run = fit_run(log, "broken")
-    file = run / "checkpoints" / "last.ckpt"
-    content = torch.load(file, weights_only=True)
+def test_best_is_the_greatest(log: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The validations have Recall 0.1, 0.3, 0.2."""
+    with monkeypatch.context() as patch:
+
+        def validation_step(self: SessionRecommender, *args: Any) -> None:
+            n_hits = [1, 3, 2][self.current_epoch]
+            self.val_metrics.update(torch.tensor([1] * n_hits + [99] * (10 - n_hits)))
+
+        patch.setattr(SessionRecommender, "validation_step", validation_step)
+        fit_run(log, "run", "--trainer.max_epochs", "3", "--monitor", "val/recall@20")
+    assert [np.frombuffer(value, np.float32) for _, value in curves(RUN)["val/recall@20"]] == pytest.approx(
+        [0.1, 0.3, 0.2]
+    )
+    assert checkpoint_of(RUN, "best")["epoch"] == 1
+    tested = []
+    for where in (BEST, LAST):
+        test.main(where)
+        tested.append(json.loads((RUN / "metrics.json").read_text()))
+        assert tested[-1]["checkpoint"] == f"lightning_logs/run/checkpoints/{where[-1]}.ckpt"
+    assert tested[0]["metrics"] != tested[1]["metrics"]  # the weights are others
+
+
+def test_scores_that_are_no_numbers_are_not_predicted(fitted_log: str, capsys: pytest.CaptureFixture[str]) -> None:
+    content = checkpoint_of(RUN)
     content["state_dict"]["output_embedding"][3] = torch.nan
-    torch.save(content, file)
-    where = ["--config", str(run / "config.yaml"), "--ckpt_path", "last", "--output", "out.tsv"]
-    assert "is not finite" in one_error(capsys, predict.main, where)
+    torch.save(content, RUN / "checkpoints" / "last.ckpt")
+    assert "is not finite" in one_error(capsys, predict.main, [*LAST, "--output", "out.tsv"])
     assert not Path("out.tsv").exists()
 
 
@@ -596,7 +613,42 @@ def test_checkpoints_of_other_callbacks_stay_inside_the_run(log: str, capsys: py
     assert not Path("outside").exists()
 
 
-def test_the_rules_are_printed_with_the_results(log: str, capsys: pytest.CaptureFixture[str]) -> None:
-    run = fit_run(log, "rules", "--model.exclude_seen", "true", "--model.tie_mode", "median")
-    test.main(["--config", str(run / "config.yaml"), "--ckpt_path", "best"])
+def test_the_rules_are_printed_with_the_results(fitted_log: str, capsys: pytest.CaptureFixture[str]) -> None:
+    test.main([*BEST, "--model.exclude_seen", "true", "--model.tie_mode", "median"])
     assert "12 items ranked, ties median, no item of the session so far a candidate" in capsys.readouterr().out
+
+
+def test_a_model_that_cannot_tell_items_apart_earns_nothing_and_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{s},{item},{1000 * s + k}\n" for s in range(8) for k, item in enumerate("ab" if s % 2 else "ba")]
+    Path("log.csv").write_text(HEADER + "".join(rows))
+    fit_log("log.csv", "--data.val_ratio", "0", "--data.test_ratio", "0.5")  # a and b are equally popular
+    with pytest.warns(UserWarning, match=r"other items score exactly as the target does; tie_mode conservative"):
+        test.main(LAST)
+    assert json.loads((RUN / "metrics.json").read_text())["metrics"]["test/recall@1"] == 0.0
+
+
+@pytest.mark.parametrize("model", ["Popularity", "GRU4Rec"])
+def test_no_look_into_the_future(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    """Item Z, which most test sessions have, is known neither to the model nor to its ranking."""
+    monkeypatch.chdir(tmp_path)
+    rows = [(s, "ABCDE"[(s + k) % 5], s * 100 + k) for s in range(20) for k in range(3)]
+    for s in range(60):
+        items = ("ABCDE"[s % 5], "Z" if s < 50 else "ABCDE"[(s + 2) % 5], "ABCDE"[(s + 1) % 5])
+        rows += [(100 + s, item, 200_000 + s * 100 + k) for k, item in enumerate(items)]
+    Path("log.csv").write_text(HEADER + "".join(f"{s},{item},{time}\n" for s, item, time in rows))
+    fit_log("log.csv", "--data.test_start", "200000", "--data.val_ratio", "0", model=model)
+    report = json.loads((RUN / "data_report.json").read_text())
+    assert report["test cut"]["train_events_at_or_after_t"] == 0
+    assert (report["test"]["unknown_events"], report["test"]["unknown_items"]) == (50, 1)
+    assert (report["train"]["events"], report["train"]["sessions"]) == (60, 20)
+    fitted = getattr(models, model).load_from_checkpoint(RUN / "checkpoints" / "last.ckpt")
+    assert sorted(fitted.known_items.item_ids) == ["A", "B", "C", "D", "E"]
+    assert {item for item, _ in fitted.recommend(["A", "B"], k=20)} == {"A", "B", "C", "D", "E"}
+    test.main(LAST)
+    results = json.loads((RUN / "metrics.json").read_text())
+    assert results["data"]["positions"] == 50 * 1 + 10 * 2  # none of them has Z as its target
+    assert results["protocol"]["items_ranked"] == 5
+    assert results["metrics"]["test/recall@5"] == 1.0

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 from helpers import make_sessions, make_vocabulary, one_error
+from resuming import differences, finish, start
 
-from sessrec import fit, test
+from sessrec import fit
 from sessrec.data.loaders import EvaluationLoader, SessionParallelLoader
 from sessrec.data.session_parallel import Window
 from sessrec.distributed import exchange_gradients
@@ -194,7 +194,8 @@ def as_rows(model: GRU4Rec) -> None:
 
 
 def test_two_processes_train_as_one_does_on_all_lanes(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(be_one_of_two, (20000 + os.getpid() % 20000, str(tmp_path)), nprocs=2)
+    args = (free_port(), str(tmp_path))
+    torch.multiprocessing.start_processes(be_one_of_two, args, nprocs=2, start_method="forkserver")
     for number, (loss, table) in enumerate(MODELS):
         halves = [torch.load(tmp_path / f"{number}-{rank}.pt", weights_only=True) for rank in range(2)]
         check_halves(*halves, *train_together(loss, table))
@@ -225,58 +226,60 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def start(command: str, *args: str) -> subprocess.Popen[str]:
-    # a port of its own: Lightning would choose one itself, and tell its followers
-    environment = {name: value for name, value in os.environ.items() if name not in LAUNCH}
-    words = [sys.executable, "-m", f"sessrec.{command}", *args]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(words, env=environment | {"OMP_NUM_THREADS": "1"}, stdout=pipe, stderr=pipe, text=True)
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
 
 
-def finish(process: subprocess.Popen[str], code: int = 0) -> str:
-    out, errors = process.communicate(timeout=120)
-    assert process.returncode == code, errors[-3000:]
-    return out + errors
+def join(rank: int, port: int) -> None:
+    """In a child: be one of two processes that somebody else has started."""
+    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for number, name in ((1, f"stdout-{rank}"), (2, f"stderr-{rank}")):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+
+
+def fit_by_two(folder: Path, *args: str) -> str:
+    """What both processes of a fit print."""
+    port = free_port()
+    both = [start(folder, args, join, rank, port) for rank in range(2)]
+    codes = [finish(process, timeout=120) for process in both]
+    assert codes == [0, 0], (folder / "stderr-0").read_text()[-3000:]
+    return "".join((folder / f"stdout-{rank}").read_text() for rank in range(2))
 
 
 def test_a_fit_of_two_processes_stops_and_goes_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = finish(start("fit", *ARGS, *TWO))
-    assert out.count("fit of GRU4Rec") == 1
+    assert fit_by_two(folder, *ARGS, *TWO).count("fit of GRU4Rec") == 1
     whole = torch.load("lightning_logs/run/checkpoints/last.ckpt", weights_only=True)
-
-    halfway = [*ARGS, *TWO, "--trainer.logger.version", "halfway", "--trainer.max_steps", "27"]
-    finish(start("fit", *halfway))
+    fit_by_two(folder, *ARGS, *TWO, "--trainer.logger.version", "halfway", "--trainer.max_steps", "27")
     config = ["--config", "lightning_logs/halfway/config.yaml", "--trainer.max_steps", "-1"]
     assert "taken inside an epoch" in one_error(capsys, fit.main, [*config, *LAST, *ONE])
-    finish(start("fit", *config, *LAST))
+    fit_by_two(folder, *config, *LAST)
     again = torch.load("lightning_logs/halfway/checkpoints/last.ckpt", weights_only=True)
-    assert whole["global_step"] == again["global_step"]
-    for name, weight in whole["state_dict"].items():
-        assert torch.equal(weight, again["state_dict"][name]), name
-    states = (content["optimizer_states"][0]["state"] for content in (whole, again))
-    for own, other in zip(*(state.values() for state in states), strict=True):
-        assert all(torch.equal(own[name], other[name]) for name in own)
-
-    where, results = ["--config", "lightning_logs/run/config.yaml", *LAST], Path("lightning_logs/run/metrics.json")
-    finish(start("test", *where))
-    of_two = json.loads(results.read_text())["metrics"]
-    test.main([*where, *ONE])
-    assert json.loads(results.read_text())["metrics"] == pytest.approx(of_two, rel=1e-12)
+    for key in ("global_step", "state_dict", "optimizer_states"):
+        assert not differences(whole[key], again[key], key)
 
 
 def test_a_signal_to_the_first_process_stops_both(folder: Path) -> None:
-    process = start("fit", *ARGS, *TWO, "--trainer.max_epochs", "100000", "--data.val_ratio", "0")
-    wait_for(lambda: Path("lightning_logs/run/checkpoints/last.ckpt").exists())
-    process.send_signal(signal.SIGTERM)
-    out = finish(process, code=128 + signal.SIGTERM)
-    assert out.count("stopped by SIGTERM at step") == 1
-
-
-def wait_for(happens: Callable[[], bool]) -> None:
+    """The processes are started by Lightning, with a port that it finds, as a user's are."""
+    environment = {name: value for name, value in os.environ.items() if name not in LAUNCH}
+    args = [*ARGS, *TWO, "--trainer.max_epochs", "100000", "--data.val_ratio", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sessrec.fit", *args],
+        env=environment | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     end = time.monotonic() + 60
-    while not happens():
+    while not Path("lightning_logs/run/checkpoints/last.ckpt").exists():
         assert time.monotonic() < end
         time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, out[-3000:]
+    assert out.count("stopped by SIGTERM at step") == 1
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,14 @@
 """Every target of the Makefile, in a copy of the tree and with the environment that runs the tests.
 
-The demo and its figures run with a stand-in here, for the README's tests run their scripts; lint is looked at only, for
-its tools need not be installed, and so is ci, which would run these tests.
+The demo, its figures and the tests themselves run with a stand-in here, for the README's tests run the scripts; lint is
+looked at only, for its tools need not be installed, and so is ci.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, run_python
 
 LEFT_OUT = {".git", ".venv", ".hypothesis", "data", "lightning_logs", "vendor", "build", "dist"}
 SMALL = ["SYNTH_WORDS=--n_sessions 800 --n_items 60", "BASELINES=popularity markov", "FIGURES_WORDS=--no_alphas"]
@@ -84,23 +85,34 @@ def calls() -> list[str]:
     return lines
 
 
-def test_the_study(make: Make) -> None:
-    """From the sessions to the pictures."""
-    succeed(make, "synth_data", *SMALL)
+def test_the_study(make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the sessions to the pictures, the Python commands of each target in this process."""
+
+    def study(target: str) -> str:
+        capsys.readouterr()
+        for line in succeed(make, "-n", target, *SMALL).replace("\\\n", "").splitlines():
+            if line.startswith(sys.executable):
+                run_python(shlex.split(line)[1:], monkeypatch)
+            else:
+                subprocess.run(line, shell=True, check=True)
+        return capsys.readouterr().out
+
+    study("synth_data")
     assert len({line.split("\t")[0] for line in Path("data/synth_sessions.tsv").read_text().splitlines()}) == 801
-    assert re.search(r"test +sessions", succeed(make, "preprocess", *SMALL))
-    assert "fit of GRU4Rec" in succeed(make, "train_tiny", *SMALL)
-    assert "test of GRU4Rec" in succeed(make, "eval_tiny", *SMALL)
-    assert re.search(r"^\| markov +\|", succeed(make, "baselines", *SMALL), re.MULTILINE)
+    assert re.search(r"test +sessions", study("preprocess"))
+    assert "fit of GRU4Rec" in study("train_tiny")
+    assert "test of GRU4Rec" in study("eval_tiny")
+    study("baselines")
+    table = Path("lightning_logs/baselines-comparison/comparison.md").read_text()
+    assert re.search(r"^\| markov +\|", table, re.MULTILINE)
     assert len(list(Path("data/.prepared").iterdir())) == 1  # all of them read the log once
-    assert "pictures in lightning_logs/figures" in succeed(make, "visualize", *SMALL)
+    assert "pictures in lightning_logs/figures" in study("visualize")
     assert Path("lightning_logs/figures/architecture.svg").is_file()
     for target in ("synth_data", "train_tiny"):
         assert f"Nothing to be done for '{target}'" in succeed(make, target, *SMALL)
-    table = Path("lightning_logs/baselines-comparison/comparison.md").read_text()
     assert succeed(make, "baselines", *SMALL) == table
     before = Path("docs/results.md").read_text()
-    assert "results of no new runs" in succeed(make, "report", *SMALL)
+    assert "results of no new runs" in study("report")
     assert Path("docs/results.md").read_text() == before
 
 
@@ -164,16 +176,16 @@ def test_fetch(make: Make, tmp_path: Path) -> None:
     assert "https://github.com/hidasib/GRU4Rec_PyTorch_Official.git" in make("-n", "fetch").stdout
 
 
-def test_targets_that_would_run_the_tests_or_install(make: Make) -> None:
-    assert "passed" in succeed(make, "test", "TEST_WORDS=tests/test_imports.py -n 0")
-    assert "-m pytest -q -n auto" in succeed(make, "-n", "test")
-    assert succeed(make, "-n", "test", "TEST_WORDS=tests/test_split.py").strip().endswith(" tests/test_split.py")
-    assert succeed(make, "-n", "ci").strip() == ".ci/run"
+def test_targets_that_would_run_the_tests_or_install(stand_in: Make) -> None:
+    for words in ("", " tests/data -n 0"):
+        succeed(stand_in, "test", f"TEST_WORDS={words.strip()}")
+        assert calls() == [f"-m pytest -q -n auto --maxprocesses 4 --dist worksteal{words}"]
+    assert succeed(stand_in, "-n", "ci").strip() == ".ci/run"
     assert Path(".ci/run").read_text().splitlines()[-2:] == ["make lint", "make test"]
-    assert len(re.findall("ruff|mypy", succeed(make, "-n", "lint"))) == 3
+    assert len(re.findall("ruff|mypy", succeed(stand_in, "-n", "lint"))) == 3
     Path("setup.cfg").touch()
     os.utime(".venv/.ready", (0, 0))
-    assert "pip install" in succeed(make, "-n", "test")
+    assert "pip install" in succeed(stand_in, "-n", "test")
 
 
 def test_help_lists_every_target(make: Make) -> None:

@@ -506,26 +506,23 @@ def test_a_config_executes_nothing(run: Path, capsys: pytest.CaptureFixture[str]
 # Determinism
 
 
-def test_other_processes_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_process_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:
     """Python's hashes differ between processes; files must not."""
-    monkeypatch.chdir(tmp_path)
-    code = "import sys; from sessrec import fit, test; fit.main(sys.argv[2:]); test.main(sys.argv[1].split())"
-    kept = []
-    for hash_seed in ("1", "2"):
-        run = in_new_folder(tmp_path / hash_seed)
-        subprocess.run(
-            [sys.executable, "-c", code, f"--config {RUN}/config.yaml --ckpt_path best", *AUTO],
-            env=os.environ | {"PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"},
-            check=True,
-            capture_output=True,
-        )
-        kept.append(hashes(run))
-    names = ["checkpoints/last.ckpt", "checkpoints/best.ckpt", "ranks.parquet", "config.yaml"]
-    assert {name: kept[0][name] for name in names} == {name: kept[1][name] for name in names}
-    run = in_new_folder(tmp_path / "other-seed")
+    test_words = ["--config", f"{RUN}/config.yaml", "--ckpt_path", "best"]
+    assert fit_code(AUTO) == 0
+    test.main(test_words)
+    other = in_new_folder(tmp_path / "other")
+    code = "import sys; from sessrec import fit, test; fit.main(sys.argv[5:]); test.main(sys.argv[1:5])"
+    environment = os.environ | {"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code, *test_words, *AUTO]
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    ours, theirs = hashes(run), hashes(other)
+    for name in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "ranks.parquet", "config.yaml"):
+        assert ours[name] == theirs[name], name
+    last = in_new_folder(tmp_path / "other-seed")
     assert fit_code([*AUTO, "--seed_everything", "43"]) == 0
     weights = [
         torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]["output_embedding"]
-        for folder in (run, tmp_path / "1" / RUN)
+        for folder in (run, last)
     ]
     assert not torch.equal(*weights)

@@ -165,6 +165,7 @@ def test_long_sessions_keep_their_first_events(write_log: Callable[..., Path]) -
         (HEADER + "s,a,1\n", {"column_names": ["SessionId", "ItemId", "Time"]}, "has a header: leave out"),
         ("s,a,1\n", {"column_names": ["SessionId", "ItemId", "Time", "x"]}, "gives 4 names, .* has 3 fields"),
         (HEADER + "s,a,1\n", {"separator": ",,"}, "separator must be one ASCII character"),
+        ("SessionId;ItemId;Time\ns;a;1\n", {"separator": ","}, "no column .*SessionId;ItemId;Time .separated by ','"),
         (HEADER + "s,a,1\n", {"separator": "\xa6"}, "separator must be one ASCII character"),
         (HEADER + "s,a,\n", {}, "no events in .*1 row dropped: empty Time, line 2"),
         (b"\x00\x01" * 1000, {}, "binary data"),
@@ -226,6 +227,8 @@ def test_refusals_name_the_file_the_line_and_what_to_do(
             {"time_format": "%d/%m/%Y %H:%M:%S.%f"},
         ),
         (HEADER + "s,b,0.000002\ns,a,0.000001\n", {"time_unit": "s", "session_column": "SessionId"}),
+        ("\ufeffTime,SessionId,ItemId\r\n1,s,a\r\n2,s,b\r\n", {}),  # the last field carries no return
+        (HEADER + "s,b,04/05/2014 10:00:00\ns,a,05/04/2014 10:00:00\n", {"time_format": "%d/%m/%Y %H:%M:%S"}),
     ],
 )
 def test_odd_layouts_of_one_session(tmp_path: Path, content: str | bytes, options: dict) -> None:
@@ -391,3 +394,27 @@ def test_quoted_newlines_in_a_large_file(tmp_path: Path, monkeypatch: pytest.Mon
         assert sequences(read_events(file)) == expected
         with pytest.raises(SessRecError, match="a quote is never closed"):
             read_events(write(tmp_path, text + '"x', "open.csv"))
+
+
+def test_times_are_exact_with_and_without_fractions(tmp_path: Path) -> None:
+    times = [t for _, _, t in BASE]
+    assert read_events(write(tmp_path, text(time=iso))).time.dtype == np.int64
+    fractions = {t: 0.277 * (place % 2) for place, t in enumerate(times)}
+    log = text(time=lambda t: iso(t, ".277Z" if fractions[t] else "Z"))
+    found = read_events(write(tmp_path, log)).time
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, [t + fractions[t] for t in times], rtol=0, atol=1e-6)
+
+
+def test_a_text_among_many_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks whose ids are all numbers are encoded as numbers, and give the same ids as one that is not."""
+    monkeypatch.setattr("sessrec.click_log.delimited_file._BLOCK", 4096)
+    rows = [(row // 2, str(row % 100), row) for row in range(3000)] + [(3001, "X1", 3001), (3001, "5", 3002)]
+    events = read_events(write(tmp_path, HEADER + "".join(f"{s},{i},{t}\n" for s, i, t in rows)))
+    assert events.counts() == {"events": 3002, "sessions": 1501, "items": 101}
+    counts = dict(zip(events.item_ids.to_pylist(), events.item_counts.tolist(), strict=True))
+    assert (counts["5"], counts["6"], counts["X1"]) == (31, 30, 1)
+
+
+def test_a_text_may_be_named_like_a_gzip_file(tmp_path: Path) -> None:
+    assert sequences(read_events(write(tmp_path, text(), "log.csv.gz"))) == EXPECTED

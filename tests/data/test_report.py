@@ -188,3 +188,10 @@ def test_prepare_without_times_or_log(
     prepare.main([])  # the synthetic sessions
     assert "synthetic" in capsys.readouterr().out
     assert "no such file" in one_error(capsys, prepare.main, ["--data.path", "none.csv"])
+
+
+def test_a_test_part_without_known_items_is_warned_of(write_log: Callable[..., Path]) -> None:
+    rows = [("1", "a", 1), ("1", "b", 2), ("2", "b", 3), ("2", "a", 4), ("3", "x", 200_000), ("3", "y", 200_001)]
+    log = Preparation(str(write_log(rows)), test_duration="1d", val_ratio=0).run()
+    assert "test" not in log.sessions
+    assert "the test part has no usable session, so there are no test targets" in log.report.warnings

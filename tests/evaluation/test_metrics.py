@@ -92,7 +92,7 @@ def test_known_ranks_and_cutoffs() -> None:
 def test_cutoffs_do_not_share_state_after_equal_first_batches() -> None:
     metrics = ranking_metrics([1, 3])
     metrics.update(torch.tensor([1]))  # both count a hit
-    metrics.update(torch.tensor([3]))
+    metrics(torch.tensor([3]))  # forward between updates
     for _ in range(2):
         results = metrics.compute()
         assert (results["recall@1"].item(), results["recall@3"].item()) == (0.5, 1.0)

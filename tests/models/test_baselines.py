@@ -1130,7 +1130,7 @@ def test_an_old_neighbour_still_counts() -> None:
     assert scores[1] > scores[2] == scores[3]
 
 
-# The cases of the collection; tests/test_cases.py has the rest of them
+# Cases of a collection
 
 
 def write_parts(case: str) -> None:

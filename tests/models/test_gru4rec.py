@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
+import resource
+import warnings
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import make_sessions, make_vocabulary
+from helpers import WHOLE, fit_log, make_sessions, make_vocabulary
+from resuming import curves
 
 from sessrec.data.loaders import SessionParallelLoader
-from sessrec.data.session_parallel import LaneGrid
+from sessrec.data.session_parallel import LaneGrid, Window
 from sessrec.errors import SessRecError
 from sessrec.models import GRU4Rec
 from sessrec.nn.losses import Candidates
@@ -201,17 +206,26 @@ def test_initialisation(options: dict, bounds: dict[str, tuple[int, int]]) -> No
             assert not weight.any(), name
 
 
-def test_steps_without_negatives_change_nothing_and_say_so() -> None:
+LOSSES = ["cross-entropy", "bpr-max", "bpr", "top1", "top1-max"]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_steps_without_negatives_change_nothing(loss: str) -> None:
+    """Cross-entropy has no loss there, by its formula; the others have none by definition, which is said."""
     window = LaneGrid(make_sessions([[0, 1, 2]]), n_lanes=1).window(0, 2)
-    model = model_for(4, loss="bpr-max")
+    model = model_for(4, loss=loss)
     before = copy.deepcopy(model.state_dict())
-    with pytest.warns(UserWarning, match="steps of a single lane are skipped"):
-        model.train_window(window, model.configure_optimizers(), torch.Generator())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        losses = model.train_window(window, model.configure_optimizers(), torch.Generator())
+    assert losses.tolist() == [0.0, 0.0]
     for name, weight in model.state_dict().items():
         assert torch.equal(weight, before[name])
+    said = any("steps of a single lane are skipped" in str(warning.message) for warning in caught)
+    assert said == (loss != "cross-entropy")
 
 
-@pytest.mark.parametrize("loss", ["cross-entropy", "bpr-max", "bpr", "top1", "top1-max"])
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.filterwarnings("ignore:steps of a single lane")
 def test_momentum_does_not_go_on_in_steps_without_negatives(loss: str) -> None:
     """The first three steps have two lanes, the last two a single one."""
@@ -254,7 +268,7 @@ def test_wrong_options_are_refused() -> None:
 def test_learns_a_cycle_of_items_by_heart() -> None:
     """On sessions that walk a fixed cycle there is one right answer at every position."""
     sequences = [[(start + step) % 8 for step in range(5)] for start in range(8)] * 6
-    for loss in ("cross-entropy", "bpr-max", "bpr", "top1", "top1-max"):
+    for loss in LOSSES:
         model = model_for(8, layers=[16], loss=loss, n_sample=8, learning_rate=0.1)
         optimizer = model.configure_optimizers()
         for epoch in range(8):
@@ -265,10 +279,36 @@ def test_learns_a_cycle_of_items_by_heart() -> None:
             assert model.recommend([f"i{(item - 1) % 8}", f"i{item}"], k=1)[0][0] == f"i{(item + 1) % 8}", loss
 
 
-def test_single_lanes_of_cross_entropy_are_no_news(recwarn: pytest.WarningsRecorder) -> None:
-    """It has no loss there, by its formula; the others have none by definition, which is said."""
-    model = model_for(4)
-    model.train_window(
-        LaneGrid(make_sessions([[0, 1, 2]]), 1).window(0, 2), model.configure_optimizers(), torch.Generator()
-    )
-    assert not [warning for warning in recwarn if "single lane" in str(warning.message)]
+def test_memory_stays_flat_and_states_are_cut_off() -> None:
+    """In a session of 2000 events every step goes on from the state of the one before it, and from no more of it."""
+    model = model_for(50, n_sample=10)
+    optimizer, generator = model.configure_optimizers(), torch.Generator()
+    memory = []
+    for window in SessionParallelLoader(make_sessions([[k % 50 for k in range(2000)]]), n_lanes=1, steps_per_window=50):
+        model.train_window(window, optimizer, generator)
+        assert all(not state.requires_grad and state.any() for state in model._hidden)
+        memory.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
+    assert len(memory) == 40
+    assert memory[-1] - memory[2] < 5_000_000
+
+
+def test_the_epochs_loss_is_weighed_by_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Losses 1, 2, 3, 4 in steps of 3, 3, 2, 1 rows."""
+
+    def train_window(self: GRU4Rec, window: Window, optimizer: Any, generator: Any, start: int, stop: int) -> Any:
+        widths = torch.from_numpy(window.widths[start:stop])
+        return torch.arange(window.first_step + start + 1, window.first_step + stop + 1) * widths
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(GRU4Rec, "train_window", train_window)
+    rows = [f"{s},{item},{1000 * s + k}\n" for s, items in enumerate(["abcd", "ef", "ghi", "jk", "lmn"])
+            for k, item in enumerate(items)]  # fmt: skip
+    Path("log.csv").write_text("SessionId,ItemId,Time\n" + "".join(rows))
+    for steps_per_window in ("1", "3", "64"):
+        options = ["--model.layers", "[8]", "--data.batch_size", "3", "--data.steps_per_window", steps_per_window]
+        run = fit_log("log.csv", *WHOLE, *options, model="GRU4Rec", run=f"by-{steps_per_window}")
+        ((step, loss),) = curves(run)["train/loss_epoch"]
+        assert (step, np.frombuffer(loss, np.float32)) == (4, pytest.approx(19 / 9))  # 2.1111 and not 2.5
+    assert not [warning for warning in recwarn if "batch size" in str(warning.message).lower()]
