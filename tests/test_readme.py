@@ -10,7 +10,9 @@ import shlex
 import shutil
 import subprocess
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from helpers import ROOT, random_rows, run_python
@@ -95,6 +97,16 @@ def run(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
         run_python([*words[1:], *(QUICK.get(Path(words[1]).name, []) if is_fitting else [])], monkeypatch)
 
 
+def measure_in_this_process(data: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that the benchmark of the preparation measures in processes of its own, but for its first measurement."""
+    in_new_process = data.in_new_process
+
+    def measured(function: Callable[..., dict[str, float]], *args: str) -> dict[str, float]:
+        return in_new_process(function, *args) if function is data.read_alone else function(*args)
+
+    monkeypatch.setattr(data, "in_new_process", measured)
+
+
 def test_every_command_and_example(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,6 +115,8 @@ def test_every_command_and_example(
     monkeypatch.chdir(tmp_path)
     make_files()
     monkeypatch.syspath_prepend(str(tmp_path))  # as python -m does
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    measure_in_this_process(importlib.import_module("benchmarks.data"), monkeypatch)
     for example in blocks("python"):
         if name := re.match(r"# file: (\S+)\n", example):
             Path(name[1]).write_text(example, encoding="utf-8")
