@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from sessrec import fit
@@ -100,6 +101,12 @@ def run_python(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path(words[0]).resolve().parent))
     monkeypatch.setattr(sys, "argv", words)
     runpy.run_path(words[0], run_name="__main__")
+
+
+def paint_blanks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every picture file written blank, for painting takes long; all that comes before it is done."""
+    savefig = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda _, *args, **options: savefig(Figure((1, 1)), *args, **options))
 
 
 def paper_loss(name: str, logits: Tensor, bpreg: float, elu_param: float, excluded: Tensor) -> Tensor:

@@ -449,7 +449,11 @@ def test_contradictory_options_are_one_line(
     assert not Path("lightning_logs").exists()
 
 
-def test_shipped_configs_parse_and_fit(log: str) -> None:
+def test_shipped_configs_parse_and_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_log: Callable[..., Path]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    log = write_log(random_rows(40)).name
     for config in sorted((ROOT / "configs").glob("*.yaml")):  # those of configs/data have their own logs: test_presets
         fit.main(
             ["--config", str(config), "--data.path", log, *SMALL[:4], "--trainer.max_epochs", "1"]

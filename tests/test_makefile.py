@@ -16,8 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, run_python
-from matplotlib.figure import Figure
+from helpers import ROOT, paint_blanks, run_python
 
 LEFT_OUT = {".git", ".venv", ".hypothesis", "data", "lightning_logs", "vendor", "build", "dist"}
 SMALL = ["SYNTH_WORDS=--n_sessions 800 --n_items 60", "BASELINES=popularity markov", "FIGURES_WORDS=--no_alphas"]
@@ -98,7 +97,7 @@ def test_the_study(make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
                 subprocess.run(line, shell=True, check=True)
         return capsys.readouterr().out
 
-    monkeypatch.setattr(Figure, "savefig", lambda *_, **__: None)  # painting takes long
+    paint_blanks(monkeypatch)
     study("synth_data")
     assert len({line.split("\t")[0] for line in Path("data/synth_sessions.tsv").read_text().splitlines()}) == 801
     assert re.search(r"test +sessions", study("preprocess"))

@@ -15,8 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from helpers import ROOT, random_rows, run_python
-from matplotlib.figure import Figure
+from helpers import ROOT, paint_blanks, random_rows, run_python
 from tensorboard.program import TensorBoard
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -137,7 +136,7 @@ def test_demo_prints_one_table(
     """The demo in small: the order of the models holds by a margin even on fewer sessions."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    monkeypatch.setattr(Figure, "savefig", lambda *_, **__: None)  # painting takes long
+    paint_blanks(monkeypatch)
     demo = importlib.import_module("demo")
     earlier = Path("lightning_logs/demo-gru4rec/checkpoints/best.ckpt")
     earlier.parent.mkdir(parents=True)
