@@ -117,6 +117,7 @@ def test_every_command_and_example(
     monkeypatch.syspath_prepend(str(tmp_path))  # as python -m does
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     measure_in_this_process(importlib.import_module("benchmarks.data"), monkeypatch)
+    paint_blanks(monkeypatch)
     for example in blocks("python"):
         if name := re.match(r"# file: (\S+)\n", example):
             Path(name[1]).write_text(example, encoding="utf-8")

@@ -262,7 +262,7 @@ def test_a_metric_that_is_zero_among_all_items(audit: ModuleType, capsys: pytest
 def test_the_audit_of_ties_gives_what_three_tests_give() -> None:
     found = ties_audit({name: [run_of(name)] for name in MODELS}, METRICS)
     for place, mode in enumerate(found.conditions):
-        for name in MODELS:
+        for name in ("Popularity", "SKNN"):  # which have many ties
             report = test_again(name, "--model.tie_mode", mode).report
             for metric in METRICS:
                 assert found.values[metric][name][place].value == pytest.approx(
