@@ -16,6 +16,7 @@ from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.reading import read_events
 from sessrec.data.expected_counts import compare_with_expected, rounded_range
 from sessrec.data.log_statistics import describe, events_per_day, log_warnings, precision_warning
+from sessrec.data.preparation import Preparation
 from sessrec.data.report import DataReport
 from sessrec.errors import SessRecError
 

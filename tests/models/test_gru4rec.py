@@ -297,9 +297,8 @@ def test_the_epochs_loss_is_weighed_by_rows(
 ) -> None:
     """Losses 1, 2, 3, 4 in steps of 3, 3, 2, 1 rows."""
 
-    def train_window(self: GRU4Rec, window: Window, *args: Any) -> torch.Tensor:
-        part = window.part(*args[2:]) if args[2:] else window
-        return (part.first_step + 1 + torch.arange(part.n_steps)) * torch.from_numpy(part.widths)
+    def train_window(self: GRU4Rec, window: Window, *_: Any) -> torch.Tensor:
+        return (window.first_step + 1 + torch.arange(window.n_steps)) * torch.from_numpy(window.widths)
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(GRU4Rec, "train_window", train_window)
