@@ -118,8 +118,6 @@ def _uses_of_scores(drawing: Drawing, scores: Box, model: GRU4Rec) -> None:
     options, width = model.options, (drawing.width - 2 * MARGIN - GAP) / 2
     left, right, blue, red = MARGIN, MARGIN + width + GAP, COLOURS["train"], COLOURS["test"]
     negatives = [f"the lane's target; as negatives the targets of the other lanes{_samples(options)}"]
-    if options.exclude_target_copies:
-        negatives.append("copies of the target are no negatives")
     out = [name for name in ("exclude_last", "exclude_seen") if options[name]]
     ranked = [f"without items that {' and '.join(out)} take out"] if out else ["nothing is sampled, nothing left out"]
     training, evaluation = drawing.row(
@@ -151,7 +149,7 @@ def _loss(model: GRU4Rec) -> tuple[str, list[str]]:
     momentum = f"momentum {options.momentum:g}" if options.momentum else "no momentum"
     steps = [f"Adagrad: learning rate {options.learning_rate:g}, {momentum}", "gradients go back one event"]
     if model.loss_name == "cross-entropy":
-        logq = f"logQ correction: strength {options.logq:g}, {options.logq_mode}" if options.logq else "no logQ"
+        logq = f"logQ correction: strength {options.logq:g}" if options.logq else "no logQ"
         return "loss: cross-entropy", [logq, *steps]
     if model.loss_name == "bpr-max":
         saturation = f"ELU parameter {options.elu_param:g}" if options.elu_param else "no ELU"

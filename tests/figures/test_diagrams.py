@@ -105,14 +105,14 @@ def test_sizes_of_the_architecture(options: dict, expected: list[str]) -> None:
 
 
 def test_options_of_the_architecture() -> None:
-    shown = whole(architecture_figure(model_of(n_sample=3000, sample_alpha=0.4, logq=0.5, logq_mode="textbook")))
-    for words in ("3,000 sampled ones", "to the power 0.4", "cross-entropy", "strength 0.5, textbook", "p = 0.1"):
+    shown = whole(architecture_figure(model_of(n_sample=3000, sample_alpha=0.4, logq=0.5)))
+    for words in ("3,000 sampled ones", "to the power 0.4", "cross-entropy", "strength 0.5", "p = 0.1"):
         assert words in shown
     assert "no dropout of the output and state" in shown
     options = {"loss": "bpr-max", "bpreg": 1.95, "elu_param": 0.25, "momentum": 0.3, "dropout_p_hidden": 0.05}
-    figure = architecture_figure(model_of(**options, n_sample=0, exclude_last=True, exclude_target_copies=True))
+    figure = architecture_figure(model_of(**options, n_sample=0, exclude_last=True))
     check_layout(figure)
-    for words in ("BPR-max", "1.95", "0.25", "momentum 0.3", "p = 0.05", "exclude_last", "copies of the target"):
+    for words in ("BPR-max", "1.95", "0.25", "momentum 0.3", "p = 0.05", "exclude_last"):
         assert words in whole(figure)
     assert "sampled ones" not in whole(figure)
     assert "loss: TOP1-max" in whole(architecture_figure(model_of(loss="top1-max")))
