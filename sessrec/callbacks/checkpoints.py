@@ -89,13 +89,15 @@ def is_inside_epoch(checkpoint: dict[str, Any]) -> bool:
     """Whether a checkpoint was saved inside an epoch.
 
     Raises:
-        SessRecError: If it was, by an earlier sessrec, which kept another place, or it is damaged.
+        SessRecError: If an earlier sessrec saved it where this one cannot resume, or it is damaged.
     """
-    of_earlier = checkpoint.get("format", 1) < 3 and checkpoint.get("progress", {"steps": 1}).get("steps")
-    if of_earlier:
+    written = checkpoint.get("format", 1)
+    if written < 2:
+        raise SessRecError("the checkpoint was saved by sessrec 0.1: test it or fit again, it cannot be resumed")
+    if written < 3 and checkpoint.get("progress", {}).get("steps"):
         raise SessRecError(
-            "the checkpoint was saved inside an epoch by an earlier sessrec: finish the epoch with that one "
-            f"(--trainer.max_epochs {checkpoint['epoch'] + 1}), then resume with this one"
+            "the checkpoint was saved inside an epoch by sessrec 0.2: finish the epoch with 0.2 (--trainer.max_epochs "
+            f"{checkpoint['epoch'] + 1}), then resume with this one"
         )
     return Progress.of_checkpoint(checkpoint).inside_epoch
 

@@ -82,7 +82,6 @@ class GRU4Rec(NeuralRecommender):
     ) -> None:
         super().__init__(**protocol)
         self.save_hyperparameters()
-        self.options: Any = self.hparams
         self.layers = [100] if layers is None else list(layers)
         _check_options(self.options, self.layers)
         check_choice("loss", loss, LossName)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,22 +21,38 @@ from sessrec.models.base import SessionRecommender
 from sessrec.models.fit_loop import Progress, count_steps, resume_inside_epoch
 
 
+@contextmanager
+def seeded(generator: torch.Generator) -> Iterator[None]:
+    """Have torch's global generators, which dropout draws from, follow from a generator alone, and restore them."""
+    with torch.random.fork_rng(devices=[generator.device] if generator.device.type == "cuda" else []):
+        torch.manual_seed(torch.randint(1 << 62, (), generator=generator, device=generator.device).item())
+        yield
+
+
 class NeuralRecommender(SessionRecommender):
-    """A model with an optimiser and an option ``learning_rate``; it offers `train_window`.
+    """A model with an optimiser and an option ``learning_rate``; it offers `loss`, or a `train_window` of its own.
 
     Args:
         protocol: Options of `SessionRecommender`.
     """
 
-    options: Any
     batches: TrainingBatches = "window"
 
     def __init__(self, **protocol: Any) -> None:
         super().__init__(**protocol)
         self._last_time = 0.0
 
+    @property
+    def options(self) -> Any:
+        """Options of the model, by name."""
+        return self.hparams
+
+    def loss(self, batch: Any) -> Tensor:
+        """Sum of the loss over the pairs of a batch, scalar, for torch to differentiate."""
+        raise TypeError(f"{type(self).__name__} has no loss method")
+
     def train_window(self, window: Any, optimizer: Optimizer, generator: torch.Generator) -> Tensor:
-        """Take the steps of a batch.
+        """Take the steps of a batch; here one, by the gradient of the mean `loss`.
 
         Args:
             window: A `Window` of session-parallel steps, or a `SessionBatch`, which is one step.
@@ -44,7 +62,12 @@ class NeuralRecommender(SessionRecommender):
         Returns:
             Sum of the loss over the pairs of each step, shape (steps,).
         """
-        raise TypeError(f"{type(self).__name__} has no train_window method")
+        with seeded(generator), torch.enable_grad():
+            loss = self.loss(window)
+            (loss / int(window.widths.sum())).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()[None]
 
     def on_train_start(self) -> None:
         """Resume inside an epoch; options of this fit take precedence over those of the checkpoint's optimiser."""

@@ -17,7 +17,7 @@ from sessrec.data.loaders import SessionBatch, TrainingBatches
 from sessrec.errors import SessRecError
 from sessrec.evaluation.ranking import on_enough_rows
 from sessrec.models.inference import full_precision
-from sessrec.models.neural import NeuralRecommender
+from sessrec.models.neural import NeuralRecommender, seeded
 from sessrec.nn.losses import Candidates, cross_entropy
 from sessrec.nn.negatives import LogQ, NegativeSampler
 
@@ -67,7 +67,6 @@ class SASRec(NeuralRecommender):
     ) -> None:
         super().__init__(**protocol)
         self.save_hyperparameters()
-        self.options: Any = self.hparams
         _check_options(self.options)
 
     def build(self) -> None:
@@ -90,10 +89,7 @@ class SASRec(NeuralRecommender):
     def train_window(self, window: SessionBatch, optimizer: Optimizer, generator: torch.Generator) -> Tensor:
         """Take one step on some whole sessions; its summed loss, shape (1,)."""
         inputs, targets, has_target = self._pieces(window)
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), torch.enable_grad():
-            # dropout draws from the global generators, which are to follow from the batch alone
-            torch.manual_seed(torch.randint(1 << 62, (), generator=generator, device=self.device).item())
+        with seeded(generator), torch.enable_grad():
             queries = self._attend(inputs, self.options.dropout)[has_target]  # (P, H)
             loss = self._backward(queries, targets[has_target], generator)
         optimizer.step()
