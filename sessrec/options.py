@@ -166,7 +166,10 @@ def with_current_options(command: str, args: list[str]) -> list[str]:
 
 def _current_config(file: Path) -> str:
     """The file, or its text with today's names where it has a model's options under others."""
-    config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, OSError, UnicodeDecodeError):
+        return str(file)  # the parser says what is wrong with it
     options = ((config or {}).get("model") or {}).get("init_args") if isinstance(config, dict) else None
     if not isinstance(options, dict) or (current := current_options(options)) == options:
         return str(file)
