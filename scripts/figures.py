@@ -111,7 +111,7 @@ def protocol_of(run: Run, log: PreparedLog) -> Figure:
     batch = EvaluationBatch(items[None], torch.tensor([int(lengths[number])]), torch.tensor([number]))
     with torch.inference_mode():
         best = top_items_at_positions(model, batch, 5)
-    ids = model.known_items.item_ids
+    ids = model.vocabulary.item_ids
     top = [[ids[item] for item in row if item >= 0] for row in best.tolist()]
     own = [rank if np.isfinite(rank) else None for rank in ranks[session == number].tolist()]
     return protocol_figure([ids[item] for item in items.tolist()], top, own, len(ids))

@@ -649,7 +649,7 @@ def test_no_look_into_the_future(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (report["test"]["unknown_events"], report["test"]["unknown_items"]) == (50, 1)
     assert (report["train"]["events"], report["train"]["sessions"]) == (60, 20)
     fitted = getattr(models, model).load_from_checkpoint(RUN / "checkpoints" / "last.ckpt")
-    assert sorted(fitted.known_items.item_ids) == ["A", "B", "C", "D", "E"]
+    assert sorted(fitted.vocabulary.item_ids) == ["A", "B", "C", "D", "E"]
     assert {item for item, _ in fitted.recommend(["A", "B"], k=20)} == {"A", "B", "C", "D", "E"}
     test.main(LAST)
     results = json.loads((RUN / "metrics.json").read_text())

@@ -171,7 +171,7 @@ def half_step(
     hidden[rank][live] = new.detach()
     logits = new @ model.output_embedding[drawn].T + model.output_bias[drawn, 0]
     if loss == "cross-entropy":
-        counts = torch.from_numpy(model.known_items.counts).double()
+        counts = torch.from_numpy(model.vocabulary.counts).double()
         power = torch.cat([torch.ones(len(targets)), torch.full((4,), 0.75)])
         logits = logits - power * counts[drawn].log()
     return plain_loss(logits, loss).sum()

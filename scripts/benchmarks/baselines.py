@@ -100,7 +100,7 @@ def _positions_a_second(model: SessionRecommender, test: Sessions) -> float:
 
 def _recommendations(model: SessionRecommender, test: Sessions, n_sessions: int = 500) -> list[float]:
     """Milliseconds of one recommendation of 20 items each."""
-    item_ids, milliseconds = model.known_items.item_ids, []
+    item_ids, milliseconds = model.vocabulary.item_ids, []
     for session in np.linspace(0, len(test) - 1, n_sessions).astype(int):
         clicks = [item_ids[item] for item in test[session]]
         start = time.perf_counter()

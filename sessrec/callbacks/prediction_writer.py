@@ -15,7 +15,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from sessrec.errors import SessRecError
 from sessrec.evaluation.ranking import EXCLUDED
-from sessrec.models.base import SessionRecommender, TopItems
+from sessrec.models.base import SessionRecommender
+from sessrec.models.inference import TopItems
 from sessrec.writing import replacing
 
 
@@ -62,7 +63,7 @@ class PredictionWriter(BasePredictionWriter):
         assert isinstance(prediction, TopItems)
         assert isinstance(pl_module, SessionRecommender)
         assert self._stream is not None
-        item_ids = pl_module.known_items.item_ids
+        item_ids = pl_module.vocabulary.item_ids
         rows = csv.writer(self._stream, delimiter="\t", lineterminator="\n")  # an id may hold a tab or a quote
         all_ids = trainer.datamodule.sessions["predict"].session_ids  # type: ignore[attr-defined]
         session_ids = all_ids.take(pa.array(prediction.sessions.cpu().numpy())).to_pylist()

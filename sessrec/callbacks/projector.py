@@ -65,7 +65,7 @@ def write_projector(model: SessionRecommender, folder: Path) -> int:
         SessRecError: If the model has no item embeddings.
     """
     table = item_embeddings(model)
-    vocabulary = model.known_items
+    vocabulary = model.vocabulary
     items = np.argsort(-vocabulary.counts, kind="stable")[:_MOST_ITEMS]
     with replacing(folder / "item_embeddings.tsv") as temporary:
         vectors = table.detach()[torch.from_numpy(items)].float().cpu().numpy()

@@ -107,7 +107,7 @@ class RankWriter(Callback):
         if not trainer.is_global_zero:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
-        sessions, vocabulary = _test_sessions(trainer), pl_module.known_items
+        sessions, vocabulary = _test_sessions(trainer), pl_module.vocabulary
         rules = (pl_module.exclude_last, pl_module.exclude_seen)
         table = ranks_table(sessions, vocabulary, above, tied, weight, pl_module.tie_mode, rules, data.report.has_times)
         table = table.filter(is_ranked > 0)  # all but where batches were limited
@@ -151,8 +151,8 @@ def test_report(model: SessionRecommender, data: Any, ranks: Ranks) -> dict[str,
             "exclude_seen": model.exclude_seen,
             "positions": len(ranks),
             "sessions": int(ranks.session[-1]) + 1,
-            "data_digest": data.sessions["test"].digest_of_ids(model.known_items.item_ids),
-            "items_digest": digest_of_texts(sorted(model.known_items.item_ids)),
+            "data_digest": data.sessions["test"].digest_of_ids(model.vocabulary.item_ids),
+            "items_digest": digest_of_texts(sorted(model.vocabulary.item_ids)),
         },
         "tied_positions": int((ranks.column("ties") > 0).sum()),
         "data": data.report.sections["test"],

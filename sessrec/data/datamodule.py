@@ -119,7 +119,7 @@ class SessionDataModule(LightningDataModule):
         """Items of the loaded model, or of an earlier fit."""
         known = self.vocabulary
         if known is None and self.trainer is not None:
-            known = getattr(self.trainer.lightning_module, "vocabulary", None)
+            known = getattr(self.trainer.lightning_module, "_vocabulary", None)
         if known is None:
             raise SessRecError(f"the {part} part needs the items of a fitted model: load it from its checkpoint first")
         return known

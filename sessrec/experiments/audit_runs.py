@@ -57,7 +57,6 @@ def rank_shuffled(run: Run, seed: int) -> Run:
     )
     cli.build_for_evaluation(lambda checkpoint: [RankWriter(cli.config_init.slices, checkpoint, folder)])
     model, data, trainer = cli.model, cli.datamodule, cli.trainer
-    assert model.vocabulary is not None
     if data.sessions["test"].digest_of_ids(model.vocabulary.item_ids) != run.report["protocol"]["data_digest"]:
         raise SessRecError(f"{run.folder} was tested on another log than the one in its config.yaml")
     data.sessions["test"] = shuffle_sessions(data.sessions["test"], seed)

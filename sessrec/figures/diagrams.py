@@ -31,7 +31,7 @@ def architecture_figure(model: GRU4Rec) -> Figure:
     Raises:
         SessRecError: If the model knows no items yet.
     """
-    n_items, n_weights = len(model.known_items), sum(weight.numel() for weight in model.parameters())
+    n_items, n_weights = len(model.vocabulary), sum(weight.numel() for weight in model.parameters())
     with rc_context(STYLE):
         layers = counted(len(model.layers), "GRU layer")
         drawing = Drawing(9.5, f"GRU4Rec with {layers} and {n_weights:,} weights scores {n_items:,} items")
@@ -123,7 +123,7 @@ def _uses_of_scores(drawing: Drawing, scores: Box, model: GRU4Rec) -> None:
     training, evaluation = drawing.row(
         [
             (left, width, "in training: some candidates", negatives, blue),
-            (right, width, f"in evaluation: all {len(model.known_items):,} items", ranked, red),
+            (right, width, f"in evaluation: all {len(model.vocabulary):,} items", ranked, red),
         ]
     )
     cutoffs = ", ".join(str(cutoff) for cutoff in options.cutoffs)

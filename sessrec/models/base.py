@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -19,23 +19,12 @@ from sessrec.errors import SessRecError, check_choice
 from sessrec.evaluation.metrics import CUTOFFS, PositionCounts, TiedShare, TieMode, rank_from_counts, ranking_metrics
 from sessrec.evaluation.ranking import on_enough_rows, target_scores_in_blocks
 from sessrec.models.checkpoint_format import CHECKPOINT_FORMAT, read_checkpoint
-from sessrec.models.compatibility import check_class, check_trainer, check_weights
+from sessrec.models.compatibility import check_class, check_trainer, check_vocabulary, check_weights
 from sessrec.models.fit_loop import Progress, count_steps
-from sessrec.models.inference import rank_positions, recommend, top_items
+from sessrec.models.inference import TopItems, rank_positions, recommend, top_items
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-
-class TopItems(NamedTuple):
-    """The best items for some sessions, best first."""
-
-    sessions: Tensor
-    """Index of each session, int64, shape (S,)."""
-    items: Tensor
-    """Item indices, int64, shape (S, k)."""
-    scores: Tensor
-    """Their scores, float, shape (S, k)."""
 
 
 class SessionRecommender(LightningModule):
@@ -72,7 +61,7 @@ class SessionRecommender(LightningModule):
         self.exclude_last = exclude_last
         self.exclude_seen = exclude_seen
         self.automatic_optimization = False  # a batch is a window of many steps
-        self.vocabulary: Vocabulary | None = None
+        self._vocabulary: Vocabulary | None = None
         self.seed: int | None = None
         self.results: dict[str, float] = {}
         self.progress = Progress()
@@ -116,16 +105,13 @@ class SessionRecommender(LightningModule):
         raise TypeError(f"{type(self).__name__} has no score method")
 
     def score_targets(self, queries: Any, targets: Tensor) -> Tensor:
-        """Score of one item for each query, as `score` gives it; a model may know a shorter way.
+        """Score of one item for each query, float, shape (P, 1), as `score` gives it; a model may know a shorter way.
 
         Where that rounds otherwise than `score`, the ranking notices and takes twice as long.
 
         Args:
             queries: Queries from `encode`, shape (P, anything).
             targets: Item indices, int64, shape (P,).
-
-        Returns:
-            Scores, float, shape (P, 1).
         """
         return target_scores_in_blocks(self.score, queries, targets, self.n_items)
 
@@ -141,14 +127,11 @@ class SessionRecommender(LightningModule):
         """Learn from the training sessions; a model without gradients has to offer it, unless it learns nothing."""
 
     def learn(self, sessions: Sessions, vocabulary: Vocabulary | None = None) -> Self:
-        """Learn from training sessions in one pass, without a trainer.
+        """Learn from training sessions in one pass, without a trainer; gives the model.
 
         Args:
             sessions: The sessions.
             vocabulary: The items; text numbers from 0, in place of item ids, where the model has none, either.
-
-        Returns:
-            The model.
 
         Example:
             >>> import numpy as np
@@ -158,7 +141,7 @@ class SessionRecommender(LightningModule):
             [('1', 2.0), ('0', 1.0)]
         """
         device = self.device
-        self.set_vocabulary(vocabulary or self.vocabulary or Vocabulary.of_indices(sessions.items))
+        self.set_vocabulary(vocabulary or self._vocabulary or Vocabulary.of_indices(sessions.items))
         self.learn_sessions(sessions)
         return self.to(device)
 
@@ -180,27 +163,27 @@ class SessionRecommender(LightningModule):
     @property
     def n_items(self) -> int:
         """Number of items the model ranks."""
-        return len(self.known_items)
+        return len(self.vocabulary)
 
     @property
-    def known_items(self) -> Vocabulary:
-        """The vocabulary.
+    def vocabulary(self) -> Vocabulary:
+        """The items that the model knows.
 
         Raises:
             SessRecError: If the model was neither fitted nor loaded.
         """
-        if self.vocabulary is None:
+        if self._vocabulary is None:
             raise SessRecError("this model knows no items yet: fit it, or load it from a checkpoint")
-        return self.vocabulary
+        return self._vocabulary
 
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
         """Take the vocabulary and build what depends on it."""
-        self.vocabulary = vocabulary
+        self._vocabulary = vocabulary
         self.build()
 
     def configure_model(self) -> None:
         """Take the vocabulary of the data, once; a model loaded from a checkpoint has its own."""
-        if self.vocabulary is None and self._trainer is not None:
+        if self._vocabulary is None and self._trainer is not None:
             self.set_vocabulary(self.trainer.datamodule.vocabulary)  # type: ignore[attr-defined]
 
     @classmethod
@@ -226,13 +209,15 @@ class SessionRecommender(LightningModule):
         return model.to(map_location)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the vocabulary, the class, the seed and the place in the epoch beside the weights."""
-        checkpoint["format"] = CHECKPOINT_FORMAT
-        checkpoint["vocabulary"] = self.known_items.state_dict()
-        checkpoint["class_path"] = f"{type(self).__module__}.{type(self).__qualname__}"
-        checkpoint["seed"] = self.seed
-        checkpoint["progress"] = self.progress.state_dict()
-        checkpoint["results"] = self.results
+        """Save the vocabulary, the class, the seed and the place in the epoch beside the weights."""
+        checkpoint |= {
+            "format": CHECKPOINT_FORMAT,
+            "vocabulary": self.vocabulary.state_dict(),
+            "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
+            "seed": self.seed,
+            "progress": self.progress.state_dict(),
+            "results": self.results,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take vocabulary and seed from the checkpoint, or check that the data agree with it.
@@ -242,13 +227,9 @@ class SessionRecommender(LightningModule):
         """
         check_class(checkpoint, type(self))
         vocabulary = Vocabulary.from_state_dict(checkpoint["vocabulary"])
-        if self.vocabulary is None:
+        if self._vocabulary is None:
             self.set_vocabulary(vocabulary)
-        elif self.vocabulary.item_ids != vocabulary.item_ids:
-            raise SessRecError(
-                f"the data give {self.n_items} training items and the checkpoint was fitted to {len(vocabulary)} "
-                "(or to others): resume with the click log and the --data options of the first fit"
-            )
+        check_vocabulary(vocabulary, self.vocabulary, "the checkpoint was fitted to", "the data give")
         for name in self.data_dependent_buffers:
             self.register_buffer(name, torch.zeros_like(checkpoint["state_dict"][name]))
         check_weights(checkpoint["state_dict"], self.state_dict())
@@ -265,11 +246,8 @@ class SessionRecommender(LightningModule):
         """
         check_trainer(self.trainer, stage, type(self).__name__, self.trains_in_parallel)
         vocabulary = getattr(self.trainer.datamodule, "vocabulary", None)  # type: ignore[attr-defined]
-        if self.vocabulary is not None and vocabulary is not None and vocabulary.item_ids != self.vocabulary.item_ids:
-            raise SessRecError(
-                f"the data were prepared for {len(vocabulary)} items and the model knows {self.n_items} (or others): "
-                "give the model a SessionDataModule of its own"
-            )
+        if self._vocabulary is not None and vocabulary is not None:
+            check_vocabulary(vocabulary, self._vocabulary, "the data were prepared for", "the model knows")
 
     def on_fit_start(self) -> None:
         """Fix the seed that everything random in a fit follows from."""
@@ -285,12 +263,14 @@ class SessionRecommender(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Reset the metrics."""
-        self._reset(self.val_metrics)
+        self.val_metrics.reset()
+        self.tied_share.reset()
 
     def on_test_epoch_start(self) -> None:
         """Reset the metrics."""
-        self._reset(self.test_metrics)
-        self._popularity = torch.from_numpy(self.known_items.popularity).float().to(self.device)
+        self.test_metrics.reset()
+        self.tied_share.reset()
+        self._popularity = torch.from_numpy(self.vocabulary.popularity).float().to(self.device)
 
     def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
         """Rank the next item at every position of the batch."""
@@ -315,20 +295,8 @@ class SessionRecommender(LightningModule):
         return rank_positions(self, batch)[:2]
 
     def encode_sessions(self, items: Tensor, lengths: Tensor) -> Any:
-        """`encode`, such that a session's queries do not depend on the sessions beside it.
-
-        Args:
-            items: Item indices, padded at the end, int64, shape (S, L).
-            lengths: Number of events of each session, int64, shape (S,); later queries mean nothing.
-
-        Returns:
-            Queries, shape (S, L, anything).
-        """
+        """`encode` for sessions of some lengths, int64, shape (S,); a query does not depend on the sessions beside it."""
         return on_enough_rows(self.encode, items)
-
-    def _reset(self, metrics: MetricCollection) -> None:
-        metrics.reset()
-        self.tied_share.reset()
 
     def _update(self, metrics: MetricCollection, counts: PositionCounts) -> None:
         self.tied_share.update(counts.tied)
@@ -355,14 +323,11 @@ class SessionRecommender(LightningModule):
         return TopItems(batch.sessions, *top_items(self, batch.items, batch.lengths, self.k))
 
     def recommend(self, item_ids: Sequence[str], k: int = 20) -> list[tuple[str, float]]:
-        """Recommend the next item of one session.
-
-        Several threads may call it at a time.
+        """Recommend the next item of one session; several threads may call it at a time.
 
         Args:
-            item_ids: Item ids of the session so far, oldest first. Ids unknown to the model are left out with a
-                warning; a session without any known item gets the items most frequent in training, scored by their
-                counts.
+            item_ids: Item ids of the session so far, oldest first. Unknown ones are left out with a warning; a session
+                without any known item gets the items most frequent in training, scored by their counts.
             k: Number of recommendations; a smaller catalogue gives fewer.
 
         Returns:

@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch import Tensor
 
+from sessrec.data.vocabulary import Vocabulary
 from sessrec.distributed import LanesStrategy
 from sessrec.errors import SessRecError
 
@@ -58,6 +59,25 @@ def check_class(checkpoint: Mapping[str, Any], expected: type) -> None:
         raise SessRecError(
             f"the checkpoint holds {checkpoint.get('class_path', 'no model of sessrec')}, not {own_class}: "
             "give the --model it was fitted with"
+        )
+
+
+def check_vocabulary(given: Vocabulary, own: Vocabulary, of_given: str, of_own: str) -> None:
+    """Reject items that are numbered otherwise than the model's.
+
+    Args:
+        given: Items of a checkpoint or of data.
+        own: Items of the model.
+        of_given: What the former are, for the message.
+        of_own: What the latter are.
+
+    Raises:
+        SessRecError: If they are not the same.
+    """
+    if given.item_ids != own.item_ids:
+        raise SessRecError(
+            f"{of_given} {len(given)} items (or others) and {of_own} {len(own)}: use the click log and the --data "
+            "options of the first fit, and a SessionDataModule for each model"
         )
 
 

@@ -113,7 +113,7 @@ class GRU4Rec(NeuralRecommender):
         initialise_gates(self.output_embedding, 1, dim=1)
         if not h.constrained_embedding:
             initialise_gates(self.input_embedding, 3 if self.one_hot else 1, dim=1)
-        counts = torch.from_numpy(self.known_items.counts)
+        counts = torch.from_numpy(self.vocabulary.counts)
         self.sampler = NegativeSampler(counts, h.sample_alpha)
         self.log_q = LogQ(counts, h.sample_alpha)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -16,6 +16,17 @@ from sessrec.evaluation.metrics import PositionCounts
 from sessrec.evaluation.ranking import EXCLUDED, Excluded, best_items, count_positions, items_so_far
 
 Model = Any  # a SessionRecommender, which imports this module
+
+
+class TopItems(NamedTuple):
+    """The best items for some sessions, best first."""
+
+    sessions: Tensor
+    """Index of each session, int64, shape (S,)."""
+    items: Tensor
+    """Item indices, int64, shape (S, k)."""
+    scores: Tensor
+    """Their scores, float, shape (S, k)."""
 
 
 def rank_positions(model: Model, batch: EvaluationBatch, weights: Tensor | None = None) -> PositionCounts:
@@ -106,7 +117,7 @@ def recommend(model: Model, item_ids: Sequence[str], k: int) -> list[tuple[str, 
         raise SessRecError(f"recommend takes a list of item ids as text, such as ['10', '25'], got {item_ids!r}")
     if k < 1:
         raise SessRecError(f"k must be at least 1, got {k}")
-    vocabulary = model.known_items
+    vocabulary = model.vocabulary
     index = vocabulary.index_of(item_ids)
     if (unknown := int((index < 0).sum())) > 0:
         rank_zero_warn(f"{unknown} of {len(index)} items of the session are unknown to the model", stacklevel=3)

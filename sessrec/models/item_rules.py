@@ -56,7 +56,7 @@ class ItemRulesRecommender(SessionRecommender):
 
     def build(self) -> None:
         """Create an empty table of rules."""
-        counts = torch.from_numpy(self.known_items.counts)
+        counts = torch.from_numpy(self.vocabulary.counts)
         self.register_buffer("popularity", counts / counts.max().clamp(min=1).double())
         self.register_buffer("offsets", torch.zeros(self.n_items + 1, dtype=torch.int32))
         self.register_buffer("successors", torch.zeros(0, dtype=torch.int32))
@@ -68,7 +68,7 @@ class ItemRulesRecommender(SessionRecommender):
         row, column = table.coords
         is_rule = (table.data > 0) & (self.self_rules | (row != column))
         row, column, weights = row[is_rule], column[is_rule], table.data[is_rule].astype(np.float32)
-        order = np.lexsort((column, -self.known_items.counts[column], -weights, row))
+        order = np.lexsort((column, -self.vocabulary.counts[column], -weights, row))
         row, column, weights = row[order], column[order], weights[order]
         rank = np.arange(len(row)) - np.searchsorted(row, row)
         kept = rank < self.n_rules

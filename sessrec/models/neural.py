@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from sessrec.data.loaders import SessionBatch, TrainingBatches
 from sessrec.data.session_parallel import Window
+from sessrec.data.sessions import Sessions
 from sessrec.distributed import n_processes, process_rank, sum_over_processes
 from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender
@@ -46,6 +47,14 @@ class NeuralRecommender(SessionRecommender):
     def options(self) -> Any:
         """Options of the model, by name."""
         return self.hparams
+
+    def learn_sessions(self, sessions: Sessions) -> None:
+        """Reject learning without a trainer.
+
+        Raises:
+            SessRecError: Always.
+        """
+        raise SessRecError(f"{type(self).__name__} is trained by gradients: fit it with a Trainer")
 
     def loss(self, batch: Any) -> Tensor:
         """Sum of the loss over the pairs of a batch, scalar, for torch to differentiate."""

@@ -44,13 +44,13 @@ class Oracle(SessionRecommender):
             SessRecError: If an item is none of the process's.
         """
         legal = {str(number + 1): number for number in range(self.process.n_items)}
-        strangers = [item_id for item_id in self.known_items.item_ids if item_id not in legal]
+        strangers = [item_id for item_id in self.vocabulary.item_ids if item_id not in legal]
         if strangers:
             raise SessRecError(
                 f"item {strangers[0]} is none of the synthetic process's {len(legal)} items: Oracle needs sessions of "
                 "sessrec.data.synthetic, and --model.process_items and --model.process_seed as they were generated with"
             )
-        index = torch.tensor([legal[item_id] for item_id in self.known_items.item_ids])
+        index = torch.tensor([legal[item_id] for item_id in self.vocabulary.item_ids])
         self.register_buffer("process_index", index)
 
     def encode(self, items: Tensor) -> Tensor:

@@ -110,7 +110,7 @@ def _check(name: str, weight: Tensor, parameter: Tensor) -> None:
 
 def _rows_of(model: GRU4Rec, item_ids: Sequence[str]) -> Tensor:
     """Row of the reference's tables for each item of the model's vocabulary, int64, shape (N,)."""
-    vocabulary = model.known_items
+    vocabulary = model.vocabulary
     index = vocabulary.index_of(item_ids)
     remedy = "give the items of the weights, and the click log and --data options that they were trained on"
     if (index < 0).any():

@@ -35,7 +35,7 @@ class SPop(SessionRecommender):
 
     def score(self, queries: Positions, items: slice) -> Tensor:
         """Count in the session, and popularity as a fraction below 1, float64, shape (P, n)."""
-        counts, prefixes = self.known_items.counts, queries.prefixes()
+        counts, prefixes = self.vocabulary.counts, queries.prefixes()
         scores = np.tile(counts / (counts.max(initial=0) + 1), (len(prefixes.lengths), 1))
         scores[prefixes.row, prefixes.item] += prefixes.counts
         return torch.from_numpy(scores[:, items]).to(queries.device)

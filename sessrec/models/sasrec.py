@@ -76,7 +76,7 @@ class SASRec(NeuralRecommender):
         self.place_embedding = nn.Parameter(torch.empty(h.max_length, h.hidden_size).normal_(std=h.hidden_size**-0.5))
         self.blocks = nn.ModuleList(_Block(h.hidden_size, h.n_heads) for _ in range(h.n_blocks))
         self.norm = nn.LayerNorm(h.hidden_size)
-        counts = torch.from_numpy(self.known_items.counts)
+        counts = torch.from_numpy(self.vocabulary.counts)
         self.sampler = NegativeSampler(counts, h.sample_alpha)
         self.log_q = LogQ(counts, h.sample_alpha)
 

@@ -144,41 +144,17 @@ def _elu(logits: Tensor, elu_param: float) -> Tensor:
 
 
 def bpr(logits: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
-    r"""BPR: mean over the negatives of :math:`-\log \sigma(o_i - o_j)`.
-
-    Args:
-        logits: Float, shape (B, C).
-        candidates: See `Candidates`.
-
-    Returns:
-        Loss of each lane, shape (B,), 0 where a lane has no negative; and its gradient, shape (B, C).
-    """
+    r"""BPR: mean over the negatives of :math:`-\log \sigma(o_i - o_j)`."""
     return _differentiated(_bpr, logits, candidates)
 
 
 def top1(logits: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
-    r"""TOP1: mean over the negatives of :math:`\sigma(o_j - o_i) + \sigma(o_j^2)`.
-
-    Args:
-        logits: Float, shape (B, C).
-        candidates: See `Candidates`.
-
-    Returns:
-        Loss of each lane, shape (B,), 0 where a lane has no negative; and its gradient, shape (B, C).
-    """
+    r"""TOP1: mean over the negatives of :math:`\sigma(o_j - o_i) + \sigma(o_j^2)`."""
     return _differentiated(_top1, logits, candidates)
 
 
 def top1_max(logits: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
-    """TOP1-max: the terms of TOP1 weighed by the softmax of the negatives' logits in place of the mean.
-
-    Args:
-        logits: Float, shape (B, C).
-        candidates: See `Candidates`.
-
-    Returns:
-        Loss of each lane, shape (B,), 0 where a lane has no negative; and its gradient, shape (B, C).
-    """
+    """TOP1-max: the terms of TOP1 weighed by the softmax of the negatives' logits in place of the mean."""
     return _differentiated(_top1_max, logits, candidates)
 
 

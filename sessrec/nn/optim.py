@@ -62,14 +62,6 @@ class AdagradMomentum(Optimizer):
                 if parameter.grad is not None:
                     self._update(parameter, parameter.grad, group)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take a state over; accumulators of version 0.1, which started at 0, are lifted to where they start now."""
-        super().load_state_dict(state_dict)
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if "accumulator" in self.state[parameter]:
-                    self.state[parameter]["accumulator"].clamp_(min=group["eps"])
-
     def _update(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state, lr, momentum = self.state[parameter], group["lr"], group["momentum"]
         if not state:

@@ -115,7 +115,7 @@ def key_of(row: tuple) -> str:
 
 
 def scores_after(model: Any, items: list[str]) -> dict[str, float]:
-    ids = model.known_items.item_ids
+    ids = model.vocabulary.item_ids
     with torch.inference_mode():
         queries = model.encode(torch.tensor([[ids.index(item) for item in items]]))
         return dict(zip(ids, model.score(queries[0, -1:], slice(0, len(ids)))[0].tolist(), strict=True))
@@ -134,7 +134,7 @@ def candidates_of(run: Run, rule: str) -> list[tuple[np.ndarray, np.ndarray] | N
     None where the target is no candidate.
     """
     model = load(run.folder.name)
-    counts = dict(zip(model.known_items.item_ids, model.known_items.counts.tolist(), strict=True))
+    counts = dict(zip(model.vocabulary.item_ids, model.vocabulary.counts.tolist(), strict=True))
     found: list[tuple[np.ndarray, np.ndarray] | None] = []
     for items in test_sessions().values():
         for place in range(1, len(items)):

@@ -128,7 +128,7 @@ def keys_of_markov(train: list[list[Click]]) -> Keys:
 def keys_of_model(name: str) -> Keys:
     """Scores of the fitted model, one session at a time."""
     model = fitted(name)
-    ids = model.known_items.item_ids
+    ids = model.vocabulary.item_ids
 
     def keys(prefix: list[str]) -> dict[str, float]:
         items = torch.tensor([[ids.index(item) for item in prefix]])
@@ -408,7 +408,7 @@ def test_a_checkpoint_of_before_has_no_first_times() -> None:
     content = torch.load(checkpoint, weights_only=True)
     del content["vocabulary"]["first_times"]
     torch.save(content, "old.ckpt")
-    assert models.Markov.load_from_checkpoint("old.ckpt").known_items.first_times is None
+    assert models.Markov.load_from_checkpoint("old.ckpt").vocabulary.first_times is None
     run_test("Markov", "--ckpt_path", "old.ckpt")
     assert rows_of("Markov") == [row | {"age": None} for row in before]
 
@@ -658,7 +658,7 @@ def naive_lists(parts: Parts, keys: Keys, order: list[str], rule: str, k: int) -
 @pytest.mark.parametrize("name", ["Popularity", "SKNN", "GRU4Rec"])
 def test_lists_are_those_of_all_scores_sorted(name: str, k: int, rule: str) -> None:
     cli = run_test(name, "--list_length", str(k), *rule_words(rule), "--data.eval_batch_size", "5")
-    parts, vocabulary = parts_of(clicks()), cli.model.known_items
+    parts, vocabulary = parts_of(clicks()), cli.model.vocabulary
     lists = naive_lists(parts, keys_of(name), vocabulary.item_ids, rule, k)
     sessions, found = cli.datamodule.sessions["test"], {}
     for batch in EvaluationLoader(sessions, 6):

@@ -53,6 +53,7 @@ from sessrec.models import (
 )
 from sessrec.models.inference import top_items
 from sessrec.models.neighbourhood import NeighbourhoodRecommender
+from sessrec.models.neural import NeuralRecommender
 
 CASES = ROOT / "tests" / "cases"
 DAY = 86400
@@ -139,7 +140,11 @@ def vocabulary_of(log: Log) -> Vocabulary:
 
 def learn(model: SessionRecommender, log: Log) -> Any:
     """Have a model learn a log, as a fit does, but for the trainer."""
-    return model.learn(sessions_of(log.training, log.times), vocabulary_of(log)).eval()
+    if isinstance(model, NeuralRecommender):
+        model.set_vocabulary(vocabulary_of(log))
+    else:
+        model.learn(sessions_of(log.training, log.times), vocabulary_of(log))
+    return model.eval()
 
 
 def small_log(training: Rows, n_items: int) -> Log:
@@ -652,7 +657,7 @@ def test_fit_test_and_recommend_by_the_commands(here: Path, name: str) -> None:
     torch.load(LAST, weights_only=True)
     model_class: type[SessionRecommender] = globals()[name]
     model = model_class.load_from_checkpoint(LAST)
-    assert model.known_items.item_ids == item_ids
+    assert model.vocabulary.item_ids == item_ids
     assert_as_in_plain_python(model, log, brute)
 
     test.main([*RESUME, "--model.tie_mode", "median"])
@@ -1155,8 +1160,8 @@ def test_case_098_models_without_parameters(here: Path, model_class: type[Sessio
     test.main(RESUME)
     kept = json.loads((RUN / "metrics.json").read_text())
     model = model_class.load_from_checkpoint(LAST)
-    assert model.known_items.item_ids == ["a", "b", "c"]
-    assert model.known_items.counts.tolist() == [3, 2, 2]
+    assert model.vocabulary.item_ids == ["a", "b", "c"]
+    assert model.vocabulary.counts.tolist() == [3, 2, 2]
     if isinstance(model, Popularity | Markov):
         assert model.counts.tolist() == [3, 2, 2]  # whatever the number of epochs
     data = SessionDataModule("log.tsv", cache_dir=None, test_start=201, val_duration=50)

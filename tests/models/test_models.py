@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers import make_sessions, make_vocabulary, random_rows
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 
+from sessrec import models
 from sessrec.data import SessionDataModule
 from sessrec.data.loaders import EvaluationLoader
 from sessrec.data.synthetic import SyntheticProcess, generate_synthetic_sessions
+from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
 from sessrec.evaluation.metrics import target_rank
 from sessrec.evaluation.ranking import count_positions, item_blocks
-from sessrec.models import GRU4Rec, Markov, Oracle, Popularity
+from sessrec.models import GRU4Rec, Markov, Oracle, Popularity, SASRec, SessionRecommender
 from sessrec.models.inference import top_items
+from sessrec.models.neural import NeuralRecommender
 
 MODELS = {
     "gru4rec": lambda: GRU4Rec(layers=[16], n_sample=8, dropout_p_hidden=0.1),
@@ -63,7 +68,7 @@ def fitted(request: pytest.FixtureRequest, log: Path, tmp_path_factory: pytest.T
 def test_checkpoint_alone_recommends_the_same(fitted: tuple) -> None:
     model, _, checkpoint, _ = fitted
     loaded = type(model).load_from_checkpoint(checkpoint)
-    history = model.known_items.item_ids[3:6]
+    history = model.vocabulary.item_ids[3:6]
     recommended = loaded.recommend(history, k=5)
     assert recommended == model.recommend(history, k=5)
     assert len({item_id for item_id, _ in recommended}) == 5
@@ -76,7 +81,7 @@ def test_recommendations_lead_the_ranking_that_is_evaluated(fitted: tuple) -> No
     """Item by item, the recommended list is the full ranking's head."""
     model, data, _, _ = fitted
     session = data.sessions["test"][0][:3]
-    vocabulary = model.known_items
+    vocabulary = model.vocabulary
     everything = model.recommend([vocabulary.item_ids[item] for item in session.tolist()], k=10**6)
     assert sorted(item_id for item_id, _ in everything) == sorted(vocabulary.item_ids)
     scores = torch.zeros(1, model.n_items, dtype=torch.float64)
@@ -157,12 +162,12 @@ def test_twins_tie_in_any_block_and_batch(dtype: torch.dtype) -> None:
 
 def test_unknown_items_are_left_out_with_a_warning(fitted: tuple) -> None:
     model = fitted[0]
-    known = model.known_items.item_ids[:2]
+    known = model.vocabulary.item_ids[:2]
     with pytest.warns(UserWarning, match="1 of 3 items of the session are unknown"):
         assert model.recommend([known[0], "stranger", known[1]], k=3) == model.recommend(known, k=3)
     with pytest.warns(UserWarning, match="unknown"):
         fallback = model.recommend(["stranger"], k=2)
-    most = sorted(model.known_items.counts.tolist(), reverse=True)[:2]
+    most = sorted(model.vocabulary.counts.tolist(), reverse=True)[:2]
     assert [count for _, count in fallback] == most
 
 
@@ -184,7 +189,7 @@ def test_data_prepared_for_another_model_are_refused(fitted: tuple, tmp_path: Pa
 
 def test_shorter_lists_are_heads_of_longer_ones_also_where_scores_tie(fitted: tuple) -> None:
     model = fitted[0]
-    history = model.known_items.item_ids[:2]
+    history = model.vocabulary.item_ids[:2]
     longest = model.recommend(history, k=model.n_items)
     for k in range(1, model.n_items):
         assert model.recommend(history, k=k) == longest[:k]
@@ -284,3 +289,46 @@ def test_oracle_scores_are_the_process_probabilities() -> None:
 def test_oracle_refuses_items_that_are_not_of_its_process() -> None:
     with pytest.raises(SessRecError, match="none of the synthetic process's"):
         Oracle(process_items=5).set_vocabulary(make_vocabulary(3))
+
+
+EVERY_MODEL: dict[str, Callable[[], SessionRecommender]] = {
+    name: getattr(models, name) for name in models.__all__ if name != "SessionRecommender"
+} | {
+    "GRU4Rec": lambda: GRU4Rec(layers=[16], n_sample=8, dropout_p_hidden=0.5),
+    "Oracle": lambda: Oracle(30, 1),
+    "SASRec": lambda: SASRec(hidden_size=8, dropout=0.5),
+}
+
+
+@pytest.mark.parametrize("name", EVERY_MODEL)
+def test_threads_may_share_a_model(name: str) -> None:
+    """Eight at a time, with sessions of different lengths; in training mode, too, which a model is in after a fit."""
+    generator = np.random.default_rng(0)
+    training = [generator.integers(0, 30, size=generator.integers(2, 9)).tolist() for _ in range(200)]
+    vocabulary = Vocabulary(map(str, range(1, 31)), np.bincount(sum(training, []), minlength=30))
+    torch.manual_seed(0)
+    model = EVERY_MODEL[name]()
+    if isinstance(model, NeuralRecommender):
+        model.set_vocabulary(vocabulary)
+    else:
+        model.learn(make_sessions(training), vocabulary)
+    model.train()
+    histories = [[str(item + 1) for item in row] for row in training]
+    alone = [model.recommend(history, k=10) for history in histories]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            assert list(pool.map(lambda history: model.recommend(history, k=10), histories)) == alone
+
+
+@pytest.mark.parametrize("name", EVERY_MODEL)
+def test_a_model_is_three_classes_below_lightning_at_most(name: str) -> None:
+    def depth(kind: type) -> int:
+        above = [base for base in kind.__bases__ if issubclass(base, LightningModule)]
+        return 0 if kind is LightningModule else 1 + max(map(depth, above))
+
+    assert depth(getattr(models, name)) <= 3
+
+
+def test_a_model_with_gradients_says_that_it_needs_a_trainer() -> None:
+    with pytest.raises(SessRecError, match="GRU4Rec is trained by gradients: fit it with a Trainer"):
+        GRU4Rec().learn(make_sessions([[0, 1]]))

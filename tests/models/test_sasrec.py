@@ -105,7 +105,7 @@ def loss_of(model: SASRec, sessions: list[list[int]], negatives: list[int] | Non
             piece = session[start : start + most + 1]
             pairs += [(piece[: place + 1], piece[place + 1]) for place in range(len(piece) - 1)]
     targets, total = [target for _, target in pairs], torch.zeros((), dtype=torch.float64)
-    counts = torch.from_numpy(model.known_items.counts).double()
+    counts = torch.from_numpy(model.vocabulary.counts).double()
     for number, (seen, target) in enumerate(pairs):
         query = output_of(model, seen)
         if negatives is None:

@@ -131,20 +131,6 @@ def test_first_of_equals_against_plain_python(length: int, n_values: int) -> Non
         assert first_occurrence(values, torch.zeros(n_values, dtype=torch.int64)).tolist() == expected
 
 
-def test_accumulators_of_an_older_checkpoint_are_lifted_to_where_they_start_now() -> None:
-    parameter = nn.Parameter(torch.ones(3))
-    optimizer = AdagradMomentum([parameter])
-    parameter.grad = torch.tensor([0.0, 0.0, 2.0])
-    optimizer.step()
-    state = optimizer.state_dict()
-    state["state"][0]["accumulator"] = torch.tensor([0.0, 1e-9, 4.0])
-    later = AdagradMomentum([parameter])
-    later.load_state_dict(state)
-    assert later.state[parameter]["accumulator"].tolist() == [pytest.approx(1e-6), pytest.approx(1e-6), 4.0]
-    later.step()
-    assert parameter.isfinite().all()
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_take_rows(dtype: torch.dtype) -> None:
     table = torch.randn(9, 3, dtype=dtype)

@@ -261,7 +261,7 @@ class Run:
         with torch.no_grad():
             for weight in model.parameters():
                 weight.add_(0.3 * torch.randn_like(weight))
-        counts = model.known_items.counts
+        counts = model.vocabulary.counts
         model.log_q.log_counts = torch.from_numpy(np.log(counts))  # which float32 would have rounded
         model._hidden = [torch.zeros(self.n_lanes, size, dtype=torch.float64) for size in model.layers]
         return model
@@ -319,7 +319,7 @@ def test_training_is_that_of_a_plain_twin(monkeypatch: pytest.MonkeyPatch, loss:
     """Losses, weights and states after three windows, with equal items in one row and with a row for every draw."""
     run = Run(loss, table, seed)
     start = run.model()
-    twin = Twin(start, start.known_items.counts)
+    twin = Twin(start, start.vocabulary.counts)
     expected = [twin.train_window(*part) for part in run.windows()]
     models = []
     for distinct in (True, False):
