@@ -295,7 +295,7 @@ class SessionRecommender(LightningModule):
         return rank_positions(self, batch)[:2]
 
     def encode_sessions(self, items: Tensor, lengths: Tensor) -> Any:
-        """`encode` for sessions of some lengths, int64, shape (S,); a query does not depend on the sessions beside it."""
+        """`encode` for sessions of lengths (S,), int64; a query does not depend on the sessions beside it."""
         return on_enough_rows(self.encode, items)
 
     def _update(self, metrics: MetricCollection, counts: PositionCounts) -> None:
