@@ -26,12 +26,10 @@ from pathlib import Path
 import yaml
 from arguments import ScriptParser
 
-from sessrec.callbacks.projector import write_images
 from sessrec.errors import SessRecError
 from sessrec.evaluation.comparison import Comparison, compare_runs
 from sessrec.evaluation.comparison_tables import (
     comparison_csv,
-    comparison_html,
     differences_table,
     metrics_table,
     protocol_text,
@@ -41,8 +39,8 @@ from sessrec.evaluation.rank_table import check_metrics
 from sessrec.evaluation.slices import Slices
 from sessrec.evaluation.tested_runs import read_run
 from sessrec.experiments.fit_and_test import fit_and_test, is_random
-from sessrec.figures.results import comparison_figure, cutoff_curves, precision_recall_figure, slices_figure
-from sessrec.figures.style import figure_bytes, save_figure
+from sessrec.figures.results import comparison_figure, cutoff_curves, slices_figure
+from sessrec.figures.style import save_figure
 from sessrec.writing import replacing
 
 
@@ -73,7 +71,7 @@ def fit_configs(configs: Sequence[Path], seeds: Sequence[int], name: str, words:
 
 
 def write_comparison(comparison: Comparison, output: Path) -> list[str]:
-    """Write a comparison into a folder, as Markdown, CSV, one page of HTML, and pictures.
+    """Write a comparison into a folder, as Markdown, CSV and pictures.
 
     Args:
         comparison: The comparison.
@@ -94,22 +92,16 @@ def write_comparison(comparison: Comparison, output: Path) -> list[str]:
         "mrr_curves": cutoff_curves(models, "mrr"),
         "slices": slices_figure(models, metric, slices),
     }
-    best = comparison.models[0]
-    figures["precision_recall"] = precision_recall_figure(best.name, best.runs, slices)
-    pictures = {name: figure_bytes(figure, "png") for name, figure in figures.items()}
     texts = {
         "comparison.md": "\n\n".join([*(table.markdown() for table in tables), protocol_text(comparison)]) + "\n",
         "comparison.csv": comparison_csv(comparison),
-        "comparison.html": comparison_html(comparison, tables, pictures),
     }
     for name, text in texts.items():
         with replacing(output / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     for name, figure in figures.items():
-        with replacing(output / f"{name}.png") as temporary:
-            temporary.write_bytes(pictures[name])
-        save_figure(figure, output / f"{name}.svg")
-    write_images(pictures, output / "tensorboard")
+        for kind in ("png", "svg"):
+            save_figure(figure, output / f"{name}.{kind}")
     return [*texts, *(f"{name}.{kind}" for name in figures for kind in ("png", "svg"))]
 
 
@@ -129,9 +121,7 @@ def _parser() -> ScriptParser:
     parser.add_argument("--against", help="model that the others are compared to (default: the best)")
     parser.add_argument("--resamples", type=int, default=1000, help="resamples of the sessions (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the resamples (default: 0)")
-    parser.add_argument(
-        "--output", type=Path, help="folder for comparison.md, .csv, .html and the pictures, for TensorBoard, too"
-    )
+    parser.add_argument("--output", type=Path, help="folder for comparison.md, comparison.csv and the pictures")
     return parser
 
 

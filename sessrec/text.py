@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import NamedTuple
@@ -77,9 +76,3 @@ class Table(NamedTuple):
         ]
         rule = "|".join([":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])])
         return "\n".join([f"| {lines[0]} |", f"|{rule}|", *(f"| {line} |" for line in lines[1:])])
-
-    def html(self) -> str:
-        """The table in HTML."""
-        lines = [f"<tr>{''.join(f'<th>{html.escape(cell)}</th>' for cell in self.head)}</tr>"]
-        lines += [f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows]
-        return f"<table>{''.join(lines)}</table>"

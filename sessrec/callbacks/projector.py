@@ -1,37 +1,19 @@
-"""Pictures and item embeddings for TensorBoard."""
+"""Item embeddings for TensorBoard's projector."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.image import imread
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
 from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender
 from sessrec.writing import replacing
 
 _MOST_ITEMS = 10_000  # more than that makes the projector slow
-
-
-def write_images(pictures: Mapping[str, bytes], folder: Path) -> None:
-    """Write pictures for TensorBoard, in place of those that were written there before.
-
-    Args:
-        pictures: Content of PNG files, by name.
-        folder: A folder of their own, where ``tensorboard --logdir`` finds them.
-    """
-    for old in folder.glob("events.out.tfevents.*"):
-        old.unlink()
-    with SummaryWriter(folder) as writer:
-        for name, picture in pictures.items():
-            writer.add_image(name, imread(BytesIO(picture)), dataformats="HWC")
 
 
 def item_embeddings(model: SessionRecommender) -> nn.Parameter:

@@ -1,10 +1,8 @@
-"""Write a comparison as a table for people, as CSV for programs, and as one page of HTML."""
+"""Write a comparison as a table for people and as CSV for programs."""
 
 from __future__ import annotations
 
-import base64
 import csv
-import html
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -14,13 +12,6 @@ from sessrec.evaluation.rank_table import metric_name
 from sessrec.evaluation.slices import Slices, slice_metrics
 from sessrec.evaluation.tested_runs import Run
 from sessrec.text import Table, seconds_text
-
-_STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse;margin:1em 0}"
-    "td,th{padding:.25em .8em;text-align:right;border-bottom:1px solid #ddd}"
-    "td:first-child,th:first-child{text-align:left}img{max-width:100%}.note{color:#555}"
-)
 
 
 def metrics_table(comparison: Comparison) -> Table:
@@ -132,25 +123,3 @@ def comparison_csv(comparison: Comparison) -> str:
             times = ["" if model.fit_seconds is None else model.fit_seconds, model.test_seconds]
             rows.writerow([model.name, metric, len(model.runs), *found, *difference, own, *times, folders])
     return stream.getvalue()
-
-
-def comparison_html(comparison: Comparison, tables: Sequence[Table], pictures: Mapping[str, bytes]) -> str:
-    """One page that needs no other file.
-
-    Args:
-        comparison: The comparison.
-        tables: Tables.
-        pictures: Content of PNG files, by what they show; put into the page.
-    """
-    parts = [f"<p>{html.escape(protocol_text(comparison))}</p>", *(table.html() for table in tables)]
-    for name, picture in pictures.items():
-        content = base64.b64encode(picture).decode()
-        parts.append(f'<p><img alt="{html.escape(name)}" src="data:image/png;base64,{content}"></p>')
-    folders = ", ".join(str(run.folder) for model in comparison.models for run in model.runs)
-    digest = comparison.protocol["data_digest"]
-    parts.append(f'<p class="note">Runs: {html.escape(folders)}. Test data: {html.escape(digest)}.</p>')
-    body = "\n".join(parts)
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Comparison of models</title>'
-        f"<style>{_STYLE}</style></head>\n<body><h1>Comparison of models</h1>\n{body}\n</body></html>\n"
-    )

@@ -111,41 +111,6 @@ def slices_figure(models: Mapping[str, Sequence[Run]], metric: str, slices: Slic
     return figure
 
 
-def precision_recall_figure(name: str, runs: Sequence[Run], slices: Slices, most: int = 50) -> Figure:
-    """Precision against recall of a model for lists of 1 to many items, a panel a kind of slice and a line a slice.
-
-    With one target a position, Precision@K is Recall@K / K.
-
-    Args:
-        name: Name of the model.
-        runs: Its runs; the means over them are drawn.
-        slices: How positions are told apart.
-        most: Longest list.
-    """
-    slicings = slices.of(runs[0].ranks)
-    cutoffs = np.array([k for k in (1, 2, 3, 5, 10, 20, 50, 100) if k <= most])
-    with rc_context(STYLE):
-        n_rows = -(-len(slicings) // 3)
-        figure = Figure(figsize=(11, 3.3 * n_rows + 0.4))
-        panels = figure.subplots(n_rows, 3, squeeze=False).ravel()
-        for slicing, axes in zip(slicings, panels, strict=False):
-            for number, label in enumerate(slicing.labels):
-                inside = slicing.codes == number
-                if inside.any():
-                    recall = np.mean(
-                        [[gains(run.ranks.rank, f"recall@{k}")[inside].mean() for k in cutoffs] for run in runs], axis=0
-                    )
-                    _line(axes, number, recall, recall / cutoffs, label)
-            axes.set_title(f"by {slicing.name}")
-            axes.set_xlabel("recall")
-            axes.set_ylabel("precision")
-            axes.legend(frameon=False, fontsize=9)
-        for axes in panels[len(slicings) :]:
-            axes.set_axis_off()
-        figure.suptitle(f"{name}: precision and recall of lists of {', '.join(map(str, cutoffs))} items")
-    return figure
-
-
 def _bands(
     models: Mapping[str, Sequence[Run]], metrics: Sequence[str], inside: Sequence[np.ndarray] | None = None
 ) -> dict[str, np.ndarray]:

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,7 +29,6 @@ from sessrec.evaluation.bootstrap import difference, holm
 from sessrec.evaluation.comparison import Comparison, compare_runs, pooled_means
 from sessrec.evaluation.comparison_tables import (
     comparison_csv,
-    comparison_html,
     differences_table,
     metrics_table,
     protocol_text,
@@ -99,14 +97,6 @@ def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compare(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     return importlib.import_module("compare")
-
-
-@pytest.fixture
-def undrawn(compare: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The command without its picture files, which take seconds; the page has its pictures."""
-    monkeypatch.setattr(compare, "save_figure", lambda *_: None)
-    monkeypatch.setattr(compare, "write_images", lambda *_: None)
-    return compare
 
 
 def report_of(run: Path) -> dict[str, Any]:
@@ -545,66 +535,12 @@ def test_the_csv_has_every_figure_in_full() -> None:
             assert tuple(float(row[name]) for name in names) == model.differences[row["metric"]]
 
 
-class Page(HTMLParser):
-    """Reads a page; all tags have to be closed in order, and nothing may come from elsewhere."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.texts: list[str] = []
-        self.pictures = 0
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag not in ("script", "link", "iframe", "object")
-        for name, value in attrs:
-            assert name not in ("href", "srcset", "onload", "onerror")
-            if name == "src":
-                assert value is not None
-                assert value.startswith("data:image/png;base64,iVBOR")
-                self.pictures += 1
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" in self.open:
-            assert "url(" not in data
-            assert "@import" not in data
-        else:
-            self.texts.append(data)
-
-
-def test_the_page_needs_no_other_file(undrawn: ModuleType) -> None:
-    strange = copied(ALL[1], "cmp-<b>&amp;\"'-1")
-    (ALL[1] / "metrics.json").unlink()
-    undrawn.main([str(ALL[0]), str(strange), *map(str, ALL[2:]), "--output", "out"])
-    text = Path("out/comparison.html").read_text(encoding="utf-8")
-    page = Page(text)
-    assert page.pictures >= 4
-    assert text.startswith("<!DOCTYPE html>")
-    assert "http" not in re.sub(r"base64,[^\"]*", "", text)
-    assert page.texts.count("<b>&amp;\"'") == 3  # a row of each of two tables, and the head of the third
-    assert any(str(strange) in one for one in page.texts)
-    assert {"Recall@20", "MRR@20", "markov", "gru4rec"} <= set(page.texts)
-
-
-def test_tables_in_html() -> None:
-    page = Page(Table(["a<b", "c"], [["<i>", "1 & 2"], ["", "</table>"]]).html())
-    assert page.texts == ["a<b", "c", "<i>", "1 & 2", "</table>"]
-
-
-def test_a_comparison_of_one_model(undrawn: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    undrawn.main([*map(str, ALL[2:]), "--output", "out"])
+def test_a_comparison_of_one_model(compare: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    compare.main([*map(str, ALL[2:])])
     text = capsys.readouterr().out
     assert "cmp-gru4rec" in text
     assert "minus" not in text
     assert "One fit only" not in text
-    Page(Path("out/comparison.html").read_text())
 
 
 def test_fit_times(compare: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
@@ -632,7 +568,7 @@ def test_all_is_printed_and_written(compare: ModuleType, capsys: pytest.CaptureF
     files = {file.name for file in Path("a/b").iterdir() if file.is_file()}
     names = ("comparison", "recall_curves", "mrr_curves", "slices")
     assert files >= {f"{name}.{kind}" for name in names for kind in ("png", "svg")}
-    assert files >= {"comparison.md", "comparison.csv", "comparison.html"}
+    assert files >= {"comparison.md", "comparison.csv"}
     assert not any(name.startswith(".") for name in files)
     told = re.search(r"written to a/b: (.*)", out)
     assert told is not None
@@ -710,9 +646,3 @@ def test_ranks_are_what_counts() -> None:
     change_report(ALL[0], lambda report: report.update(metrics=metrics, ranks_digest=digest))
     found = {model.name: model for model in compared().models}["markov"]
     assert [tuple(one) for one in found.metrics.values()] == [(1, 1, 1)] * 2
-
-
-def test_figures_go_on_one_page() -> None:
-    page = Page(comparison_html(compared(), [], {}))
-    assert page.pictures == 0
-    assert report_of(ALL[0])["protocol"]["data_digest"] in "".join(page.texts)
