@@ -33,9 +33,14 @@ from sessrec.evaluation.slices import Slices
 from sessrec.evaluation.tested_runs import Run, read_run
 from sessrec.experiments.audit_runs import checkpoint_of, fit_other_model
 from sessrec.figures.audits import audit_figure
-from sessrec.figures.batch_diagrams import protocol_figure, session_parallel_figure, traditional_figure
 from sessrec.figures.data import data_figures
-from sessrec.figures.diagrams import architecture_figure, pipeline_figure
+from sessrec.figures.diagrams import (
+    architecture_figure,
+    pipeline_figure,
+    protocol_figure,
+    session_parallel_figure,
+    traditional_figure,
+)
 from sessrec.figures.results import comparison_figure, cutoff_curves, slices_figure
 from sessrec.figures.style import save_figure
 from sessrec.figures.sweeps import sweep_figure

@@ -1,22 +1,111 @@
-"""Pictures that explain the model and the way of the data, drawn from a real model and a real report."""
+"""Pictures that explain the model, the way of the data, batches and evaluation, drawn from a real model and log."""
 
 from __future__ import annotations
 
+import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from matplotlib import rc_context
+import numpy as np
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from sessrec.data.report import DataReport
+from sessrec.data.session_parallel import LaneGrid
+from sessrec.data.sessions import Sessions
 from sessrec.errors import SessRecError
 from sessrec.evaluation.metrics import CUTOFFS
-from sessrec.figures.drawing import GAP, GREY, LINE, MARGIN, Box, Drawing, text_width
-from sessrec.figures.style import COLOURS, PALETTE, STYLE
+from sessrec.figures.style import COLOURS, PALETTE
 from sessrec.models.gru4rec import GRU4Rec
 from sessrec.text import counted, date_text
+
+MARGIN, GAP, LINE, CELL = 0.25, 0.3, 0.175, 0.82
+"""Around a picture, between boxes, from line to line, and the width of a cell that holds an item id."""
+GREY = "#777777"
+
+Box = tuple[str, Sequence[str], str]  # name, lines and colour
+
+
+def _short(item_id: str) -> str:
+    """An item id in at most nine letters: an ellipsis stands for its middle, as ids often differ at their ends."""
+    words = item_id if len(item_id) <= 9 else f"{item_id[:4]}…{item_id[-4:]}"
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in words)
+
+
+class _Drawing:
+    """A canvas of a fixed width that grows downwards, below a title."""
+
+    def __init__(self, width: float, title: str) -> None:
+        self.width = width
+        # no layout: what is placed here stays; "none" would become the style's engine when the figure is saved
+        self.figure = Figure(figsize=(width, 1), layout=PlaceHolderLayoutEngine(True, True))
+        self.axes = self.figure.add_axes((0, 0, 1, 1), xlim=(0, width))
+        self.axes.set_axis_off()
+        lines = textwrap.wrap(title, int(9 * width))
+        self.bottom = MARGIN + 0.22 * len(lines)
+        self.text(width / 2, MARGIN, "\n".join(lines), 12, weight="bold", va="top")
+
+    def text(self, x: float, y: float, words: str, size: float = 9, **look: Any) -> None:
+        """Write text around a place."""
+        look = {"ha": "center", "va": "center", "linespacing": 1.3, **look}
+        self.axes.text(x, y, words, fontsize=size, parse_math=False, **look)  # an id may hold dollar signs
+
+    def note(self, words: str) -> None:
+        """Write a paragraph below all that was drawn."""
+        lines = textwrap.wrap(words, int(14 * (self.width - 2 * MARGIN)))
+        self.text(MARGIN, self.bottom + 0.12, "\n".join(lines), ha="left", va="top")
+        self.bottom += 0.12 + LINE * len(lines)
+
+    def cells(self, left: float, widths: Sequence[float], row: Sequence[tuple[str, str]], height: float) -> None:
+        """Draw a row of cells below all that was drawn: the words of each, and a colour if it holds an item."""
+        y = self.bottom + height / 2
+        for number, ((words, colour), width) in enumerate(zip(row, widths, strict=True)):
+            x = left + sum(widths[:number])
+            if colour:
+                look = Rectangle((x, self.bottom), width, height, fc=to_rgba(colour, 0.4), ec="white", lw=2)
+                self.axes.add_patch(look)
+            self.text(x + width / 2, y, words, family="monospace" if colour else None)
+        self.bottom += height
+
+    def columns(self, n_columns: int, inset: float = 0.0) -> tuple[list[float], float]:
+        """Middles of columns beside each other, and their width."""
+        width = (self.width - 2 * MARGIN - 2 * inset - (n_columns - 1) * GAP) / n_columns
+        return [MARGIN + inset + width / 2 + number * (width + GAP) for number in range(n_columns)], width
+
+    def row(self, boxes: Sequence[Box | None], above: Sequence[float] = (), inset: float = 0.0) -> float:
+        """Draw boxes beside each other below all that was drawn, with arrows from above; the height of their middle."""
+        middles, width = self.columns(len(boxes), inset)
+        for x in above:
+            self.arrow((x, self.bottom), (x, self.bottom + GAP))
+        texts = [
+            [line for words in box[1] for line in textwrap.wrap(words, int(15 * width))] if box else [] for box in boxes
+        ]
+        top, height = self.bottom + GAP, 0.35 + LINE * max(map(len, texts))
+        for x, box, lines in zip(middles, boxes, texts, strict=True):
+            if box:
+                place, colour = (x - width / 2, top), to_rgba(box[2], 0.25)
+                self.axes.add_patch(Rectangle(place, width, height, facecolor=colour, edgecolor=box[2]))
+                self.text(x, top + 0.17, box[0], 10, weight="bold")
+                self.text(x, top + 0.28, "\n".join(lines), va="top")
+        self.bottom = top + height
+        return top + height / 2
+
+    def arrow(self, start: tuple[float, float], end: tuple[float, float], **look: Any) -> None:
+        """Draw an arrow."""
+        self.axes.annotate(
+            "", end, start, arrowprops={"arrowstyle": "-|>", "color": "black", "shrinkA": 0, "shrinkB": 0, **look}
+        )
+
+    def finished(self) -> Figure:
+        """The figure, as high as what was drawn."""
+        self.figure.set_size_inches(self.width, self.bottom + MARGIN)
+        self.axes.set_ylim(self.bottom + MARGIN, 0)
+        return self.figure
 
 
 def architecture_figure(model: GRU4Rec) -> Figure:
@@ -24,137 +113,53 @@ def architecture_figure(model: GRU4Rec) -> Figure:
 
     Args:
         model: A model that knows its items: fitted, loaded, or given a vocabulary.
-
-    Returns:
-        From the item of an event at the top down to the loss in training and the ranks in evaluation.
-
-    Raises:
-        SessRecError: If the model knows no items yet.
     """
     n_items, n_weights = len(model.vocabulary), sum(weight.numel() for weight in model.parameters())
-    with rc_context(STYLE):
-        layers = counted(len(model.layers), "GRU layer")
-        drawing = Drawing(9.5, f"GRU4Rec with {layers} and {n_weights:,} weights scores {n_items:,} items")
-        left, width = 2.6, 4.3
-        drawing.lowest += 0.1
-        (event,) = drawing.row([(left, width, "item of the event", [f"one of N = {n_items:,} items"], GREY)])
-        (table,) = drawing.row([(left, width, *_input_table(model), PALETTE[0])])
-        drawing.down(event, table)
-        below = _dropout(drawing, table, "of the input", model.options.dropout_p_embed)
-        for number, (cell, units) in enumerate(zip(model.cells, model.layers, strict=True), 1):
-            below = _gru_layer(
-                drawing, below, number, units, sum(weight.numel() for weight in cell.parameters()), model
-            )
-        words = [
-            "state · row of the item + bias of the item",
-            f"{_table_text(model.output_embedding)} and {model.output_bias.numel():,} biases",
+    layers, options = counted(len(model.layers), "GRU layer"), model.options
+    drawing = _Drawing(10, f"GRU4Rec with {layers} and {n_weights:,} weights scores {n_items:,} items")
+    inset, above, edge = 2.2, [drawing.width / 2], drawing.width - MARGIN
+    left, right = MARGIN + inset, edge - inset
+    drawing.row([("item of the event", [f"one of N = {n_items:,} items"], GREY)], inset=inset)
+    kind = "constrained" if model.shared_inputs else "no" if model.one_hot else "separate"
+    lines = [] if model.shared_inputs else [_size(model.input_embedding)]
+    lines.append(f"dropout of the input: p = {options.dropout_p_embed:g}")
+    table = drawing.row([(f"{kind} embedding", lines, PALETTE[0])], above, inset)
+    for number, (cell, units) in enumerate(zip(model.cells, model.layers, strict=True), 1):
+        weights = sum(weight.numel() for weight in cell.parameters())
+        lines = [
+            f"{units} numbers of state: {weights:,} weights",
+            f"dropout of output and state: p = {options.dropout_p_hidden:g}",
         ]
-        (scores,) = drawing.row([(left, width, "scores of the candidates", words, PALETTE[0])])
-        drawing.down(below, scores)
-        if model.shared_inputs:
-            _tie(drawing, table, scores)
-        _uses_of_scores(drawing, scores, model)
-        return drawing.finished()
-
-
-def _input_table(model: GRU4Rec) -> tuple[str, list[str]]:
-    """Name and text of what an item becomes at the input."""
+        y = drawing.row([(f"GRU layer {number}: {units} units", lines, PALETTE[2])], above, inset)
+        drawing.arrow((left - 0.5, y), (left, y))
+        drawing.text(left - 0.6, y, "state after\nthe event before;\n0 at a session's start", ha="right")
+        drawing.arrow((right, y), (right + 0.5, y))
+        drawing.text(right + 0.6, y, "state for\nthe next event", ha="left")
+    lines = ["state · row of the item + bias of the item", f"{_size(model.output_embedding)} and {n_items:,} biases"]
+    scores = drawing.row([("scores of the candidates", lines, PALETTE[0])], above, inset)
     if model.shared_inputs:
-        return "constrained embedding", [f"{model.layers[-1]} numbers: the item's row of the output's own table"]
-    weights = _table_text(model.input_embedding)
-    if model.one_hot:
-        gates = f"3 gates of {model.layers[0]} units"
-        return "no embedding", [f"one-hot: the item's row of the input weights, {gates}", weights]
-    return "separate embedding", [
-        f"{model.options.embedding} numbers: the item's row of the input's own table",
-        weights,
+        drawing.axes.plot([right, edge, edge], [table, table, scores], "--", linewidth=1, color=PALETTE[0])
+        drawing.arrow((edge, scores), (right, scores), linestyle="--", color=PALETTE[0])
+        drawing.text(right + 0.15, table - 0.12, "one table for both", ha="left")
+    own = {"cross-entropy": ("logq",), "bpr-max": ("bpreg", "elu_param")}.get(model.loss_name, ())
+    training = [
+        "scores of the target and, as negatives, the targets of the other lanes",
+        f"and {options.n_sample:,} items, sampled by count to the power {options.sample_alpha:g}",
+        f"loss: {', '.join([model.loss_name, *(f'{name} {options[name]:g}' for name in own)])}",
+        f"Adagrad: learning rate {options.learning_rate:g}, momentum {options.momentum:g}",
     ]
-
-
-def _table_text(table: Tensor) -> str:
-    rows, size = table.shape
-    return f"{rows:,} × {size} = {rows * size:,} weights"
-
-
-def _dropout(drawing: Drawing, upper: Box, where: str, probability: float) -> Box:
-    """A box for dropout below another one; grey where there is none."""
-    name = f"dropout {where}: p = {probability:g}" if probability else f"no dropout {where}"
-    (box,) = drawing.row([(upper.left, upper.width, name, [], PALETTE[4] if probability else GREY)])
-    drawing.down(upper, box)
-    return box
-
-
-def _gru_layer(drawing: Drawing, upper: Box, number: int, units: int, n_weights: int, model: GRU4Rec) -> Box:
-    """A GRU layer and its dropout, with the state that comes from the event before and goes on to the next one."""
-    if number > 1:
-        inputs = f"{model.layers[number - 2]} inputs"
-    else:
-        inputs = f"{(model.output_embedding if model.shared_inputs else model.input_embedding).shape[1]} inputs"
-    name = f"GRU layer {number}: {units} units"
-    (layer,) = drawing.row(
-        [(upper.left, upper.width, name, [f"{inputs}, {units} numbers of state: {n_weights:,} weights"], PALETTE[2])]
-    )
-    drawing.down(upper, layer)
-    dropout = _dropout(drawing, layer, "of the output and state", model.options.dropout_p_hidden)
-    lines = ["state after", "the event before;", "0 at a session's start"]
-    drawing.text(MARGIN, layer.middle - 1.5 * 9 * LINE, lines, 9)
-    drawing.arrow((MARGIN + text_width(lines[-1], 9) + 0.05, layer.middle), (layer.left, layer.middle))
-    end = dropout.right + 0.9
-    drawing.arrow((dropout.right, dropout.middle), (end, dropout.middle))
-    drawing.text(end + 0.08, dropout.middle - 9 * LINE, ["state for", "the next event"], 9)
-    return dropout
-
-
-def _tie(drawing: Drawing, table: Box, scores: Box) -> None:
-    """Show that input and output share one table."""
-    x = drawing.width - MARGIN
-    ends = [(table.right, table.middle), (x, table.middle), (x, scores.middle), (scores.right, scores.middle)]
-    drawing.arrow(*ends, dashed=True, colour=PALETTE[0])
-    drawing.text(table.right + 0.15, table.middle - 9 * LINE - 0.03, ["one table for both"], 9)
-
-
-def _uses_of_scores(drawing: Drawing, scores: Box, model: GRU4Rec) -> None:
-    """What becomes of the scores: the loss in training, the ranks in evaluation."""
-    options, width = model.options, (drawing.width - 2 * MARGIN - GAP) / 2
-    left, right, blue, red = MARGIN, MARGIN + width + GAP, COLOURS["train"], COLOURS["test"]
-    negatives = [f"the lane's target; as negatives the targets of the other lanes{_samples(options)}"]
     out = [name for name in ("exclude_last", "exclude_seen") if options[name]]
-    ranked = [f"without items that {' and '.join(out)} take out"] if out else ["nothing is sampled, nothing left out"]
-    training, evaluation = drawing.row(
-        [
-            (left, width, "in training: some candidates", negatives, blue),
-            (right, width, f"in evaluation: all {len(model.vocabulary):,} items", ranked, red),
-        ]
-    )
-    cutoffs = ", ".join(str(cutoff) for cutoff in options.cutoffs)
-    metrics = [f"Recall, MRR and NDCG at {cutoffs}; ties: {options.tie_mode}"]
-    loss, ranks = drawing.row(
-        [(left, width, *_loss(model), blue), (right, width, "rank of the target", metrics, red)],
-    )
-    for upper, lower in ((training, loss), (evaluation, ranks)):
-        drawing.down(upper, lower)
-        inside = min(max(upper.centre, scores.left + 0.2), scores.right - 0.2)
-        drawing.down(scores, upper, inside)
+    evaluation = [
+        f"rank of the target among all {n_items:,} items; {' and '.join(out) or 'none left out'}",
+        f"Recall, MRR and NDCG at {', '.join(map(str, options.cutoffs))}; ties: {options.tie_mode}",
+    ]
+    boxes: list[Box] = [("in training", training, COLOURS["train"]), ("in evaluation", evaluation, COLOURS["test"])]
+    drawing.row(boxes, drawing.columns(2)[0])
+    return drawing.finished()
 
 
-def _samples(options: Any) -> str:
-    if not options.n_sample:
-        return ""
-    return f" and {options.n_sample:,} sampled ones, drawn by count to the power {options.sample_alpha:g}"
-
-
-def _loss(model: GRU4Rec) -> tuple[str, list[str]]:
-    """Name and options of the loss, and of the optimiser that follows it."""
-    options = model.options
-    momentum = f"momentum {options.momentum:g}" if options.momentum else "no momentum"
-    steps = [f"Adagrad: learning rate {options.learning_rate:g}, {momentum}", "gradients go back one event"]
-    if model.loss_name == "cross-entropy":
-        logq = f"logQ correction: strength {options.logq:g}" if options.logq else "no logQ"
-        return "loss: cross-entropy", [logq, *steps]
-    if model.loss_name == "bpr-max":
-        saturation = f"ELU parameter {options.elu_param:g}" if options.elu_param else "no ELU"
-        return "loss: BPR-max", [f"score regularisation {options.bpreg:g}, {saturation}", *steps]
-    return f"loss: {model.loss_name.upper().replace('MAX', 'max')}", steps
+def _size(table: Tensor) -> str:
+    return f"{table.shape[0]:,} × {table.shape[1]} = {table.numel():,} weights"
 
 
 def pipeline_figure(
@@ -163,155 +168,183 @@ def pipeline_figure(
     """Draw the way from a click log to the metrics, with the counts of one log's report.
 
     Args:
-        report: Report of a log that was prepared for a fit, or what `DataReport.as_dict` gave: the content of a run's
-            ``data_report.json``.
+        report: Report of a log that was prepared for a fit, or the content of a run's ``data_report.json``.
         n_lanes: Lanes of the session-parallel batches, where known.
         cutoffs: Lengths K of the recommendation list for the metrics.
-
-    Returns:
-        The log and its split at the top; below, one column for each part.
-
-    Raises:
-        SessRecError: If the report has no training part.
     """
     figures: Mapping[str, Any] = report.as_dict() if isinstance(report, DataReport) else report
     if not {"read", "log", "cleaned", "train"} <= figures.keys():
         raise SessRecError("the report has no training part: give the data report of a fit or of sessrec.prepare")
-    parts = [part for part in ("train", "val", "test") if part in figures]
-    with rc_context(STYLE):
-        n_events, n_items = figures["log"]["events"], figures["train"]["items"]
-        ends = " and its metrics" if len(parts) > 1 else ""
-        drawing = Drawing(10, f"How {n_events:,} events become a model of {n_items:,} items{ends}")
-        splits = _preparation(drawing, figures, parts)
-        sessions = _parts(drawing, figures, parts, splits)
-        _batches_to_metrics(drawing, figures, parts, sessions, n_lanes, cutoffs)
-        return drawing.finished()
+    parts = {part: figures[part] for part in COLOURS if part in figures}
+    later, n_items = list(parts)[1:], figures["train"]["items"]
+    drawing = _Drawing(10, f"How {figures['log']['events']:,} events become a model of {n_items:,} items")
+    places, (thirds, width) = drawing.columns(len(parts))[0], drawing.columns(3)
+    y = drawing.row(_preparation(figures, later))
+    for x, following in zip(thirds, thirds[1:], strict=False):
+        drawing.arrow((x + width / 2, y), (following - width / 2, y))
+    for x in places:
+        drawing.arrow((thirds[2], drawing.bottom), (x, drawing.bottom + GAP))
+    drawing.row([(f"{name} events", [_size_of(part, "_before")], COLOURS[name]) for name, part in parts.items()])
+    words = "the items of the train events; what the other parts hold beside them is dropped"
+    drawing.row([(f"vocabulary: N = {n_items:,} items", [words], COLOURS["train"])], places)
+    lanes = f"in session-parallel batches of {n_lanes or 'B'} lanes"
+    uses = {"train": lanes, "val": "after every epoch", "test": "once, at the end"}
+    drawing.row([(f"{name} sessions", [*_kept(parts[name]), uses[name]], COLOURS[name]) for name in parts], places)
+    words = f"learns from {figures['train']['positions']:,} pairs an epoch; scores {n_items:,} items at every position"
+    drawing.row([("model", [words], PALETTE[2])], places)
+    if later:
+        words = f"Recall, MRR, NDCG at {', '.join(map(str, cutoffs))} of the ranks among all {n_items:,} items"
+        boxes = [(f"{name} metrics", [words], COLOURS[name]) for name in later]
+        drawing.row([None, *boxes], places[1:])
+    return drawing.finished()
 
 
-def _columns(drawing: Drawing, n_columns: int) -> list[tuple[float, float]]:
-    """Left edge and width of columns beside each other."""
-    width = (drawing.width - 2 * MARGIN - (n_columns - 1) * GAP) / n_columns
-    return [(MARGIN + number * (width + GAP), width) for number in range(n_columns)]
+def _size_of(counts: Mapping[str, Any], when: str = "") -> str:
+    return f"{counted(counts[f'sessions{when}'], 'session')}, {counted(counts[f'events{when}'], 'event')}"
 
 
-def _preparation(drawing: Drawing, figures: Mapping[str, Any], parts: Sequence[str]) -> Box:
-    """The log, its cleaning and its split, side by side; the box of the split."""
+def _kept(part: Mapping[str, Any]) -> list[str]:
+    """What a part loses to the vocabulary of the training part, and what is left."""
+    unknown = f"− {counted(part['unknown_events'], 'event')} of unknown items"
+    short_ones = f"− {counted(part['short_events'], 'event')} of sessions left too short"
+    return [unknown, short_ones, _size_of(part), f"{counted(part['positions'], 'position')}: an item and its next"]
+
+
+def _preparation(figures: Mapping[str, Any], later: Sequence[str]) -> list[Box]:
+    """The log, its cleaning and its split."""
     log, cleaned, read = figures["log"], figures["cleaned"], figures["read"]
-    n_files = read.get("files")
-    source = PurePath(read["source"]).name if n_files == 1 else counted(n_files, "file") if n_files else read["source"]
-    size = [
-        f"{counted(log['events'], 'event')} of {counted(log['items'], 'item')}",
-        f"in {counted(log['sessions'], 'session')}",
-    ]
-    unused = read.get("rows", log["events"]) - log["events"]
-    dropped = [
-        f"− {value:,} {name.removeprefix('events_dropped_').replace('_', ' ')}"
-        for name, value in cleaned.items()
-        if name.startswith("events_dropped_") and value
-    ]
-    texts = [
-        ("click log", [source, *size, *([f"{counted(unused, 'row')} not used"] if unused else [])]),
-        ("clean", [*(dropped or ["− 0 events"]), f"{counted(cleaned['events'], 'event')} left"]),
-        ("split, at one time for all", _split(figures, parts)),
-    ]
-    places = _columns(drawing, 3)
-    boxes = drawing.row([(*place, *text, GREY) for place, text in zip(places, texts, strict=True)])
-    for before, after in zip(boxes, boxes[1:], strict=False):
-        drawing.arrow((before.right, before.middle), (after.left, after.middle))
-    return boxes[-1]
-
-
-def _split(figures: Mapping[str, Any], parts: Sequence[str]) -> list[str]:
-    """When the later parts begin, and what sessions under way at that time lose."""
-    if len(parts) == 1:
-        return ["all of it is the training part"]
-    cuts = {part: figures[f"{part} cut"] for part in parts[1:]}
-    lost = sum(cut["events_of_tails"] + cut["events_of_short_heads"] for cut in cuts.values())
+    source = PurePath(read["source"]).name if read.get("files") == 1 else read["source"]
+    unused = counted(read.get("rows", log["events"]) - log["events"], "row")
+    dropped = {name[15:].replace("_", " "): value for name, value in cleaned.items() if name[:15] == "events_dropped_"}
+    lost = sum(figures[f"{name} cut"][f"events_of_{kind}"] for name in later for kind in ("tails", "short_heads"))
     as_text = date_text if figures["has_times"] else "row {:.0f}".format
-    times = [f"{part} begins {as_text(figures['cuts'][part])}" for part in cuts]
-    return [*times, f"− {counted(lost, 'event')} of sessions cut there"]
-
-
-def _parts(drawing: Drawing, figures: Mapping[str, Any], parts: Sequence[str], split: Box) -> list[Box]:
-    """Each part's events, the vocabulary and the sessions of what it knows; the boxes of the sessions."""
-    places, n_items = _columns(drawing, len(parts)), figures["train"]["items"]
-    events, sessions = [], []
-    for part, (left, width) in zip(parts, places, strict=True):
-        of_part, colour = figures[part], COLOURS[part]
-        before = [f"{counted(of_part['events_before'], 'event')} in {counted(of_part['sessions_before'], 'session')}"]
-        events.append((left, width, f"{part} events", before, colour))
-        lost = [
-            f"− {counted(of_part['unknown_events'], 'event')} of unknown items",
-            f"− {counted(of_part['short_events'], 'event')} of sessions left too short",
-        ]
-        kept = f"{counted(of_part['sessions'], 'session')}, {counted(of_part['events'], 'event')}"
-        positions = f"{counted(of_part['positions'], 'position')}: an item and its next"
-        sessions.append(
-            (left, width, f"{part} sessions", [*(lost if part != "train" else []), kept, positions], colour)
-        )
-    upper = drawing.row(events)
-    others = " and ".join(parts[1:])
-    words = "the items of the train events" + (f"; what {others} hold beside them is dropped" if others else "")
-    name = f"vocabulary: N = {counted(n_items, 'item')}"
-    (vocabulary,) = drawing.row([(MARGIN, drawing.width - 2 * MARGIN, name, [words], COLOURS["train"])])
-    lower = drawing.row(sessions)
-    _fan(drawing, split, upper)
-    for one, other in zip(upper, lower, strict=True):
-        drawing.down(one, vocabulary, one.centre)
-        drawing.down(vocabulary, other)
-    return lower
-
-
-def _fan(drawing: Drawing, source: Box, ends: Sequence[Box]) -> None:
-    """Arrows from one box down to several, by one line between them."""
-    between = (source.bottom + ends[0].top) / 2 - 0.03
-    for end in ends:
-        drawing.arrow(
-            (source.centre, source.bottom), (source.centre, between), (end.centre, between), (end.centre, end.top)
-        )
-
-
-def _batches_to_metrics(
-    drawing: Drawing,
-    figures: Mapping[str, Any],
-    parts: Sequence[str],
-    sessions: Sequence[Box],
-    n_lanes: int | None,
-    cutoffs: Sequence[int],
-) -> None:
-    """From the sessions to the metrics of each part that has any."""
-    places, n_items = _columns(drawing, len(parts)), figures["train"]["items"]
-    lanes = "B lanes" if n_lanes is None else counted(n_lanes, "lane")
-    texts = {
-        "train": ("session-parallel batches", [f"{lanes} side by side; a free lane takes the next session"]),
-        "val": ("whole sessions", ["after every epoch"]),
-        "test": ("whole sessions", ["once, at the end"]),
-    }
-    batches = drawing.row([(*place, *texts[part], COLOURS[part]) for part, place in zip(parts, places, strict=True)])
-    pairs = counted(figures["train"]["positions"], "pair")
-    words = f"learns from {pairs} an epoch; gives each of the {n_items:,} items a score at every position"
-    (model,) = drawing.row([(MARGIN, drawing.width - 2 * MARGIN, "model", [words], PALETTE[2])])
-    for one, other in zip(sessions, batches, strict=True):
-        drawing.down(one, other)
-        drawing.down(other, model, other.centre)
-    shown = ", ".join(map(str, cutoffs))
-    ranks, metrics = [], []
-    for part, place in zip(parts[1:], places[1:], strict=True):
-        at = f"of {counted(figures[part]['positions'], 'target')} among all {n_items:,} items"
-        ranks.append((*place, f"{part} ranks", [at], COLOURS[part]))
-        means = [f"Recall, MRR, NDCG at {shown}", "means over these ranks"]
-        metrics.append((*place, f"{part} metrics", means, COLOURS[part]))
-    if not ranks:
-        return
-    leaks = [
-        f"{words}: " + ", ".join(f"{figures[f'{part} cut'][name]:,} ({part})" for part in parts[1:])
-        for words, name in (
-            ("train events at or after the start", "train_events_at_or_after_t"),
-            ("sessions also in train", "shared_sessions"),
-        )
+    times = [f"{name} begins {as_text(figures['cuts'][name])}" for name in later]
+    losses = [f"− {value:,} {name}" for name, value in dropped.items() if value]
+    return [
+        ("click log", [source, _size_of(log), counted(log["items"], "item"), f"{unused} not used"], GREY),
+        ("clean", [*losses, f"{counted(cleaned['events'], 'event')} left"], GREY),
+        ("split, at one time for all", [*times, f"− {counted(lost, 'event')} of sessions cut there"], GREY),
     ]
-    upper = drawing.row([(*places[0], "leak check", leaks, GREY), *ranks])[1:]
-    lower = drawing.row(metrics)
-    for one, other in zip(upper, lower, strict=True):
-        drawing.down(model, one, one.centre)
-        drawing.down(one, other)
+
+
+def protocol_figure(
+    item_ids: Sequence[str], top: Sequence[Sequence[str]], ranks: Sequence[float | None], n_items: int, cutoff: int = 20
+) -> Figure:
+    """Draw how one session is evaluated: a rank at every position, and what Recall and MRR make of the ranks.
+
+    Args:
+        item_ids: Item id of each event of the session, in order, at least two.
+        top: The model's best items at each position that has a next item, best first; one list fewer than events.
+        ranks: Rank of the next item at each of these positions, from 1; None where it was no candidate.
+        n_items: Number N of items that are ranked.
+        cutoff: Length K of the recommendation list.
+    """
+    n_positions = len(ranks)
+    if n_positions < 1 or not len(top) == n_positions == len(item_ids) - 1:
+        raise SessRecError(f"{len(item_ids)} events, {len(top)} lists and {n_positions} ranks are no session")
+    gains = [1 / rank if rank is not None and rank <= cutoff else 0.0 for rank in ranks]
+    n_hits, place = sum(gain > 0 for gain in gains), f"{counted(n_positions, 'position')} of this session"
+    widths = [0.7, 0.45, *[CELL] * 3, 0.15, *[CELL] * 5, 0.15, CELL, 1.2, 0.75, 0.85]
+    drawing = _Drawing(2 * MARGIN + sum(widths), f"The next item is among the top {cutoff} at {n_hits} of {place}")
+    drawing.bottom += 0.55
+    names = ["position", "history so far", "the model's best items", "target", f"rank among\n{n_items:,} items"]
+    names += [f"in top\n{cutoff}?", "reciprocal\nrank"]
+    for name, first, last in zip(names, (0, 2, 6, 12, 13, 14, 15), (1, 5, 11, 13, 14, 15, 16), strict=True):
+        x = MARGIN + (sum(widths[:first]) + sum(widths[:last])) / 2
+        drawing.text(x, drawing.bottom - 0.2, name, weight="bold")
+    for position, (rank, gain, target) in enumerate(zip(ranks, gains, item_ids[1:], strict=True)):
+        history, best = item_ids[max(0, position - 2) : position + 1], top[position][:5]
+        cells = [(str(position + 1), ""), (f"+{position - 2}" if position > 2 else "", "")]
+        cells += [(_short(item), GREY) for item in history] + [("", "")] * (4 - len(history))
+        cells += [(_short(item), PALETTE[2] if item == target else "#CCCCCC") for item in best]
+        cells += [("", "")] * (6 - len(best)) + [(_short(target), PALETTE[2] if gain else PALETTE[1])]
+        words = ["no candidate" if rank is None else f"{rank:,.10g}", "hit" if gain else "miss"]
+        cells += [(word, "") for word in (*words, f"{gain:.3f}" if gain else "0")]
+        drawing.cells(MARGIN, widths, cells, 0.36)
+    recall, mrr = f"Recall@{cutoff} = {n_hits / n_positions:.4f}", f"MRR@{cutoff} = {sum(gains) / n_positions:.4f}"
+    drawing.note(f"{recall}: hits at {n_hits} of {counted(n_positions, 'position')}")
+    drawing.note(f"{mrr}: {sum(gains):.3f} / {n_positions}, the mean of the last column")
+    return drawing.finished()
+
+
+def session_parallel_figure(sessions: Sessions, item_ids: Sequence[str], n_lanes: int = 4, n_steps: int = 8) -> Figure:
+    """Draw the first session-parallel mini-batches of an epoch, as training takes them.
+
+    Args:
+        sessions: Training sessions, in their order.
+        item_ids: Item id of each item index.
+        n_lanes: Lanes B, at most 24.
+        n_steps: Steps to show, at most 12; fewer where the epoch has fewer.
+    """
+    if not len(sessions) or not 1 <= n_lanes <= 24 or not 1 <= n_steps <= 12:
+        raise SessRecError(f"{n_lanes} lanes and {n_steps} steps of {len(sessions)} sessions cannot be drawn")
+    grid = LaneGrid(sessions, n_lanes)
+    window = grid.window(0, min(n_steps, grid.n_steps))
+    starts, live = window.starts.numpy(), window.live.numpy()
+    numbers, of_lane = np.cumsum(starts.ravel()).reshape(starts.shape), np.cumsum(starts, axis=0)
+    title = f"A lane whose session ends takes the next one: {counted(int(starts.sum()), 'session')}"
+    head, width, height = 0.7, 0.95, 0.66
+    widths = [head, *[width] * window.n_steps]
+    drawing = _Drawing(max(7.0, 2 * MARGIN + sum(widths)), title)
+    drawing.cells(MARGIN, widths, [("", ""), *((f"step {step + 1}", "") for step in range(window.n_steps))], 0.4)
+    for lane in range(n_lanes):
+        cells = [(f"lane {lane + 1}", "")]
+        for step in range(window.n_steps):
+            name, target = (_short(item_ids[int(part[step, lane])]) for part in (window.inputs, window.targets))
+            if starts[step, lane]:
+                x, y = MARGIN + head + step * width + 0.03, drawing.bottom
+                drawing.axes.plot([x, x], [y + 0.03, y + height - 0.03], "k", linewidth=3.5)
+            first = f"session {numbers[step, lane]}" if starts[step, lane] else " "
+            colour = PALETTE[(lane + of_lane[step, lane]) % 6]  # neighbours in a lane differ
+            cells.append((f"{first}\n{name}\n→ {target}", colour) if live[step, lane] else ("empty", ""))
+        drawing.cells(MARGIN, widths, cells, height)
+    resets = [(str(int(starts[step].sum())), "") for step in range(window.n_steps)]
+    drawing.cells(MARGIN, widths, [("resets", ""), *resets], 0.35)
+    drawing.note(
+        "In each cell the input and, behind the arrow, the target: the next item of the same session. The hidden state "
+        "of a session goes on from step to step. A black bar marks a reset: a new session begins with a state of 0. "
+        "All lanes of a step are one mini-batch; each lane's negatives include the targets of the other lanes."
+    )
+    return drawing.finished()
+
+
+def traditional_figure(sessions: Sessions, item_ids: Sequence[str], n_shown: int = 6) -> Figure:
+    """Draw the same sessions as a user-item matrix and as sequences.
+
+    Args:
+        sessions: Sessions of a log.
+        item_ids: Item id of each item index.
+        n_shown: Sessions to show, at most 20, of popular items; one more gives the first click of a newcomer.
+    """
+    rows = {tuple(item_ids[item] for item in sessions[number]): 0 for number in range(min(len(sessions), 2000))}
+    if not 1 <= n_shown <= 20 or len(rows) < n_shown + 1:
+        raise SessRecError(f"{n_shown} of {len(rows)} sessions cannot be shown: 1 to 20, and one more in the log")
+    popularity = Counter(item for row in rows for item in {*row})
+    order = sorted(rows, key=lambda row: (not 3 <= len(row) <= 4, -sum(popularity[item] for item in {*row}) / len(row)))
+    shown, newcomer = order[:n_shown], order[n_shown][:1]
+    items = sorted(item for item, _ in Counter(item for row in shown for item in {*row}).most_common(12))
+    drawing = _Drawing(11, "A user-item matrix keeps what was clicked; a session keeps the order as well")
+    name, square = 0.85, 0.35
+    left, middle = MARGIN + name, 6.3
+    drawing.bottom += 0.35
+    for x, words in ((left, "Traditional: users and items"), (middle, "Session-based: what comes next?")):
+        drawing.text(x, drawing.bottom - 0.1, words, 11, weight="bold", ha="left")
+    drawing.bottom += 0.85
+    for number, item in enumerate(items):
+        x = left + (number + 0.5) * square
+        drawing.text(x, drawing.bottom - 0.05, _short(item), family="monospace", rotation=90, va="bottom")
+    for number, row in enumerate([*shown, newcomer]):
+        colour, top, is_new = PALETTE[number % 6], drawing.bottom, number == n_shown
+        squares = [("", colour if item in row and not is_new else "#DDDDDD") for item in items]
+        user = ("new user" if is_new else f"user {number + 1}", "")
+        drawing.cells(MARGIN, [name, *[square] * len(items)], [user, *squares], square)
+        drawing.bottom = top
+        clicks = [(_short(item), colour) for item in row[-4:]]
+        session = ("new session" if is_new else f"session {number + 1}", "")
+        widths = [name, *[CELL] * len(clicks), 0.3, 0.3]
+        drawing.cells(middle - name, widths, [session, *clicks, ("→", ""), ("?", GREY)], square)
+    drawing.note(
+        "Left, a filled square: the user clicked the item. Their order is lost, and a new user's row is empty. "
+        f"Right: the last clicks in order. The model ranks all {len(item_ids):,} items, from the first click on."
+    )
+    return drawing.finished()
