@@ -29,6 +29,8 @@ from typing import Any
 import torch
 from benchmarks import baselines, data, evaluation, saving, training
 
+from sessrec.text import Table
+
 _CHOICES = ["train", "eval", "baselines", "memory", "save", "scale", "data"]
 _SMALL = ["ce_32_100_2048", "bpr-max_80_224_2048"]  # a million items of 512 units would take gigabytes
 
@@ -71,7 +73,7 @@ def main(args: list[str] | None = None) -> None:
     if options.json:
         print(json.dumps({"configs": figures} if isinstance(figures, list) else figures))
     elif isinstance(figures, list):
-        print(_table(figures))
+        print(f"\n{_table(figures)}")
     else:
         print("\n".join(f"{name.replace('_', ' '):<34}{value:>14,.6g}" for name, value in figures.items()))
 
@@ -94,13 +96,11 @@ def _measure(options: argparse.Namespace) -> Any:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    heads = [name.replace("_", " ") for name in rows[0]]
-    lines = [f"{heads[0]:<26}" + "".join(f"{head:>24}" for head in heads[1:])]
-    lines += [
-        f"{name:<26}" + "".join(f"{value:>24,.2f}" if value < 100 else f"{value:>24,.0f}" for value in values)
+    cells = [
+        [name, *(f"{value:,.2f}" if value < 100 else f"{value:,.0f}" for value in values)]
         for name, *values in (row.values() for row in rows)
     ]
-    return "\n".join(["", *lines])
+    return Table([name.replace("_", " ") for name in rows[0]], cells).markdown()
 
 
 if __name__ == "__main__":

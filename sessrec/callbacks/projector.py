@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import torch
-from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 
 from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender
-from sessrec.writing import replacing
 
 _MOST_ITEMS = 10_000  # more than that makes the projector slow
 
@@ -25,9 +25,7 @@ def item_embeddings(model: SessionRecommender) -> nn.Parameter:
     Raises:
         SessRecError: If it has none.
     """
-    table = next(
-        (getattr(model, name) for name in ("output_embedding", "item_embedding") if hasattr(model, name)), None
-    )
+    table = getattr(model, "output_embedding", getattr(model, "item_embedding", None))
     if not isinstance(table, nn.Parameter):
         raise SessRecError(f"{type(model).__name__} has no item embeddings: leave --projector out")
     return table
@@ -38,29 +36,17 @@ def write_projector(model: SessionRecommender, folder: Path) -> int:
 
     Args:
         model: A model with item embeddings.
-        folder: Folder of the run, where ``tensorboard --logdir`` finds them.
+        folder: Where the files go, in place of what is there; below the run's, so that TensorBoard finds them.
 
     Returns:
         Number of items.
-
-    Raises:
-        SessRecError: If the model has no item embeddings.
     """
-    table = item_embeddings(model)
     vocabulary = model.vocabulary
     items = np.argsort(-vocabulary.counts, kind="stable")[:_MOST_ITEMS]
-    with replacing(folder / "item_embeddings.tsv") as temporary:
-        vectors = table.detach()[torch.from_numpy(items)].float().cpu().numpy()
-        np.savetxt(temporary, vectors, delimiter="\t", fmt="%.6g")
-    with replacing(folder / "item_names.tsv") as temporary, temporary.open("w", encoding="utf-8") as stream:
-        stream.write("item\ttraining events\n")
-        for item in items:
-            name = " ".join(vocabulary.item_ids[item].split()) or "(blank)"  # a line an item, whatever is in its id
-            stream.write(f"{name}\t{vocabulary.counts[item]}\n")
-    config = ProjectorConfig()
-    config.embeddings.add(
-        tensor_name="item embeddings", tensor_path="item_embeddings.tsv", metadata_path="item_names.tsv"
-    )
-    with replacing(folder / "projector_config.pbtxt") as temporary:
-        temporary.write_text(str(config), encoding="utf-8")
+    names = [" ".join(vocabulary.item_ids[item].split()) or "(blank)" for item in items]  # a line an item
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier test
+    with SummaryWriter(folder) as writer:
+        vectors = item_embeddings(model).detach()[torch.from_numpy(items)].float()
+        metadata = list(zip(names, vocabulary.counts[items].tolist(), strict=True))
+        writer.add_embedding(vectors, metadata, metadata_header=["item", "training events"], tag="item embeddings")
     return len(items)

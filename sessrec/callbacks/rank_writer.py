@@ -24,6 +24,7 @@ from sessrec.evaluation.rank_table import RANKS_FILE, Ranks, ranks_table, write_
 from sessrec.evaluation.slices import SLICE_METRICS, Slices, slice_metrics
 from sessrec.models.base import SessionRecommender
 from sessrec.models.inference import top_items_at_positions
+from sessrec.text import Table
 from sessrec.writing import write_json
 
 METRICS_FILE = "metrics.json"
@@ -127,8 +128,10 @@ class RankWriter(Callback):
             report["ranks_digest"] = hashlib.sha256((Path(folder) / RANKS_FILE).read_bytes()).hexdigest()
             write_json(Path(folder) / METRICS_FILE, report)
             if self.projector:
-                n_items = write_projector(pl_module, Path(folder))
-                rank_zero_only(print)(f"embeddings of {n_items:,} items for TensorBoard's projector in {folder}")
+                n_items = write_projector(pl_module, Path(folder) / "projector")
+                rank_zero_only(print)(
+                    f"embeddings of {n_items:,} items for TensorBoard's projector in {folder}/projector"
+                )
 
 
 def test_report(model: SessionRecommender, data: Any, ranks: Ranks) -> dict[str, Any]:
@@ -162,11 +165,12 @@ def test_report(model: SessionRecommender, data: Any, ranks: Ranks) -> dict[str,
 
 
 def _text(report: dict[str, Any]) -> str:
-    lines = [f"{'slice':<32}{'positions':>11}" + "".join(f"{metric:>11}" for metric in SLICE_METRICS)]
-    for name, parts in report["slices"].items():
-        for label, row in parts.items():
-            cells = "".join(f"{row[metric]:11.4f}" for metric in SLICE_METRICS)
-            lines.append(f"{f'{name} {label}':<32}{row['positions']:>11,}{cells}")
+    rows = [
+        [f"{name} {label}", f"{row['positions']:,}", *(f"{row[metric]:.4f}" for metric in SLICE_METRICS)]
+        for name, parts in report["slices"].items()
+        for label, row in parts.items()
+    ]
+    lines = [Table(["slice", "positions", *SLICE_METRICS], rows).markdown()]
     if lists := report.get("lists"):
         lines.append(
             f"lists of {lists['length']}: coverage {lists['coverage']:.4f}, Gini {lists['gini']:.4f}, "
