@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from sessrec.evaluation.audits import Audit
 from sessrec.evaluation.rank_table import metric_name
-from sessrec.figures.style import LINES, MARKERS, PALETTE, STYLE
+from sessrec.figures.style import PALETTE, STYLE, look
 
 
 def audit_figure(audit: Audit) -> Figure:
@@ -31,12 +31,10 @@ def audit_figure(audit: Audit) -> Figure:
                     places,
                     value,
                     yerr=[np.maximum(0, value - low), np.maximum(0, high - value)],
-                    color=PALETTE[number % len(PALETTE)],
-                    linestyle=LINES[number // len(PALETTE) % len(LINES)],
-                    marker=MARKERS[number % len(MARKERS)],
                     markersize=5,
                     capsize=3,
                     label=name if axes is panels[0] else None,
+                    **look(number),
                 )
             axes.set_xticks(places, [condition.replace(" by ", "\nby ") for condition in audit.conditions], fontsize=10)
             axes.set_title(metric_name(metric))

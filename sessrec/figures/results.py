@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -15,7 +14,7 @@ from sessrec.evaluation.comparison import Comparison, pooled_means
 from sessrec.evaluation.rank_table import gains, metric_name
 from sessrec.evaluation.slices import Slices
 from sessrec.evaluation.tested_runs import Run
-from sessrec.figures.style import LINES, MARKERS, PALETTE, STYLE
+from sessrec.figures.style import PALETTE, STYLE, look
 
 _N_RESAMPLES = 400  # for the bands of curves and slices
 
@@ -61,7 +60,7 @@ def cutoff_curves(models: Mapping[str, Sequence[Run]], metric: str, most: int = 
         order = sorted(models, key=lambda name: -found[name][0][-1])
         for number, name in enumerate(order):
             value, low, high = found[name]
-            _line(axes, number, cutoffs, value, name)
+            axes.plot(cutoffs, value, markersize=4, label=name, **look(number))
             axes.fill_between(cutoffs, low, high, color=PALETTE[number % len(PALETTE)], alpha=0.15, linewidth=0)
         axes.set_xscale("log")
         axes.set_xticks(cutoffs, [str(k) for k in cutoffs])
@@ -94,7 +93,8 @@ def slices_figure(models: Mapping[str, Sequence[Run]], metric: str, slices: Slic
             found = _bands(models, [metric], [slicing.codes == code for code in shown])
             for number, name in enumerate(models):
                 value, low, high = found[name]
-                _line(axes, number, range(len(shown)), value, name if axes is panels[0] else None)
+                label = name if axes is panels[0] else None
+                axes.plot(range(len(shown)), value, markersize=4, label=label, **look(number))
                 axes.fill_between(
                     range(len(shown)), low, high, color=PALETTE[number % len(PALETTE)], alpha=0.12, linewidth=0
                 )
@@ -122,15 +122,3 @@ def _bands(
 
     found = pooled_means(models, values_of, inside, _N_RESAMPLES)
     return {name: np.array([interval(mean) for mean in means]).T for name, means in found.items()}
-
-
-def _line(axes: Axes, number: int, x: Sequence[int] | np.ndarray, y: np.ndarray, label: str | None) -> None:
-    axes.plot(
-        x,
-        y,
-        color=PALETTE[number % len(PALETTE)],
-        linestyle=LINES[(number // len(PALETTE)) % len(LINES)],
-        marker=MARKERS[number % len(MARKERS)],
-        markersize=4,
-        label=label,
-    )

@@ -32,6 +32,19 @@ STYLE: Any = {
 }
 
 
+def look(number: int) -> Any:
+    """Colour, line and marker of a model.
+
+    Args:
+        number: Number of the model in the picture.
+    """
+    return {
+        "color": PALETTE[number % len(PALETTE)],
+        "linestyle": LINES[number // len(PALETTE) % len(LINES)],
+        "marker": MARKERS[number % len(MARKERS)],
+    }
+
+
 def save_figure(figure: Figure, file: Path) -> None:
     """Write a picture, whole or not at all.
 

@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from sessrec.callbacks.event_files import read_curves
-from sessrec.figures.style import LINES, PALETTE, STYLE
+from sessrec.figures.style import STYLE, look
 
 _TITLES = {
     "train/loss": "training loss (mean of a window's pairs)",
@@ -38,13 +38,11 @@ def training_figure(runs: Mapping[str, Path], tags: Mapping[str, str] | None = N
         figure = Figure(figsize=(min(11.0, 3.6 * len(shown) + 1.4), 3.8))
         panels = figure.subplots(1, len(shown), squeeze=False)[0]
         for number, (name, own) in enumerate(curves.items()):
-            look = {"color": PALETTE[number % len(PALETTE)], "linestyle": LINES[number // len(PALETTE) % len(LINES)]}
             for tag, axes in zip(shown, panels, strict=True):
                 steps, values = own.get(tag, (np.empty(0), np.empty(0)))
                 if len(steps) > 1:
-                    axes.plot(
-                        steps, values, marker="o" if len(steps) < 30 else None, markersize=3.5, label=name, **look
-                    )
+                    marker = "o" if len(steps) < 30 else None
+                    axes.plot(steps, values, markersize=3.5, label=name, **{**look(number), "marker": marker})
         for tag, axes in zip(shown, panels, strict=True):
             axes.set_title(tags[tag], fontsize=11)
             axes.set_xlabel("optimiser steps")
