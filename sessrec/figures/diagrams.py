@@ -143,7 +143,7 @@ def architecture_figure(model: GRU4Rec) -> Figure:
         drawing.text(right + 0.15, table - 0.12, "one table for both", ha="left")
     own = {"cross-entropy": ("logq",), "bpr-max": ("bpreg", "elu_param")}.get(model.loss_name, ())
     training = [
-        "scores of the target and, as negatives, the targets of the other lanes",
+        "scores of the target, the targets of the other lanes",
         f"and {options.n_sample:,} items, sampled by count to the power {options.sample_alpha:g}",
         f"loss: {', '.join([model.loss_name, *(f'{name} {options[name]:g}' for name in own)])}",
         f"Adagrad: learning rate {options.learning_rate:g}, momentum {options.momentum:g}",
@@ -344,7 +344,7 @@ def traditional_figure(sessions: Sessions, item_ids: Sequence[str], n_shown: int
         widths = [name, *[CELL] * len(clicks), 0.3, 0.3]
         drawing.cells(middle - name, widths, [session, *clicks, ("→", ""), ("?", GREY)], square)
     drawing.note(
-        "Left, a filled square: the user clicked the item. Their order is lost, and a new user's row is empty. "
+        "Left, a filled square: the user clicked the item. The order is lost, and a new user's row is empty. "
         f"Right: the last clicks in order. The model ranks all {len(item_ids):,} items, from the first click on."
     )
     return drawing.finished()
