@@ -9,7 +9,6 @@ eval    Positions a second of a full ranking with all metrics, in turn with its 
 baselines  Positions a second of a full ranking, milliseconds of a recommendation, and size beside the training clicks'
         own, of the neighbourhood methods and rules, on generated sessions or a --log.
 memory  Peak memory of evaluation and training with a million items, and the time of a fit of a single step.
-save    Size and time of a checkpoint, written and synced to the disk, for the default config and a million items.
 scale   How much longer a step takes with a million items than with 10,000.
 data    The preparation of a log of 20 million events against pyarrow.csv.read_csv alone on the same file: ratio of the
         times, peak memory, growth of the time for an event from a log of a tenth of that, time to open the prepared log
@@ -27,11 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks import baselines, data, evaluation, saving, training
+from benchmarks import baselines, data, evaluation, training
 
 from sessrec.text import Table
 
-_CHOICES = ["train", "eval", "baselines", "memory", "save", "scale", "data"]
+_CHOICES = ["train", "eval", "baselines", "memory", "scale", "data"]
 _SMALL = ["ce_32_100_2048", "bpr-max_80_224_2048"]  # a million items of 512 units would take gigabytes
 
 
@@ -87,7 +86,6 @@ def _measure(options: argparse.Namespace) -> Any:
         ),
         "eval": lambda: evaluation.evaluate(repeats, accelerator),
         "memory": lambda: evaluation.memory(repeats),
-        "save": lambda: saving.save(repeats),
         "baselines": lambda: baselines.baselines(repeats, options.log, options.time_column, options.test_start),
         "scale": lambda: training.scale(options.configs or _SMALL, n_windows, accelerator),
         "data": lambda: data.measure(options.events, repeats),

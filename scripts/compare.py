@@ -23,7 +23,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from arguments import ScriptParser
 
 from sessrec.errors import SessRecError
@@ -38,16 +37,10 @@ from sessrec.evaluation.comparison_tables import (
 from sessrec.evaluation.rank_table import check_metrics
 from sessrec.evaluation.slices import Slices
 from sessrec.evaluation.tested_runs import read_run
-from sessrec.experiments.fit_and_test import fit_and_test, is_random
+from sessrec.experiments.fit_and_test import fit_seeds, model_words
 from sessrec.figures.results import comparison_figure, cutoff_curves, slices_figure
 from sessrec.figures.style import save_figure
 from sessrec.writing import replacing
-
-
-def has_seeds(config: Path) -> bool:
-    """Whether the model of a config draws random numbers in its fit; one of somebody else's may."""
-    model = (yaml.safe_load(config.read_text(encoding="utf-8")) or {}).get("model") or {}
-    return is_random(model if isinstance(model, str) else model.get("class_path", ""))
 
 
 def fit_configs(configs: Sequence[Path], seeds: Sequence[int], name: str, words: Sequence[str]) -> list[Path]:
@@ -63,10 +56,8 @@ def fit_configs(configs: Sequence[Path], seeds: Sequence[int], name: str, words:
         Folders of the runs.
     """
     runs = []
-    for config in configs:
-        for seed in seeds if has_seeds(config) else seeds[:1]:
-            own = ["--config", str(config), *words, "--seed_everything", str(seed)]
-            runs.append(fit_and_test(own, f"{name}-{config.stem}-{seed}"))
+    for config in map(str, configs):
+        runs += fit_seeds(config, [*model_words(config), *words], seeds, f"{name}-{Path(config).stem}")
     return runs
 
 
@@ -178,9 +169,6 @@ def _parsed(parser: ScriptParser, args: list[str]) -> tuple[list[Path], argparse
         parser.error(f"--seed must be at least 0, got {options.seed}")
     if options.resamples < 100:
         parser.error(f"--resamples {options.resamples} is too few for an interval: give 100 or more")
-    for config in options.configs:
-        if not config.is_file():
-            parser.error(f"there is no config {config}")
     _check_fits(parser, folders, options, words)
     return folders, options, words
 

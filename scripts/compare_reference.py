@@ -27,7 +27,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -40,14 +39,14 @@ from tqdm import tqdm
 from sessrec.callbacks.checkpoints import CheckpointFiles
 from sessrec.callbacks.event_files import read_curves
 from sessrec.callbacks.run_folder import RunConfig
-from sessrec.cli import SessRecCLI, user_error
+from sessrec.cli import SessRecCLI
 from sessrec.data.preparation import PreparedLog
 from sessrec.errors import SessRecError
 from sessrec.evaluation.tested_runs import read_run
-from sessrec.experiments.fit_and_test import fit_and_test
+from sessrec.experiments.fit_and_test import fit_and_test, parsed
 from sessrec.models import GRU4Rec
 from sessrec.models.reference_weights import import_weights, read_weights
-from sessrec.text import Table
+from sessrec.text import Table, spread_text
 from sessrec.writing import replacing
 
 NO_VALIDATION = ["--data.val_ratio", "0", "--data.val_duration", "null"]
@@ -195,19 +194,15 @@ def results_table(reference: Sequence[dict[str, float]], ours: Sequence[dict[str
     for name in sorted(reference[0], key=lambda name: (name == SPEED, name.split("@")[0] == "mrr")):
         columns = [[result[name] for result in results if name in result] for results in (reference, ours)]
         digits = 1 if name == SPEED else 4
-        row = [name.replace("recall", "Recall").replace("mrr", "MRR"), *(_cell(values, digits) for values in columns)]
+        row = [
+            name.replace("recall", "Recall").replace("mrr", "MRR"),
+            *(spread_text(values, digits) for values in columns),
+        ]
         if columns[1]:
             theirs, own = map(statistics.fmean, columns)
             row += [f"{own - theirs:+.{digits}f}", f"{own / theirs:.3f}" if theirs else "-"]
         rows.append(row if columns[1] else [*row, "-", "-"])
     return Table(["", "reference", "sessrec", "difference", "ratio"], rows)
-
-
-def _cell(values: Sequence[float], digits: int) -> str:
-    if not values:
-        return "-"
-    spread = f" ({min(values):.{digits}f} - {max(values):.{digits}f})" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.{digits}f}{spread}"
 
 
 def compare(checkout: Path, python: str, seeds: Sequence[int], name: str, words: Sequence[str]) -> str:
@@ -227,7 +222,7 @@ def compare(checkout: Path, python: str, seeds: Sequence[int], name: str, words:
     for run_name in (f"{name}-{seed}" for seed in seeds):
         if Path("lightning_logs", run_name, "checkpoints").exists():  # both are to be timed one after the other
             raise SessRecError(f"the run lightning_logs/{run_name} exists: give another --name")
-    cli = _command_line([*words, "--trainer.logger.version", f"{name}-{seeds[0]}"])
+    cli = parsed([*words, "--trainer.logger.version", f"{name}-{seeds[0]}"], "fit")
     parameters, cutoffs = reference_parameters(cli), sorted(set(cli.model.hparams["cutoffs"]))
     log = cli.datamodule.prepare()
     write_parts(log, folder)
@@ -271,7 +266,7 @@ def import_run(weights: Path, items: Path, name: str, words: Sequence[str]) -> P
         The checkpoint.
     """
     state_dict, item_ids = read_weights(weights), items.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    cli = _command_line([*words, *NO_VALIDATION, "--trainer.logger.version", name])
+    cli = parsed([*words, *NO_VALIDATION, "--trainer.logger.version", name], "fit")
     model, data = cli.model, cli.datamodule
     if not isinstance(model, GRU4Rec):
         raise SessRecError(f"--model {type(model).__name__} cannot take the reference's weights: it needs GRU4Rec")
@@ -292,18 +287,6 @@ def import_run(weights: Path, items: Path, name: str, words: Sequence[str]) -> P
     file = cli.run_folder / "checkpoints" / "last.ckpt"
     CheckpointFiles().save_checkpoint(content, file)
     return file
-
-
-def _command_line(words: list[str]) -> SessRecCLI:
-    """Parse the words of a fit and build its parts; the parser wraps faults of options, which are told as they are."""
-    warnings.filterwarnings("ignore", "LightningCLI's args parameter")
-    try:
-        return SessRecCLI("fit", words)
-    except Exception as error:
-        fault = user_error(error)
-        if fault is None:
-            raise
-        raise SessRecError(str(fault)) from error
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -28,6 +28,7 @@ from report_texts import audits_text, results_text, with_tables
 from sessrec.errors import SessRecError
 from sessrec.evaluation.comparison import ComparedModel, Comparison, compare_runs
 from sessrec.evaluation.tested_runs import read_run
+from sessrec.experiments.fit_and_test import is_random
 from sessrec.writing import replacing, write_json
 
 _SPLIT = "--data.test_ratio 0.1 --data.val_ratio 0"
@@ -68,7 +69,7 @@ def commands(log: str, seeds_of: Mapping[str, Sequence[int]]) -> list[str]:
         log: Name of the log.
         seeds_of: Seeds of each config; models that draw nothing are fitted with the first one only.
     """
-    is_drawing = {model: compare.has_seeds(Path("configs", f"{model}.yaml")) for model in seeds_of}
+    is_drawing = {model: is_random(f"configs/{model}.yaml") for model in seeds_of}
     drawing = {model: tuple(seeds) for model, seeds in seeds_of.items() if is_drawing[model]}
     groups = sorted(set(drawing.values()), key=lambda seeds: (len(seeds), seeds)) or [(1,)]
     found, runs = [], ""

@@ -1,186 +1,154 @@
-"""Fit and test models while one thing changes - data, split, filtering or an option - and give a table and a figure.
+"""Fit and test models while an option changes, and give a table and a figure.
 
 Examples::
 
-    python scripts/sweep.py alpha
-    python scripts/sweep.py sessions --models Markov GRU4Rec=configs/gru4rec.yaml --seeds 1 2 --data.path clicks.tsv.gz
-    python scripts/sweep.py filtering --values none support-5 support-5+no-repeats --data.path clicks.tsv.gz
+    python scripts/sweep.py alpha --data.path clicks.tsv.gz
+    python scripts/sweep.py --option model.sample_alpha --values 0 0.5 1 --models configs/gru4rec.yaml --seeds 1 2 3
+    python scripts/sweep.py --option synth.n_sessions synth.max_session_len --values 8000+3 900+20 --models Oracle
 
-The experiment comes first. All words that are not listed below go to every fit. Without a log, sessions are generated,
-and the Oracle, which knows their process, is the ceiling. Runs go to lightning_logs/sweep-<experiment>-<model>-<value>,
-with the seed behind where the model draws random numbers; one that is finished already is tested as it is.
+What changes is that of an experiment, named first (alpha, sessions, train_ratio, catalogue, filtering, session_length),
+or an --option of fit; a value of several options names one for each, joined by +. All words that are not listed below
+go to every fit.
 
-Experiments and their values:
-  sessions        share of the training part that is kept, the most recent: 0.1 0.5 1
-  train_ratio     share of the sessions before the test part: 0.5 0.8
-  catalogue       items of the generated sessions: 500 1000; of an own log: least events of an item, 1 5
-  alpha           alpha of Markov: 0 0.5 1
-  filtering       rules, joined by +: none support-5 no-repeats support-5+no-repeats
-  session_length  rules, joined by +: none min-3 max-10 (the first ten events) min-3+max-10
+The option train_share keeps the most recent sessions of the training part only, and the test part as it is. Options
+that begin with synth. are those of make_synth_data.py, for generated sessions; the Oracle, which knows their process,
+is their ceiling. Runs go to lightning_logs/NAME-MODEL-VALUE-SEED; one that is finished already is tested as it is.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
+import contextlib
+import csv
+import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import make_synth_data
+import yaml
 from arguments import ScriptParser
-from sweep_experiments import EXPERIMENTS, OWN_CATALOGUE, Experiment
-from sweep_fits import ORACLE, Fit, Model, Sweep, fits_of, model_of, parsed, run_fit
-from sweep_tables import EVERY_VALUE, METRICS, Row, is_one_test, lines_of, markdown, read_run, rules, write_csv
 
+from sessrec.callbacks.event_files import read_curves
 from sessrec.errors import SessRecError
+from sessrec.evaluation.rank_table import gains
+from sessrec.evaluation.tested_runs import PROTOCOL, Run, check_comparable, read_run
+from sessrec.experiments.fit_and_test import fit_seeds, model_words, parsed
+from sessrec.experiments.recent_log import recent_log_words
 from sessrec.figures.style import save_figure
 from sessrec.figures.sweeps import sweep_figure
+from sessrec.text import Table, spread_text
 from sessrec.writing import replacing
 
-DEFAULT_MODELS = ("Popularity", "Markov", "GRU4Rec")
-OWN_WORDS = ("--model", "--ckpt_path", "--trainer.logger.version")
+DEFAULT_MODELS = ["Popularity", "Markov", str(Path(__file__).resolve().parents[1] / "configs" / "gru4rec.yaml")]
+EXPERIMENTS = {
+    "alpha": ("model.alpha", "0 0.1 0.25 0.5 0.75 0.9 1", ["Markov"]),
+    "sessions": ("train_share", "0.05 0.1 0.25 0.5 1", DEFAULT_MODELS),
+    "train_ratio": ("data.test_ratio", "0.5 0.4 0.3 0.2 0.1", DEFAULT_MODELS),
+    "catalogue": ("synth.n_items", "250 500 1000 2000 4000", [*DEFAULT_MODELS, "Oracle"]),
+    "filtering": ("data.min_item_support data.drop_repeats", "1+false 5+false 1+true 5+true", DEFAULT_MODELS),
+    "session_length": ("data.min_session_length data.max_session_length", "2+3 2+5 2+null 3+null", DEFAULT_MODELS),
+}
+"""Options, values and models of each experiment."""
+METRICS = {"Recall@20": "recall@20", "MRR@20": "mrr@20"}
+_COUNTS = {"training sessions": "train_sessions", "test positions": "positions", "items ranked": "items_ranked"}
+_PROCESS = {"n_items": "--model.process_items", "seed": "--model.process_seed"}
+_ONE_TEST = "All rows are measured on the same positions and against the same items."
+_OTHER_TESTS = "Rows of different values are not measured on the same positions or items: compare models at one value."
+
+Results = dict[tuple[str, str], list[dict[str, Any]]]
+"""By value and model, a row for each fit."""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = ScriptParser(__doc__)
-    parser.add_argument("experiment", choices=EXPERIMENTS, help="what changes")
-    parser.add_argument("--values", nargs="+", help="its values (default: some that fit generated sessions)")
-    parser.add_argument(
-        "--models",
-        nargs="+",
-        help="class names, configs, or NAME=CONFIG (default: Popularity Markov GRU4Rec, and Oracle)",
+def words_of(value: str, options: Sequence[str], model: str, words: Sequence[str], output: Path) -> list[str]:
+    """The words of fit for a model at a value, checked; sessions are generated, or a log cut, where that is asked for.
+
+    Args:
+        value: The value, of several options joined by +.
+        options: The options.
+        model: Name of a class, or a config.
+        words: More words of each fit.
+        output: Folder for a log that is cut.
+
+    Raises:
+        SessRecError: If fit would refuse them.
+    """
+    parts = value.split("+")
+    if len(parts) != len(options):
+        raise SessRecError(f"the value {value} is of {len(parts)} options, and there are {len(options)}")
+    changed = [word for name, part in zip(options, parts, strict=True) for word in (f"--{name}", part)]
+    if "data.test_ratio" in options:  # the other ways to split would win over the ratio
+        changed += ["--data.test_duration", "null", "--data.test_start", "null"]
+    parser = ScriptParser(None)  # of the options that are not fit's
+    parser.add_argument("--train_share", type=float)
+    for name in ("n_sessions", "n_items", "min_session_len", "max_session_len", "seed"):
+        parser.add_argument(f"--synth.{name}", dest=name)
+    own, rest = parser.parse_known_args([*model_words(model), *words, *changed])
+    share = vars(own).pop("train_share")
+    if synth := {name: number for name, number in vars(own).items() if number is not None}:
+        file = Path("data", f"sweep-{'-'.join(f'{name}-{number}' for name, number in synth.items())}.tsv")
+        if not file.exists():
+            numbers = [word for name, number in synth.items() for word in (f"--{name}", number)]
+            make_synth_data.main([*numbers, "--output", str(file)])
+        rest += ["--data.path", str(file)]
+        if model == "Oracle":
+            rest += [word for name in synth.keys() & _PROCESS.keys() for word in (_PROCESS[name], synth[name])]
+    preparation = parsed(rest).datamodule.preparation
+    file = output / f"recent-{share}-{Path(model).stem}.parquet"
+    return rest if share is None else [*rest, *recent_log_words(preparation, share, file)]
+
+
+def row_of(run: Run, value: str, model: str) -> dict[str, Any]:
+    """What a tested run found, on which data and by which rules."""
+    config = yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))
+    log = json.loads((run.folder / "data_report.json").read_text(encoding="utf-8"))
+    _, validated = read_curves(run.folder).get(config["monitor"], (None, ()))
+    return (
+        {"value": value, "model": model, "run": run.folder.name, "validation": max(validated, default=None)}
+        | {name: float(gains(run.ranks.rank, name).mean()) for name in METRICS.values()}
+        | {name: run.report["protocol"][name] for name in PROTOCOL if name != "sessions"}
+        | {f"{part}_{name}": log[part][name] for part in ("train", "test") for name in ("sessions", "events")}
+        | {name: count for name, count in log["cleaned"].items() if name.startswith("events")}
     )
-    parser.add_argument(
-        "--seeds", nargs="+", type=int, default=[1, 2], help="seeds of each random model (default: 1 2)"
-    )
-    parser.add_argument(
-        "--n_sessions", type=int, help="sessions to generate where there is no log (default: 10000 or 20000)"
-    )
-    parser.add_argument("--n_items", type=int, help="items of their process (default: 1000; filtering: 3000)")
-    parser.add_argument("--name", default="sweep", help="first part of the runs' names (default: sweep)")
-    parser.add_argument(
-        "--output", type=Path, help="folder of table and figure (default: lightning_logs/NAME-EXPERIMENT)"
-    )
-    parser.add_argument("--verbose", action="store_true", help="show what every fit prints")
-    return parser
 
 
-def _plan(options: argparse.Namespace, words: list[str]) -> Sweep:
-    """Check what was asked for and fill in the defaults."""
-    if taken := [word for word in words if word.partition("=")[0] in OWN_WORDS]:
-        raise SessRecError(f"{taken[0]} is the sweep's own to give: name models with --models and runs with --name")
-    named = options.models or DEFAULT_MODELS
-    path = parsed([*model_of(named[0], is_generated=True).words, *words]).datamodule.preparation.path
-    if path is not None and (options.n_sessions is not None or options.n_items is not None):
-        raise SessRecError("--n_sessions and --n_items are of generated sessions, and --data.path names a log")
-    experiment = EXPERIMENTS[options.experiment]
-    if path is not None and options.experiment == "catalogue":
-        experiment = OWN_CATALOGUE
-    n_sessions = experiment.n_sessions if options.n_sessions is None else options.n_sessions
-    n_items = experiment.n_items if options.n_items is None else options.n_items
-    prefix = f"{options.name}-{options.experiment}"
-    return Sweep(
-        name=options.experiment,
-        experiment=experiment,
-        values=_distinct("value", [experiment.read(text) for text in options.values or experiment.values]),
-        models=_models(options, experiment, path is None),
-        seeds=_distinct("seed", options.seeds),
-        words=words,
-        source=f"{n_sessions:,} generated sessions" if path is None else _file_name(path),
-        generated=(n_sessions, n_items) if path is None else None,
-        run_prefix=prefix,
-        output=_folder(options.output or Path("lightning_logs", prefix)),
-    )
+def text_of(results: Results, label: str) -> str:
+    """The results as a table in Markdown, and what must be known to read it."""
+    rows, lines = [fit for fits in results.values() for fit in fits], []
+    metrics = METRICS if rows[0]["validation"] is None else {"validation": "validation"} | METRICS
+    for (value, model), fits in results.items():
+        spreads = [spread_text([fit[name] for fit in fits]) for name in metrics.values()]
+        counts = [f"{fits[0][name]:,}" for name in _COUNTS.values()]
+        lines.append([value, model, str(len(fits)), *spreads, *counts])
+    tests = {(row["data_digest"], row["items_ranked"]) for row in rows}
+    notes = [
+        _ONE_TEST if len(tests) == 1 else _OTHER_TESTS,
+        f"Where there are several fits: mean (least - greatest) over the seeds. Ties: {rows[0]['tie_mode']}.",
+        "Choose a value by the validation part (the metric of --monitor); the test part only reports.",
+    ]
+    table = Table([label, "model", "fits", *metrics, *_COUNTS], lines).markdown()
+    return "\n".join([table, "", *(f"- {note}" for note in notes), ""])
 
 
-def _models(options: argparse.Namespace, experiment: Experiment, is_generated: bool) -> list[Model]:
-    """The models that were asked for, or the default ones."""
-    models = [model_of(text, is_generated) for text in options.models or DEFAULT_MODELS]
-    if is_generated and not options.models:
-        models.append(model_of(ORACLE, is_generated))
-    _distinct("model", [model.name for model in models])
-    if experiment.swept_class not in (None, *(model.class_name for model in models)):
-        raise SessRecError(f"the {options.experiment} experiment needs {experiment.swept_class} among the models")
-    return models
-
-
-def _distinct(what: str, names: list[Any]) -> list[Any]:
-    """The names, none of which may be there twice: they are parts of the runs' names."""
-    if len(set(names)) < len(names):
-        raise SessRecError(f"a {what} is given twice: {' '.join(map(str, names))}")
-    return names
-
-
-def _folder(output: Path) -> Path:
-    """The folder for table and figure, refused where a file is in the way."""
-    if any(folder.is_file() for folder in (output, *output.parents)):
-        raise SessRecError(f"--output {output} is a file, or in one: name a folder")
-    return output
-
-
-def _file_name(path: str | list[str]) -> str:
-    return Path(path if isinstance(path, str) else path[0]).name
-
-
-def _run(fits: Sequence[Fit], is_verbose: bool) -> list[Row]:
-    """Fit and test one after the other, with a line for each."""
-    rows: list[Row] = []
-    for number, fit in enumerate(fits, 1):
-        start = time.perf_counter()
-        print(f"[{number}/{len(fits)}] {fit.run_name}", end=" ", flush=True)
-        result = read_run(run_fit(fit, is_verbose))
-        shown = ", ".join(f"{title} {result[metric]:.4f}" for title, metric in METRICS.items())
-        print(f"{shown}, {time.perf_counter() - start:.0f} s", flush=True)
-        rows.append({"value": fit.value, "model": fit.model, "seed": fit.seed, "run": fit.run_name, **result})
-    return rows
-
-
-def _sentences(sweep: Sweep, rows: list[Row]) -> list[str]:
-    """What must be known to read the table."""
-    same = "All rows are measured on the same positions and against the same items."
-    sentences = [rules(rows), same if is_one_test(rows) else sweep.experiment.note]
-    if any(row["value"] == EVERY_VALUE for row in rows):
-        sentences.append(f"A model that the value means nothing to is fitted once ({EVERY_VALUE}); its line is level.")
-    if any(row["val_sessions"] for row in rows):
-        sentences.append("Training sessions are without those of the validation part, which chose the checkpoint.")
-    if len({row["seed"] for row in rows} - {None}) > 1:
-        sentences.append("Where there are several fits: mean (least - greatest) over the seeds.")
-    if _ceiling(sweep):
-        sentences.append(
-            "The Oracle knows the process behind the sessions: no model can do better but by chance, strictly only "
-            "where no event was left out of the test sessions (repeats, rare items, items unknown to training)."
-        )
-    return sentences
-
-
-def _ceiling(sweep: Sweep) -> str:
-    """Name of the model that none can pass; empty where there is none."""
-    names = [model.name for model in sweep.models if sweep.generated and model.class_name == ORACLE]
-    return names[0] if names else ""
-
-
-def _axis(sweep: Sweep, rows: list[Row]) -> tuple[str, list[float | str]]:
-    """Label and values of the figure's axis."""
-    if sweep.experiment.is_categorical:
-        return sweep.experiment.label, [*sweep.values]
-    if sweep.name != "sessions":
-        return sweep.experiment.label, [float(value) for value in sweep.values]
-    counts = {row["value"]: float(row["train_sessions"]) for row in rows}
-    return "training sessions, the most recent", [counts[value] for value in sweep.values]
-
-
-def _write(sweep: Sweep, rows: list[Row]) -> str:
-    """Write table and figure; gives the table and its sentences."""
-    sentences = [f"- {sentence}" for sentence in _sentences(sweep, rows)]
-    text = "\n".join([markdown(rows, sweep.experiment.label), "", *sentences, ""])
-    with replacing(sweep.output / f"{sweep.name}.md") as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    write_csv(rows, sweep.output / f"{sweep.name}.csv")
-    title = f"Sweep of {sweep.name.replace('_', ' ')} on {sweep.source}"
-    figure = sweep_figure(title, *_axis(sweep, rows), lines_of(rows, sweep.values), _ceiling(sweep))
+def write(results: Results, label: str, output: Path) -> None:
+    """Write the table in Markdown, one row a fit in CSV, and the figure."""
+    with replacing(output / "sweep.md") as temporary:
+        temporary.write_text(text_of(results, label), encoding="utf-8")
+    rows = [fit for fits in results.values() for fit in fits]
+    with replacing(output / "sweep.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    values: list[Any] = list(dict.fromkeys(value for value, _ in results))
+    with contextlib.suppress(ValueError):  # texts stand side by side
+        values = [float(value) for value in values]
+    lines: dict[str, dict[str, list[list[float]]]] = {title: {} for title in METRICS}
+    for (_, model), fits in results.items():
+        for name, metric in METRICS.items():
+            lines[name].setdefault(model, []).append([fit[metric] for fit in fits])
+    figure = sweep_figure(f"Sweep of {label}", label, values, lines, "Oracle")
     for kind in ("png", "svg"):
-        save_figure(figure, sweep.output / f"{sweep.name}.{kind}")
-    return text
+        save_figure(figure, output / f"sweep.{kind}")
 
 
 def main(args: list[str] | None = None) -> None:
@@ -189,16 +157,43 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: Words of the command line; those of the process where None.
     """
-    parser = _parser()
-    options, words = parser.parse_known_args(args)
+    parser = ScriptParser(__doc__, usage="python scripts/sweep.py EXPERIMENT | --option NAME ... --values VALUE ...")
+    parser.add_argument("--option", nargs="+", help="options of fit that change together, without the leading --")
+    parser.add_argument("--values", nargs="+", help="their values")
+    parser.add_argument("--models", nargs="+", help="classes, or configs (default: Popularity, Markov and GRU4Rec)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2], help="of each random model (default: 1 2)")
+    parser.add_argument("--name", help="first part of the runs' names (default: sweep-EXPERIMENT)")
+    parser.add_argument("--output", type=Path, help="folder of table and figure (default: lightning_logs/NAME)")
+    args = sys.argv[1:] if args is None else list(args)
+    experiment = args.pop(0) if args and not args[0].startswith("-") else "option"
+    given, words = parser.parse_known_args(args)
+    known = EXPERIMENTS | ({"option": (" ".join(given.option), "", DEFAULT_MODELS)} if given.option else {})
+    if experiment not in known:
+        parser.error(f"name an experiment first, one of {', '.join(EXPERIMENTS)}; or --option and --values")
+    label, of_experiment, models = known[experiment]
+    values, models = given.values or of_experiment.split(), given.models or models
+    name = given.name or f"sweep-{experiment}"
+    output = given.output or Path("lightning_logs", name)
+    parser.check_output(output)
+    stems = [Path(model).stem for model in models]
+    for what, names in (("value", values), ("model", stems), ("seed", given.seeds)):
+        if not names or len(set(names)) < len(names):
+            parser.error(f"no {what} is given, or one is given twice: {' '.join(map(str, names))}")
+    results: Results = {}
     try:
-        sweep = _plan(options, words)
-        fits = fits_of(sweep)
-    except SessRecError as error:
+        own = {(v, model): words_of(v, label.split(), model, words, output) for v in values for model in models}
+        for value in values:
+            tested: list[Run] = []
+            for model, stem in zip(models, stems, strict=True):
+                folders = fit_seeds(model, own[value, model], given.seeds, f"{name}-{stem}-{value}")
+                runs = [read_run(folder) for folder in folders]
+                results[value, stem] = [row_of(run, value, stem) for run in runs]
+                tested += runs
+            check_comparable(tested)
+        write(results, label, output)
+    except (SessRecError, OSError) as error:
         parser.error(str(error))
-    text = _write(sweep, _run(fits, options.verbose))
-    kinds = ", ".join(f"{sweep.name}.{kind}" for kind in ("md", "csv", "png", "svg"))
-    print(f"\n{text}\ntable and figure in {sweep.output}: {kinds}")
+    print(f"\n{text_of(results, label)}\ntable and figure in {output}: sweep.md, .csv, .png, .svg")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import NamedTuple
@@ -37,6 +38,19 @@ def date_text(t: float) -> str:
     if not 1e8 < t < 1e11:
         return f"{t:.15g}"
     return f"{datetime.fromtimestamp(t, tz=timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def spread_text(values: Sequence[float], digits: int = 4) -> str:
+    """Mean of some numbers, and their range where there are several.
+
+    Example:
+        >>> spread_text([0.25]), spread_text([1, 2], digits=1), spread_text([])
+        ('0.2500', '1.5 (1.0 - 2.0)', '-')
+    """
+    if not values:
+        return "-"
+    spread = f" ({min(values):.{digits}f} - {max(values):.{digits}f})" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.{digits}f}{spread}"
 
 
 def time_text(t: float) -> str:

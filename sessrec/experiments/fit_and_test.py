@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 import sessrec.models
 from sessrec import fit, test
+from sessrec.cli import SessRecCLI, user_error
+from sessrec.errors import SessRecError
 from sessrec.models.neural import NeuralRecommender
 
 _PLAIN_LOG = {
@@ -57,12 +62,69 @@ def plain_log_words(file: Path) -> list[str]:
     return ["--data.path", str(file), *(w for name, value in _PLAIN_LOG.items() for w in (f"--data.{name}", value))]
 
 
-def is_random(class_name: str) -> bool:
+def parsed(words: Sequence[str], command: str = "prepare") -> SessRecCLI:
+    """Parse the words of a fit and build its parts, without fitting.
+
+    Args:
+        words: Words of the command line of fit.
+        command: ``prepare``, which builds no trainer and names no run, or ``fit``.
+
+    Raises:
+        SessRecError: If fit would refuse them.
+    """
+    warnings.filterwarnings("ignore", "LightningCLI's args parameter")
+    try:
+        return SessRecCLI(command, list(words))
+    except Exception as error:
+        fault = user_error(error)  # the parser wraps those of options
+        if fault is None:
+            raise
+        raise SessRecError(str(fault)) from error
+
+
+def model_words(model: str) -> list[str]:
+    """Words of fit that choose a model.
+
+    Args:
+        model: Name of a class, or a config.
+
+    Raises:
+        SessRecError: If there is no such config.
+    """
+    if not model.endswith((".yaml", ".yml")):
+        return ["--model", model]
+    if not Path(model).is_file():
+        raise SessRecError(f"there is no config {model}")
+    return ["--config", model]
+
+
+def fit_seeds(model: str, words: Sequence[str], seeds: Sequence[int], name: str) -> list[Path]:
+    """Fit and test a model with every seed; one that draws no random numbers is fitted once.
+
+    Args:
+        model: Name of a class, or a config.
+        words: Words of the command line of fit, those that choose the model among them.
+        seeds: The seeds.
+        name: First part of the runs' names.
+
+    Returns:
+        Folders of the runs.
+    """
+    return [
+        fit_and_test([*words, "--seed_everything", str(seed)], f"{name}-{seed}")
+        for seed in (seeds if is_random(model) else seeds[:1])
+    ]
+
+
+def is_random(model: str) -> bool:
     """Whether the fit of a model draws random numbers; that of somebody else's model may.
 
     Args:
-        class_name: Name of its class, with or without that of its module.
+        model: Name of its class, with or without that of its module, or a config.
     """
-    package, _, name = class_name.rpartition(".")
+    if model.endswith((".yaml", ".yml")):
+        named = (yaml.safe_load(Path(model).read_text(encoding="utf-8")) or {}).get("model") or {}
+        model = named if isinstance(named, str) else named.get("class_path", "")
+    package, _, name = model.rpartition(".")
     own = getattr(sessrec.models, name, NeuralRecommender) if package in ("", "sessrec.models") else NeuralRecommender
     return issubclass(own, NeuralRecommender)

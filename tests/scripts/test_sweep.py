@@ -1,18 +1,16 @@
-"""`scripts/sweep.py`: fits while one thing changes, their table and their figure."""
+"""`scripts/sweep.py`: fits while an option changes, their table and their figure."""
 
 from __future__ import annotations
 
 import csv
 import importlib
 import json
-from itertools import groupby
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from helpers import ROOT, one_error, random_rows
 
 from sessrec import fit, test
@@ -33,23 +31,9 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("sweep")
 
 
-def sessions() -> list[list[str]]:
-    """The items of each session of the log."""
-    return [[row[1] for row in rows] for _, rows in groupby(random_rows(N_SESSIONS), lambda row: row[0])]
-
-
-def results(experiment: str) -> list[dict[str, str]]:
-    with Path(f"lightning_logs/sweep-{experiment}/{experiment}.csv").open(newline="") as stream:
+def rows_of(name: str) -> list[dict[str, str]]:
+    with Path(f"lightning_logs/{name}/sweep.csv").open(newline="") as stream:
         return list(csv.DictReader(stream))
-
-
-def table(experiment: str) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the Markdown table."""
-    text = Path(f"lightning_logs/sweep-{experiment}/{experiment}.md").read_text()
-    lines = [
-        [cell.strip() for cell in line.strip("| ").split(" | ")] for line in text.splitlines() if line.startswith("| ")
-    ]
-    return lines[0], lines[1:]
 
 
 def metrics_of(run: str) -> dict[str, float]:
@@ -64,145 +48,108 @@ def fitted_apart(words: list[str]) -> dict[str, float]:
 
 
 def test_alpha(sweep: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    args = ["alpha", "--values", "0", "0.50", "--models", "Popularity", "chain=Markov", *SMALL]
+    args = ["alpha", "--values", "0", "0.5", *SMALL]
     sweep.main(args)
-    printed = capsys.readouterr().out
-    assert Path("lightning_logs/sweep-alpha/alpha.md").read_text() in printed
-    assert "[3/3] sweep-alpha-chain-0.5 Recall@20 " in printed
-    assert "sessions read" not in printed
-    assert "test cut" not in printed  # what a fit prints
-    runs = ["sweep-alpha-Popularity-any", "sweep-alpha-chain-0", "sweep-alpha-chain-0.5"]
-    rows = results("alpha")
+    folder = Path("lightning_logs/sweep-alpha")
+    text = (folder / "sweep.md").read_text()
+    assert text in capsys.readouterr().out
+    assert "All rows are measured on the same positions and against the same items." in text
+    runs = ["sweep-alpha-Markov-0-1", "sweep-alpha-Markov-0.5-1"]
+    rows = rows_of("sweep-alpha")
     assert [row["run"] for row in rows] == runs
-    for row, cells in zip(rows, table("alpha")[1], strict=True):
-        own = metrics_of(row["run"])
-        assert {name: float(row[name.removeprefix("test/")]) for name in own} == own
-        assert cells[:3] == [row["value"], row["model"], "1"]
-        assert cells[3:5] == [f"{own['test/recall@20']:.4f}", f"{own['test/mrr@20']:.4f}"]
-    assert metrics_of(runs[2]) == fitted_apart(["--model", "Markov", "--model.alpha", "0.5"])
-    assert metrics_of(runs[1]) != metrics_of(runs[2])
-    assert "All rows are measured on the same positions and against the same items." in printed
+    for row, line in zip(rows, text.splitlines()[2:], strict=False):
+        own = [metrics_of(row["run"])[f"test/{name}"] for name in ("recall@20", "mrr@20")]
+        assert [float(row["recall@20"]), float(row["mrr@20"])] == pytest.approx(own, abs=1e-12)
+        cells = [cell.strip() for cell in line.strip("| ").split(" | ")]
+        expected = [row["value"], "Markov", "1", *(f"{value:.4f}" for value in (float(row["validation"]), *own))]
+        assert cells[:6] == expected
+    assert metrics_of(runs[1]) == fitted_apart(["--model", "Markov", "--model.alpha", "0.5"])
+    assert metrics_of(runs[0]) != metrics_of(runs[1])
     for kind, start in (("png", b"\x89PNG"), ("svg", b"<?xml")):
-        assert Path(f"lightning_logs/sweep-alpha/alpha.{kind}").read_bytes().startswith(start)
+        assert (folder / f"sweep.{kind}").read_bytes().startswith(start)
     kept = [Path("lightning_logs", run, "checkpoints", "last.ckpt") for run in runs]
     times = [file.stat().st_mtime_ns for file in kept]
     sweep.main(args)  # what is fitted is not fitted again
     assert [file.stat().st_mtime_ns for file in kept] == times
-    assert results("alpha") == rows
-    error = one_error(capsys, sweep.main, [*args, "--data.test_ratio", "0.5"])
-    assert "the run sweep-alpha-Popularity-any ended with code 1: " in error
-    assert "--data.test_ratio 0.5" in error
+    assert rows_of("sweep-alpha") == rows
+    assert "error: the run lightning_logs/sweep-alpha-Markov-0-1 was fitted with" in one_error(
+        capsys, sweep.main, [*args, "--data.min_item_support", "2"]
+    )
 
 
 def test_sessions_are_the_most_recent_and_the_test_stays(sweep: ModuleType) -> None:
     sweep.main(["sessions", "--values", "0.5", "1", "--models", "Markov", *SMALL])
-    half, whole = results("sessions")
-    assert metrics_of("sweep-sessions-Markov-1") == fitted_apart(["--model", "Markov"])
-    cut = pq.read_table("lightning_logs/sweep-sessions/recent-0.5.parquet")
+    half, whole = rows_of("sweep-sessions")
+    assert metrics_of("sweep-sessions-Markov-1-1") == fitted_apart(["--model", "Markov"])
+    cut = pq.read_table("lightning_logs/sweep-sessions/recent-0.5-Markov.parquet")
     wanted = [row for row in random_rows(N_SESSIONS) if int(row[0][1:]) >= 32]  # 64 train, 16 test
     columns = [cut[name].to_pylist() for name in ("SessionId", "ItemId", "Time")]
     assert list(zip(*columns, strict=True)) == wanted
-    for row, n_train in ((half, 32), (whole, 64)):
-        assert int(row["train_sessions"]) + int(row["val_sessions"]) == n_train
-        assert row["test_sessions"] == "16"
+    assert half["test_sessions"] == whole["test_sessions"] == "16"
+    assert int(half["train_sessions"]) < int(whole["train_sessions"])
 
 
-def test_train_ratio_wins_over_another_split(sweep: ModuleType) -> None:
-    Path("split.yaml").write_text("data:\n  test_duration: 3h\n")
-    sweep.main(["train_ratio", "--values", "0.75", "--models", "Markov", "--config", "split.yaml", *SMALL])
-    assert results("train_ratio")[0]["test_sessions"] == str(N_SESSIONS // 4)
-    own = fitted_apart(["--model", "Markov", "--data.test_ratio", "0.25"])
-    assert metrics_of("sweep-train_ratio-Markov-0.75") == own
-
-
-def test_filtering_says_what_was_dropped(sweep: ModuleType) -> None:
-    sweep.main(["filtering", "--values", "none", "no-repeats", "support-28", "--models", "Popularity", *SMALL])
-    items = [item for session in sessions() for item in session]
-    repeats = sum(a == b for session in sessions() for a, b in zip(session, session[1:], strict=False))
-    rare = sum(items.count(item) < 28 for item in items)
-    assert repeats
-    assert rare
-    found = results("filtering")
-    assert [row["dropped_repeats"] for row in found] == ["0", str(repeats), "0"]
-    assert int(found[2]["dropped_of_rare_items"]) >= rare
-    assert int(found[2]["items_ranked"]) < int(found[0]["items_ranked"])
-    head, rows = table("filtering")
-    assert [row[head.index("repeats dropped")] for row in rows] == ["0", str(repeats), "0"]
-    assert [row[head.index("test positions")] for row in rows] == [row["test_positions"] for row in found]
-    assert len({row["test_positions"] for row in found}) == 3
-    assert "not measured on the same positions" in Path("lightning_logs/sweep-filtering/filtering.md").read_text()
-
-
-def test_session_length(sweep: ModuleType) -> None:
-    sweep.main(["session_length", "--values", "max-3", "min-4", "--models", "Popularity", *SMALL])
-    lengths = [len(session) for session in sessions()]
-    longest, least = results("session_length")
-    assert int(longest["dropped_beyond_max_session_length"]) == sum(max(length - 3, 0) for length in lengths)
-    assert int(least["dropped_in_short_sessions"]) == sum(length for length in lengths if length < 4)
-
-
-def test_catalogue(sweep: ModuleType) -> None:
-    quick = [word for word in SMALL if word not in ("--data.path", "log.tsv")]
-    own = ["--n_sessions", "300", "--models", "Oracle", "Popularity"]
-    sweep.main(["catalogue", "--values", "20", *own, *quick])
-    rows = results("catalogue")
-    assert [(row["value"], row["model"]) for row in rows] == [("20", "Oracle"), ("20", "Popularity")]
-    assert {row["items_ranked"] for row in rows} == {"20"}
-    assert Path("data/sweep-300-20.tsv").exists()
-    assert "The Oracle knows the process" in Path("lightning_logs/sweep-catalogue/catalogue.md").read_text()
-    sweep.main(["catalogue", "--values", "5", "--models", "Popularity", "--name", "own", *SMALL])
-    config = yaml.safe_load(Path("lightning_logs/own-catalogue-Popularity-5/config.yaml").read_text())
-    assert config["data"]["min_item_support"] == 5
-
-
-def test_seeds_of_a_random_model(sweep: ModuleType) -> None:
-    Path("tiny.yaml").write_text("model:\n  class_path: GRU4Rec\n  init_args:\n    layers: [4]\n    n_sample: 4\n")
-    sweep.main(["train_ratio", "--values", "0.8", "--models", "tiny.yaml", "Popularity", "--seeds", "1", "2", *SMALL])
-    names = [f"sweep-train_ratio-{name}" for name in ("tiny-0.8-1", "tiny-0.8-2", "Popularity-0.8")]
-    assert [row["run"] for row in results("train_ratio")] == names
-    found = [metrics_of(name)["test/mrr@20"] for name in names[:2]]
+def test_train_ratio_wins_over_another_split_and_draws_are_repeated(sweep: ModuleType) -> None:
+    model = "model:\n  class_path: GRU4Rec\n  init_args:\n    layers: [4]\n    n_sample: 4\n"
+    Path("tiny.yaml").write_text("data:\n  test_duration: 3h\n" + model)
+    sweep.main(["train_ratio", "--values", "0.25", "--models", "tiny.yaml", "Markov", *SMALL])
+    rows = rows_of("sweep-train_ratio")
+    assert [row["run"].removeprefix("sweep-train_ratio-") for row in rows] == [
+        "tiny-0.25-1",
+        "tiny-0.25-2",
+        "Markov-0.25-1",
+    ]
+    assert {row["test_sessions"] for row in rows} == {str(N_SESSIONS // 4)}
+    found = [float(row["mrr@20"]) for row in rows[:2]]
     assert found[0] != found[1]
-    row = table("train_ratio")[1][0]
-    assert row[2] == "2"
-    assert row[4] == f"{sum(found) / 2:.4f} ({min(found):.4f} - {max(found):.4f})"
+    text = Path("lightning_logs/sweep-train_ratio/sweep.md").read_text()
+    assert f" {sum(found) / 2:.4f} ({min(found):.4f} - {max(found):.4f}) " in text
+
+
+def test_several_options_change_together(sweep: ModuleType) -> None:
+    sweep.main(["filtering", "--values", "1+false", "1+true", "28+false", "--models", "Popularity", *SMALL])
+    sequence = [row[:2] for row in random_rows(N_SESSIONS)]
+    items = [item for _, item in sequence]
+    repeats = sum(a == b for a, b in zip(sequence, sequence[1:], strict=False))
+    rare = sum(items.count(item) < 28 for item in items)
+    found = rows_of("sweep-filtering")
+    assert [row["events_dropped_repeats"] for row in found] == ["0", str(repeats), "0"]
+    assert int(found[2]["events_dropped_of_rare_items"]) >= rare > 0 < repeats
+    assert int(found[2]["items_ranked"]) < int(found[0]["items_ranked"])
+    assert "not measured on the same positions" in Path("lightning_logs/sweep-filtering/sweep.md").read_text()
+
+
+def test_generated_sessions_have_the_oracle_as_their_ceiling(sweep: ModuleType) -> None:
+    quick = ["--synth.n_sessions", "300", *SMALL[2:]]
+    sweep.main(["catalogue", "--values", "20", "--models", "Oracle", "Popularity", *quick])
+    oracle, popularity = rows_of("sweep-catalogue")
+    assert oracle["items_ranked"] == popularity["items_ranked"] == "20"
+    assert float(oracle["mrr@20"]) > float(popularity["mrr@20"])
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("alpha --values 0 2", "the value 2 is out of range"),
-        ("alpha --values much", "the value 'much' is no number"),
-        ("alpha --values 0.5 0.50", "a value is given twice"),
-        ("alpha --models Popularity", "needs Markov among the models"),
-        ("train_ratio --values 1.5", "the value 1.5 is out of range"),
-        ("sessions --values 0", "the value 0 is out of range"),
-        ("catalogue --values 0.5", "the value 0.5 is out of range"),
-        ("filtering --values support", "the value 'support' is no rule"),
-        ("session_length --values max-3+min-5", "--data.max_session_length 3 is below the minimum 5"),
+        ("alpha --values 0 2", "alpha"),
+        ("alpha --values 0.5 0.5", "one is given twice"),
+        ("alpha --models Popularity", "alpha"),
+        ("sessions --values 0 --models Markov", "--train_share must be above 0"),
+        ("filtering --values 5", "the value 5 is of 1 options, and there are 2"),
+        ("session_length --values 5+3", "--data.max_session_length 3 is below the minimum 5"),
         ("alpha --models nowhere.yaml", "there is no config nowhere.yaml"),
-        ("alpha --models Nothing", "there is no model Nothing"),
-        ("alpha --model Markov", "--model is the sweep's own"),
-        ("alpha --n_items 5", "--data.path names a log"),
+        ("alpha --models Nothing", "Nothing"),
         ("alpha --output log.tsv", "is a file"),
         ("alpha --data.nothing 1", "--data.nothing"),
-        ("alpha --data.test_ratio 0", "there is no test part"),
-        ("alpha --model.cutoffs [5]", "--model.cutoffs"),
         ("alpha --seeds one", "argument --seeds"),
-        ("everything", "invalid choice"),
+        ("everything", "name an experiment first, one of alpha"),
+        ("--option model.alpha --models Markov", "no value is given"),
     ],
 )
 def test_wrong_words_are_one_line_before_any_fit(
     sweep: ModuleType, capsys: pytest.CaptureFixture[str], words: str, said: str
 ) -> None:
-    args = words.split()
-    assert said in one_error(capsys, sweep.main, [*args, *SMALL])
+    assert said in one_error(capsys, sweep.main, [*words.split(), *SMALL])
     assert not Path("lightning_logs").exists()
-
-
-def test_a_failed_fit_is_named(sweep: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    error = one_error(capsys, sweep.main, ["alpha", "--models", "Popularity", "Markov", "--data.path", "nowhere.tsv"])
-    assert "the run sweep-alpha-Popularity-any ended with code 1: no such file: nowhere.tsv" in error
-    assert "--model Popularity" in error
 
 
 def test_lines_of_the_figure() -> None:
