@@ -11,12 +11,8 @@ class ScriptParser(argparse.ArgumentParser):
     """Parser that keeps the lines of its description, and says what is wrong with an option in one line."""
 
     def __init__(self, description: str | None, **options: object) -> None:
-        super().__init__(
-            description=description,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-            **options,  # type: ignore[arg-type]
-        )
+        options = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False} | options
+        super().__init__(description=description, **options)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
         """Print the fault and leave with exit code 2."""

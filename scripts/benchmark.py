@@ -26,17 +26,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from arguments import ScriptParser
 from benchmarks import baselines, data, evaluation, training
 
 from sessrec.text import Table
 
-_CHOICES = ["train", "eval", "baselines", "memory", "scale", "data"]
 _SMALL = ["ce_32_100_2048", "bpr-max_80_224_2048"]  # a million items of 512 units would take gigabytes
+MEASURES: dict[str, Callable[[argparse.Namespace], Any]] = {
+    "train": lambda o: training.train(
+        o.configs or list(training.CONFIGS), o.windows, o.repeats, o.accelerator, o.reference
+    ),
+    "eval": lambda o: evaluation.evaluate(o.repeats, o.accelerator),
+    "baselines": lambda o: baselines.baselines(o.repeats, o.log, o.time_column, o.test_start),
+    "memory": lambda o: evaluation.memory(o.repeats),
+    "scale": lambda o: training.scale(o.configs or _SMALL, o.windows, o.accelerator),
+    "data": lambda o: data.measure(o.events, o.repeats),
+}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=_CHOICES, help="what to measure")
+def _parser() -> ScriptParser:
+    parser = ScriptParser(__doc__)
+    parser.add_argument("what", choices=MEASURES, help="what to measure")
     parser.add_argument("--configs", nargs="+", choices=list(training.CONFIGS), help="train, scale: some of the sizes")
     parser.add_argument("--windows", type=int, default=8, help="train, scale: windows of 64 steps a round (default: 8)")
     parser.add_argument("--events", type=int, default=20_000_000, help="data: events of the log (default: 20,000,000)")
@@ -63,42 +73,22 @@ def main(args: list[str] | None = None) -> None:
     if options.windows < 2 or options.repeats < 1:
         parser.error("--windows must be at least 2 and --repeats at least 1")
     if options.reference is not None and not (options.reference / "run.py").is_file():
-        parser.error(
-            f"--reference {options.reference} holds no run.py: give a checkout of the reference implementation"
-        )
+        parser.error(f"--reference {options.reference} holds no run.py: give a checkout of the reference")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
-    figures = _measure(options)
+    figures = MEASURES[options.what](options)
     if options.json:
         print(json.dumps({"configs": figures} if isinstance(figures, list) else figures))
-    elif isinstance(figures, list):
-        print(f"\n{_table(figures)}")
+        return
+    if isinstance(figures, list):
+        head, rows = [*figures[0]], [[_text(value) for value in row.values()] for row in figures]
     else:
-        print("\n".join(f"{name.replace('_', ' '):<34}{value:>14,.6g}" for name, value in figures.items()))
+        head, rows = ["figure", "value"], [[name.replace("_", " "), f"{value:,.6g}"] for name, value in figures.items()]
+    print(f"\n{Table([name.replace('_', ' ') for name in head], rows).markdown()}")
 
 
-def _measure(options: argparse.Namespace) -> Any:
-    """Rows of figures, or figures by name."""
-    n_windows, repeats, accelerator = options.windows, options.repeats, options.accelerator
-    measures: dict[str, Callable[[], Any]] = {
-        "train": lambda: training.train(
-            options.configs or list(training.CONFIGS), n_windows, repeats, accelerator, options.reference
-        ),
-        "eval": lambda: evaluation.evaluate(repeats, accelerator),
-        "memory": lambda: evaluation.memory(repeats),
-        "baselines": lambda: baselines.baselines(repeats, options.log, options.time_column, options.test_start),
-        "scale": lambda: training.scale(options.configs or _SMALL, n_windows, accelerator),
-        "data": lambda: data.measure(options.events, repeats),
-    }
-    return measures[options.what]()
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
-    cells = [
-        [name, *(f"{value:,.2f}" if value < 100 else f"{value:,.0f}" for value in values)]
-        for name, *values in (row.values() for row in rows)
-    ]
-    return Table([name.replace("_", " ") for name in rows[0]], cells).markdown()
+def _text(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:,.2f}" if value < 100 else f"{value:,.0f}"
 
 
 if __name__ == "__main__":

@@ -56,8 +56,9 @@ def fit_configs(configs: Sequence[Path], seeds: Sequence[int], name: str, words:
         Folders of the runs.
     """
     runs = []
-    for config in map(str, configs):
-        runs += fit_seeds(config, [*model_words(config), *words], seeds, f"{name}-{Path(config).stem}")
+    chosen = {config: model_words(str(config)) for config in configs}
+    for config, own in chosen.items():
+        runs += fit_seeds(str(config), [*own, *words], seeds, f"{name}-{config.stem}")
     return runs
 
 
@@ -129,9 +130,8 @@ def main(args: list[str] | None = None) -> None:
         runs = [read_run(folder) for folder in folders]
         runs += [read_run(folder) for folder in fit_configs(options.configs, options.seeds, options.name, words)]
         prefix = "" if folders else f"{options.name}-"
-        comparison = compare_runs(
-            runs, options.metrics, options.against, options.resamples, options.seed, prefix=prefix
-        )
+        rules = (options.metrics, options.against, options.resamples, options.seed)
+        comparison = compare_runs(runs, *rules, prefix=prefix)
         files = [] if options.output is None else write_comparison(comparison, options.output)
     except (SessRecError, OSError) as error:
         parser.error(str(error))

@@ -20,7 +20,6 @@ checkpoint `last` can be tested, or used to recommend, as one of a fit of ours.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import shutil
@@ -31,12 +30,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import pandas as pd
+from arguments import ScriptParser
 from tqdm import tqdm
 
-from sessrec.callbacks.checkpoints import CheckpointFiles
 from sessrec.callbacks.event_files import read_curves
 from sessrec.callbacks.run_folder import RunConfig
 from sessrec.cli import SessRecCLI
@@ -74,8 +72,7 @@ def reference_parameters(cli: SessRecCLI) -> dict[str, str]:
         "model.loss": (options.loss, ("cross-entropy", "bpr-max")),
         "model.embedding": (options.embedding, (0, model.layers[0])),
         "model.tie_mode": (options.tie_mode, ("conservative", "standard")),
-        **{f"model.{name}": (options[name], (False,)) for name in ("exclude_last",)},
-        "model.exclude_seen": (options.exclude_seen, (False,)),
+        **{f"model.{name}": (options[name], (False,)) for name in ("exclude_last", "exclude_seen")},
         "data.shuffle": (data.shuffle, (False,)),
         "trainer.max_steps": (trainer.max_steps, (-1,)),
         "trainer.max_time": (trainer.max_time, (None,)),
@@ -98,11 +95,8 @@ def reference_parameters(cli: SessRecCLI) -> dict[str, str]:
     is_bpr_max = options.loss == "bpr-max"  # the options of the other loss are 0 in the reference's own parameter files
     values |= {name: options[name] if is_bpr_max else 0.0 for name in ("bpreg", "elu_param")}
     values |= {"logq": 0.0 if is_bpr_max else options.logq}
-    values |= {
-        "layers": "/".join(map(str, model.layers)),
-        "batch_size": data.batch_size,
-        "n_epochs": trainer.max_epochs,
-    }
+    values |= {"layers": "/".join(map(str, model.layers))}
+    values |= {"batch_size": data.batch_size, "n_epochs": trainer.max_epochs}
     return {name: str(value) for name, value in values.items()}
 
 
@@ -164,9 +158,7 @@ def _failure(python: str, code: int, text: str, output: Path) -> str:
     probe = subprocess.run([python, "-c", _PROBE], capture_output=True, text=True)
     hint = f"it needs numpy below 2 and pandas below 3 (--python), and {python} has {probe.stdout.strip() or 'neither'}"
     if "IndexError" in text:
-        hint += (
-            "; an IndexError in its evaluation is known where the test part has fewer sessions than it takes at once"
-        )
+        hint += "; it is known to end so where the test part has fewer sessions than its evaluation takes at once"
     what = f"failed with exit code {code}" if code else "did not print its results"
     return f"the reference {what}; {hint}. The end of {output}:\n{tail}"
 
@@ -227,17 +219,9 @@ def compare(checkout: Path, python: str, seeds: Sequence[int], name: str, words:
     log = cli.datamodule.prepare()
     write_parts(log, folder)
     device = "cpu" if cli.trainer.strategy.root_device.type == "cpu" else "cuda:0"
-    command = [python, str(checkout.resolve() / "run.py"), str(folder.resolve() / "train.tsv")]
-    command += [
-        "-t",
-        str(folder.resolve() / "test.tsv"),
-        "-m",
-        *map(str, cutoffs),
-        "-e",
-        cli.model.tie_mode,
-        "-d",
-        device,
-    ]
+    parts, cut = [str(folder.resolve() / f"{part}.tsv") for part in ("train", "test")], map(str, cutoffs)
+    command = [python, str(checkout.resolve() / "run.py"), parts[0], "-t", parts[1], "-m", *cut]
+    command += ["-e", cli.model.tie_mode, "-d", device]
     command += ["-ps", ",".join(f"{option}={value}" for option, value in parameters.items())]
     reference, ours = [], []
     for seed in tqdm(seeds, desc="seeds", disable=None):
@@ -273,32 +257,21 @@ def import_run(weights: Path, items: Path, name: str, words: Sequence[str]) -> P
     model.set_vocabulary(data.prepare().vocabulary)
     import_weights(model, state_dict, item_ids)
     model.seed = cli.config.seed_everything
-    loops = {f"{stage}_loop": getattr(cli.trainer, f"{stage}_loop") for stage in ("fit", "validate", "test", "predict")}
-    places = {stage: loop.state_dict() for stage, loop in loops.items()}
-    places["fit_loop"]["epoch_loop.batch_progress"]["is_last_batch"] = True  # not inside an epoch
-    content = {"epoch": 0, "global_step": 0, "pytorch-lightning_version": lightning.__version__}
-    content |= {"state_dict": model.state_dict(), "loops": places}
-    for part in (model, data):
-        content |= {part.CHECKPOINT_HYPER_PARAMS_NAME: "kwargs", part.CHECKPOINT_HYPER_PARAMS_KEY: dict(part.hparams)}
-    model.on_save_checkpoint(content)
-    for callback in cli.trainer.callbacks:  # type: ignore[attr-defined]
+    trainer = cli.trainer
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, RunConfig):
-            callback.save_config(cli.trainer, model, "fit")
+            callback.save_config(trainer, model, "fit")
     file = cli.run_folder / "checkpoints" / "last.ckpt"
-    CheckpointFiles().save_checkpoint(content, file)
+    trainer.strategy.connect(model)
+    trainer.datamodule = data  # type: ignore[attr-defined]
+    trainer.save_checkpoint(file, weights_only=True)
     return file
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="python scripts/compare_reference.py CHECKOUT | --weights FILE --items FILE [--GROUP.OPTION VALUE ...]",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--seeds", nargs="+", type=int, default=[1], help="our seeds, one fit of both each (default: 1)"
-    )
+def _parser() -> ScriptParser:
+    usage = "python scripts/compare_reference.py CHECKOUT | --weights FILE --items FILE [--GROUP.OPTION VALUE ...]"
+    parser = ScriptParser(__doc__, usage=usage)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1], help="one fit of both each (default: 1)")
     parser.add_argument(
         "--python",
         default=sys.executable,

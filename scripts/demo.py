@@ -5,13 +5,13 @@ Runs go to lightning_logs/demo-*; those of an earlier demo are replaced.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from pathlib import Path
 
 import compare
 import figures
 import make_synth_data
+from arguments import ScriptParser
 
 from sessrec.experiments.fit_and_test import fit_and_test
 
@@ -30,7 +30,7 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: Words of the command line; those of the process where None.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ScriptParser(__doc__)
     parser.add_argument("--n_sessions", type=int, default=20000, help="sessions to generate (default: 20000)")
     parser.add_argument("--max_epochs", type=int, default=10, help="epochs of GRU4Rec (default: 10)")
     options = parser.parse_args(args)

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+from arguments import ScriptParser
 
 # the command also works where the package is not installed
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -21,18 +22,9 @@ from sessrec.errors import SessRecError  # noqa: E402
 from sessrec.writing import replacing  # noqa: E402
 
 
-class _OneLineParser(argparse.ArgumentParser):
-    """Parser that reports a bad option in one line, without the usage before it."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _OneLineParser(
-        description="Write synthetic click sessions as a TSV file with the columns SessionId, ItemId and Time.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+def _parser() -> ScriptParser:
+    text = "Write synthetic click sessions as a TSV file with the columns SessionId, ItemId and Time."
+    parser = ScriptParser(text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--n_sessions", type=int, default=20000, help="number of sessions, at least 1")
     parser.add_argument("--n_items", type=int, default=1000, help="number of items to draw from, at least 2")
     parser.add_argument("--min_session_len", type=int, default=2, help="fewest events of a session, at least 2")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.training import vocabulary_of, zipf_sessions
+from benchmarks.common import vocabulary_of, zipf_sessions
 from sessrec.data import SessionDataModule
 from sessrec.data.loaders import EvaluationLoader
 from sessrec.data.sessions import Sessions
@@ -73,15 +73,8 @@ def _sessions(
     if log is None:
         train, test = zipf_sessions(18_000, n_events), zipf_sessions(18_000, n_events // 10)
         return train, test, vocabulary_of(train, 18_000)
-    options = {} if test_start is None else {"test_start": test_start}
-    data = SessionDataModule(
-        str(log),
-        time_column=time_column,
-        test_ratio=0.1,
-        val_ratio=0,
-        cache_dir=None,
-        **options,  # type: ignore[arg-type]
-    )
+    split = {"test_ratio": 0.1, "test_start": test_start, "val_ratio": 0}
+    data = SessionDataModule(str(log), time_column=time_column, cache_dir=None, **split)  # type: ignore[arg-type]
     data.setup("fit")
     data.setup("test")
     assert data.vocabulary is not None

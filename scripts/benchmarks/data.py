@@ -7,17 +7,12 @@ prepared (read, clean, split, map, write, check for leaks), each time in a new p
 
 from __future__ import annotations
 
-import json
 import resource
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from tqdm import tqdm
 
+from benchmarks.common import in_new_process
 from sessrec.data import SessionDataModule
 from sessrec.data.session_parallel import lane_schedule
 
@@ -61,24 +57,27 @@ def read_alone(file: str) -> dict[str, float]:
     return {"seconds": time.perf_counter() - start}
 
 
+def _data_module(file: str, cache_dir: str) -> SessionDataModule:
+    columns = ["SessionId", "Time", "ItemId", "Category"]
+    return SessionDataModule(file, cache_dir=cache_dir, column_names=columns, test_duration="1d")
+
+
 def prepare(file: str, cache_dir: str) -> dict[str, float]:
     """Seconds to prepare a log and to open it again, and the peak memory of the preparation in GB."""
-    options: dict[str, Any] = {"column_names": ["SessionId", "Time", "ItemId", "Category"], "test_duration": "1d"}
     shutil.rmtree(cache_dir, ignore_errors=True)
     start = time.perf_counter()
-    SessionDataModule(file, cache_dir=cache_dir, **options).prepare()
+    _data_module(file, cache_dir).prepare()
     seconds = time.perf_counter() - start
     peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     start = time.perf_counter()
-    SessionDataModule(file, cache_dir=cache_dir, **options).prepare()
+    _data_module(file, cache_dir).prepare()
     return {"seconds": seconds, "peak_gb": peak_gb, "open_seconds": time.perf_counter() - start}
 
 
 def open_for_training(file: str, cache_dir: str) -> dict[str, float]:
     """Memory in GB, beyond that of the libraries, of a training loader over a prepared log, after 200 windows."""
-    options: dict[str, Any] = {"column_names": ["SessionId", "Time", "ItemId", "Category"], "test_duration": "1d"}
     before = _own_memory_gb()
-    data = SessionDataModule(file, cache_dir=cache_dir, **options)
+    data = _data_module(file, cache_dir)
     data.setup("fit")
     loader = data.train_dataloader()
     for number, _ in enumerate(loader):
@@ -99,13 +98,6 @@ def lay_into_lanes(n_sessions: str) -> dict[str, float]:
     start = time.perf_counter()
     lane_schedule(n_pairs, 32)
     return {"seconds": time.perf_counter() - start}
-
-
-def in_new_process(function: Callable[..., dict[str, float]], *args: str) -> dict[str, float]:
-    """Call a function of a script that can be run with its name and arguments, in a process whose memory is its own."""
-    command = [sys.executable, function.__code__.co_filename, function.__name__, *args]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def measure(n_events: int, repeats: int) -> dict[str, float]:
@@ -130,8 +122,3 @@ def measure(n_events: int, repeats: int) -> dict[str, float]:
             "training_memory_gb_of_a_tenth": in_new_process(open_for_training, small, f"{folder}/small")["memory_gb"],
             "lanes_seconds": in_new_process(lay_into_lanes, "5000000")["seconds"],
         }
-
-
-if __name__ == "__main__":  # a measurement in a process of its own
-    functions = {function.__name__: function for function in (read_alone, prepare, open_for_training, lay_into_lanes)}
-    print(json.dumps(functions[sys.argv[1]](*sys.argv[2:])))

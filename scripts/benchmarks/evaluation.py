@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import subprocess
 import sys
@@ -14,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Trainer
 
-from benchmarks.data import in_new_process
-from benchmarks.training import now, vocabulary_of, zipf_sessions
+from benchmarks.common import in_new_process, now, vocabulary_of, zipf_sessions
 from sessrec.data.loaders import EvaluationBatch, EvaluationLoader, SessionParallelLoader
 from sessrec.models import GRU4Rec
 from sessrec.models.inference import top_items
@@ -77,18 +75,6 @@ class PacedEvaluation:
             self.times.append((n_positions, now(self.model.output_bias) - start + loaded, limit_seconds))
 
 
-class EvaluationData(LightningDataModule):
-    """Sessions for an evaluation benchmark."""
-
-    def __init__(self, loader: PacedEvaluation) -> None:
-        super().__init__()
-        self.loader = loader
-
-    def test_dataloader(self) -> PacedEvaluation:
-        """Batches in turn with their limit."""
-        return self.loader
-
-
 def model_of(n_items: int, n_sessions: int) -> tuple[GRU4Rec, EvaluationLoader]:
     """A model with random weights, and sessions to evaluate it on."""
     sessions = zipf_sessions(n_items, n_sessions)
@@ -107,18 +93,13 @@ def evaluate(
         speeds, shares = [], []
         for repeat in range(repeats + 1):
             paced = PacedEvaluation(loader, model)
-            Trainer(accelerator=accelerator, devices=1, logger=False).test(model, EvaluationData(paced), verbose=False)
+            Trainer(accelerator=accelerator, devices=1, logger=False).test(model, paced, verbose=False)
             n_positions, seconds, limit_seconds = map(sum, zip(*paced.times, strict=True))
             if repeat:  # the first round warms up
                 speeds.append(n_positions / seconds)
                 shares.append(limit_seconds / seconds)
-        rows.append(
-            {
-                "name": f"items_{n_items}_hidden_{HIDDEN}",
-                "positions_per_second": statistics.median(speeds),
-                "share_of_limit": statistics.median(shares),
-            }
-        )
+        row = {"name": f"items_{n_items}_hidden_{HIDDEN}", "positions_per_second": statistics.median(speeds)}
+        rows.append(row | {"share_of_limit": statistics.median(shares)})
     return rows
 
 
@@ -141,11 +122,8 @@ def peak_memory(what: str) -> dict[str, float]:
         optimizer = model.configure_optimizers()
         for window in SessionParallelLoader(loader.sessions, 32):
             model.train_window(window, optimizer, torch.Generator())
-        state_mb = sum(
-            value.numel() * value.element_size() / 1e6
-            for states in optimizer.state.values()
-            for value in states.values()
-        )
+        kept = [value for states in optimizer.state.values() for value in states.values()]
+        state_mb = sum(value.numel() * value.element_size() for value in kept) / 1e6
     return {"mb": _status_mb(own / "status", "VmHWM") - before - state_mb}
 
 
@@ -160,20 +138,9 @@ def memory(repeats: int) -> dict[str, float]:
     seconds = []
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as folder:
-            words = [
-                "--trainer.max_steps",
-                "1",
-                "--trainer.limit_val_batches",
-                "0",
-                "--trainer.logger.save_dir",
-                folder,
-            ]
+            command = [sys.executable, "-m", "sessrec.fit", "--trainer.max_steps", "1", "--trainer.limit_val_batches"]
+            command += ["0", "--trainer.logger.save_dir", folder, "--data.cache_dir", f"{folder}/prepared"]
             start = time.perf_counter()
-            command = [sys.executable, "-m", "sessrec.fit", *words, "--data.cache_dir", f"{folder}/prepared"]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             seconds.append(time.perf_counter() - start)
     return figures | {"seconds_of_a_fit_of_one_step": float(np.median(seconds))}
-
-
-if __name__ == "__main__":  # a measurement in a process of its own
-    print(json.dumps({"peak_memory": peak_memory}[sys.argv[1]](*sys.argv[2:])))

@@ -7,18 +7,17 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
 from tqdm import tqdm
 
+from benchmarks.common import now, vocabulary_of, zipf_sessions
 from sessrec.data.loaders import SessionParallelLoader
 from sessrec.data.session_parallel import Window
 from sessrec.data.sessions import Sessions
@@ -28,36 +27,13 @@ from sessrec.models import GRU4Rec
 
 N_ITEMS = 18_000
 CROSS_ENTROPY = {"loss": "cross-entropy", "n_sample": 2048}
+BPR_MAX = {"loss": "bpr-max", "n_sample": 2048, "dropout_p_embed": 0.5, "dropout_p_hidden": 0.05, "momentum": 0.4}
+BPR_MAX |= {"learning_rate": 0.05}
 CONFIGS: dict[str, tuple[int, dict[str, Any]]] = {
     "ce_32_100_2048": (32, {"layers": [100], **CROSS_ENTROPY}),
-    "bpr-max_80_224_2048": (
-        80,
-        {
-            "layers": [224],
-            "loss": "bpr-max",
-            "n_sample": 2048,
-            "dropout_p_embed": 0.5,
-            "dropout_p_hidden": 0.05,
-            "momentum": 0.4,
-            "learning_rate": 0.05,
-        },
-    ),
+    "bpr-max_80_224_2048": (80, {"layers": [224], **BPR_MAX}),
     "ce_240_512_2048": (240, {"layers": [512], **CROSS_ENTROPY}),
 }
-
-
-def zipf_sessions(n_items: int, n_sessions: int, seed: int = 0) -> Sessions:
-    """Sessions of four items on average, drawn in proportion to 1 / rank, as popularity falls in the RSC15 clicks."""
-    generator = np.random.default_rng(seed)
-    offsets = np.concatenate([[0], np.cumsum(generator.geometric(1 / 3, n_sessions) + 1)])
-    popularity = 1 / np.arange(1, n_items + 1)
-    items = np.searchsorted(np.cumsum(popularity), generator.random(offsets[-1]) * popularity.sum())
-    return Sessions(items.clip(max=n_items - 1).astype(np.int32), offsets)
-
-
-def vocabulary_of(sessions: Sessions, n_items: int) -> Vocabulary:
-    """All items with their counts; one that was never drawn counts once."""
-    return Vocabulary(map(str, range(n_items)), np.bincount(sessions.items, minlength=n_items).clip(min=1))
 
 
 class Limit:
@@ -111,13 +87,6 @@ class Limit:
         return now(items) - start
 
 
-def now(tensor: Tensor) -> float:
-    """Time in seconds, when the device of the tensor has done its work."""
-    if tensor.is_cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 class PacedLoader:
     """Windows for a trainer, in turn with the limit on the same window, and the time that each of both took.
 
@@ -147,24 +116,13 @@ class PacedLoader:
             start = now(device_of)
 
 
-class TrainingData(LightningDataModule):
-    """Sessions for a training benchmark."""
-
-    def __init__(self, sessions: Sessions, vocabulary: Vocabulary, n_lanes: int, n_windows: int) -> None:
-        super().__init__()
-        self.sessions, self.vocabulary = sessions, vocabulary
-        self.n_lanes, self.n_windows = n_lanes, n_windows
-
-    def train_dataloader(self) -> PacedLoader:
-        """Windows in turn with their limit."""
-        assert self.trainer is not None
-        loader = SessionParallelLoader(self.sessions, self.n_lanes)
-        self.loader = PacedLoader(loader, self.trainer.lightning_module, self.n_windows)  # type: ignore[arg-type]
-        return self.loader
-
-
-def in_lightning(data: TrainingData, options: dict[str, Any], accelerator: str) -> list[tuple[float, float]]:
+def in_lightning(
+    loader: SessionParallelLoader, vocabulary: Vocabulary, n_windows: int, options: dict[str, Any], accelerator: str
+) -> list[tuple[float, float]]:
     """Seconds a step and seconds of its limit, window by window, in a trainer with progress bar and TensorBoard."""
+    model = GRU4Rec(**options)
+    model.set_vocabulary(vocabulary)
+    paced = PacedLoader(loader, model, n_windows)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             accelerator=accelerator,
@@ -175,8 +133,8 @@ def in_lightning(data: TrainingData, options: dict[str, Any], accelerator: str) 
             enable_checkpointing=False,
             enable_model_summary=False,
         )
-        trainer.fit(GRU4Rec(**options), data)
-    return data.loader.pairs
+        trainer.fit(model, paced)
+    return paced.pairs
 
 
 def train(
@@ -188,10 +146,10 @@ def train(
     rows = []
     for name in names:
         n_lanes, options = CONFIGS[name]
-        data = TrainingData(sessions, vocabulary, n_lanes, n_windows)
+        loader = SessionParallelLoader(sessions, n_lanes)
         pairs, ratios = [], []
         for _ in range(repeats):
-            own = in_lightning(data, options, accelerator)
+            own = in_lightning(loader, vocabulary, n_windows, options, accelerator)
             pairs += own
             if reference is not None:
                 speed = reference_speed(reference, sessions, n_lanes, options, accelerator)

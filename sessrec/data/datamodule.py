@@ -178,7 +178,8 @@ class SessionDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """What the order of training follows from: the sessions, and the seed of their shuffled orders."""
-        assert self.trainer is not None
+        if self.trainer is None:  # nothing is trained
+            return {}
         schedule = self._schedule(self.trainer)
         return {"seed": self.seed, "sessions": self.sessions["train"].digest, "schedule": schedule}
 

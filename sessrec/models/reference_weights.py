@@ -22,10 +22,9 @@ EXPORT = (
     "'weights.pt')"
 )
 """Python that turns a whole pickled model into a file of tensors, where the reference's own code is at hand."""
-_TABLES = {"Wy.weight": "output_embedding", "By.weight": "output_bias"}  # a row an item
-_ONE_HOT_CELL = {"GE.Wrz0": "weight_rz", "GE.Wh0": "weight_n", "GE.Bh0": "bias"}
-_CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+_TABLES = {"Wy.weight", "By.weight", "E.weight", "GE.Wx0.weight"}  # a row an item
 _OPTIONS = "give --model.layers, --model.constrained_embedding and --model.embedding as they were in its training"
+_LOG = "give the click log, the --data options and the items of its training"
 
 
 def read_weights(file: str | Path) -> dict[str, Tensor]:
@@ -40,11 +39,10 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
     Raises:
         SessRecError: If there is no such file, it is damaged, or it holds anything but tensors by name.
     """
-    file = Path(file)
-    if not file.is_file():
-        raise SessRecError(f"there is no file {file}")
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise SessRecError(f"there is no file {file}") from None
     except pickle.UnpicklingError:
         raise SessRecError(
             f"{file} holds a whole pickled object, as the reference's own saving makes, or is no file of torch; it is "
@@ -76,67 +74,55 @@ def import_weights(model: GRU4Rec, state_dict: Mapping[str, Tensor], item_ids: S
         SessRecError: If a tensor is missing, has no place in the model, is of another shape, or is not finite; or if
             the items are not those of the model.
     """
-    rows = _rows_of(model, item_ids)
-    names = _parameter_names(model, state_dict)
-    parameters = dict(model.named_parameters())
-    for name, own in names.items():
-        if name not in state_dict:
-            expected = tuple(parameters[own].shape)
-            raise SessRecError(f"the weights have no {name}, which should be of shape {expected}: {_OPTIONS}")
+    rows, parameters = _rows_of(model, item_ids), dict(model.named_parameters())
+    own = {name: parameters[place] for name, place in _places(model, state_dict).items()}
+    if missing := own.keys() - state_dict.keys():
+        name = min(missing)
+        raise SessRecError(f"the weights have no {name}, which should be of shape {tuple(own[name].shape)}: {_OPTIONS}")
     for name, weight in state_dict.items():
-        if name not in names:
-            raise SessRecError(f"the weights' {name}, of shape {tuple(weight.shape)}, has no place here: {_OPTIONS}")
-        _check(name, weight, parameters[names[name]])
+        found = f"the weights' {name}, of shape {tuple(weight.shape)},"
+        if name not in own:
+            raise SessRecError(f"{found} has no place here: {_OPTIONS}")
+        if weight.shape != own[name].shape:
+            is_other_catalogue = name in _TABLES and weight.shape[1:] == own[name].shape[1:]
+            remedy = _LOG if is_other_catalogue else _OPTIONS
+            raise SessRecError(f"{found} has to be of shape {tuple(own[name].shape)}: {remedy}")
+        if not weight.is_floating_point() or not weight.isfinite().all():
+            raise SessRecError(f"{found} must be of finite floating-point numbers: train and export anew")
     with torch.no_grad():
-        for name, own in names.items():
-            is_table = own in ("input_embedding", *_TABLES.values())
-            parameters[own].copy_(state_dict[name][rows] if is_table else state_dict[name])
-
-
-def _check(name: str, weight: Tensor, parameter: Tensor) -> None:
-    """Refuse a tensor that does not fit the parameter."""
-    found, expected = tuple(weight.shape), tuple(parameter.shape)
-    if found != expected:
-        is_other_catalogue = found[1:] == expected[1:] and name in (*_TABLES, "E.weight", "GE.Wx0.weight")
-        what = (
-            "give the click log, the --data options and the items of its training" if is_other_catalogue else _OPTIONS
-        )
-        raise SessRecError(f"the weights' {name} is of shape {found} and the model needs {expected}: {what}")
-    if not weight.is_floating_point() or not weight.isfinite().all():
-        raise SessRecError(
-            f"the weights' {name}, of shape {found}, must be of finite floating-point numbers: train and export anew"
-        )
+        for name, parameter in own.items():
+            parameter.copy_(state_dict[name][rows] if name in _TABLES else state_dict[name])
 
 
 def _rows_of(model: GRU4Rec, item_ids: Sequence[str]) -> Tensor:
     """Row of the reference's tables for each item of the model's vocabulary, int64, shape (N,)."""
     vocabulary = model.vocabulary
     index = vocabulary.index_of(item_ids)
-    remedy = "give the items of the weights, and the click log and --data options that they were trained on"
     if (index < 0).any():
         row = int(np.argmax(index < 0))
-        raise SessRecError(f"item {item_ids[row]!r}, row {row} of the weights, is not known to the model: {remedy}")
+        raise SessRecError(f"item {item_ids[row]!r}, row {row} of the weights, is not known to the model: {_LOG}")
     times = np.bincount(index, minlength=len(vocabulary))
     if (times != 1).any():
         item = int(np.argmax(times != 1))
         raise SessRecError(
             f"item {vocabulary.item_ids[item]!r} is named {times[item]} times among the {len(item_ids)} items of the "
-            f"weights, and should be once: {remedy}"
+            f"weights, and should be once: {_LOG}"
         )
     return torch.from_numpy(np.argsort(index))
 
 
-def _parameter_names(model: GRU4Rec, names: Mapping[str, Tensor]) -> dict[str, str]:
+def _places(model: GRU4Rec, names: Mapping[str, Tensor]) -> dict[str, str]:
     """Our name of each tensor that the reference has for such a model."""
-    found, first_plain = dict(_TABLES), 0
+    found, first = {"Wy.weight": "output_embedding", "By.weight": "output_bias"}, 0
     if model.one_hot:
-        found["GE.Wx0.weight"], first_plain = "input_embedding", 1
-        found |= {name: f"cells.0.{part}" for name, part in _ONE_HOT_CELL.items()}
+        first = 1
+        found |= {"GE.Wx0.weight": "input_embedding", "GE.Bh0": "cells.0.bias"}
+        found |= {"GE.Wrz0": "cells.0.weight_rz", "GE.Wh0": "cells.0.weight_n"}
     elif not model.shared_inputs:
         found["E.weight"] = "input_embedding"
     # above a one-hot layer the cells may be counted from 0 or from 1; their order is the same
-    from_zero = any(name.startswith("G.0.") for name in names)
-    skipped = first_plain if from_zero else 0
-    for layer in range(first_plain, len(model.layers)):
-        found |= {f"G.{layer - skipped}.{part}": f"cells.{layer}.{part}" for part in _CELL}
+    skipped = first if any(name.startswith("G.0.") for name in names) else 0
+    for layer in range(first, len(model.layers)):
+        for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            found[f"G.{layer - skipped}.{part}"] = f"cells.{layer}.{part}"
     return found

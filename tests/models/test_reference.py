@@ -201,13 +201,13 @@ def test_layers_above_a_one_hot_one(start: int) -> None:
 
 def faults() -> Iterator[tuple[str, Callable[[dict[str, Tensor], list[str]], Any], list[str]]]:
     """What is done to weights of two layers, and what the error says."""
-    table = "of shape (13, 8) and the model needs (12, 8)"
+    table = "of shape (13, 8), has to be of shape (12, 8)"
     yield "missing", lambda w, i: w.pop("G.1.bias_hh"), ["no G.1.bias_hh", "(24,)", "--model.layers"]
     yield "stranger", lambda w, i: w.update({"E.weight": w["Wy.weight"]}), ["E.weight", "(12, 8)", "no place"]
     yield "layer", lambda w, i: w.update({"G.2.bias_hh": w["G.1.bias_hh"]}), ["G.2.bias_hh, of shape (24,)"]
     yield "units", lambda w, i: w.update({"G.1.weight_hh": torch.ones(27, 9)}), ["G.1.weight_hh", "(27, 9)", "(24, 8)"]
     yield "catalogue", lambda w, i: w.update({"Wy.weight": torch.ones(13, 8)}), [table, "the click log"]
-    yield "flat", lambda w, i: w.update({"By.weight": torch.ones(12)}), ["By.weight is of shape (12,)", "(12, 1)"]
+    yield "flat", lambda w, i: w.update({"By.weight": torch.ones(12)}), ["By.weight, of shape (12,)", "(12, 1)"]
     yield "nan", lambda w, i: w["Wy.weight"].fill_(torch.nan), ["Wy.weight", "finite"]
     yield "integers", lambda w, i: w.update({"By.weight": w["By.weight"].long()}), ["By.weight", "floating-point"]
     yield "unknown item", lambda w, i: i.append("999"), ["item '999', row 12", "--data options"]

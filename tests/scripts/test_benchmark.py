@@ -83,12 +83,6 @@ def test_eval_and_scale(benchmark: ModuleType, capsys: pytest.CaptureFixture[str
     assert set(rows[0]) == {"name", "us_50_items", "us_500_items", "growth", "growth_of_limit"}
 
 
-def test_save(benchmark: ModuleType) -> None:
-    default, many = benchmark.saving.save(2, catalogues=(3_000,))
-    assert many["mb"] > 2 * 3_000 * 100 * 4 / 1e6  # weights and accumulator, and what goes with them
-    assert default["percent_of_a_minute"] == pytest.approx(default["ms"] / 600)
-
-
 def test_baselines(benchmark: ModuleType, tmp_path: Path) -> None:
     rows = benchmark.baselines.baselines(1, None, None, None, n_events=2_000)
     assert [row["name"] for row in rows] == list(benchmark.baselines.MODELS)

@@ -130,9 +130,9 @@ def test_generated_sessions_have_the_oracle_as_their_ceiling(sweep: ModuleType) 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("alpha --values 0 2", "alpha"),
+        ("alpha --values 0 2", "--model.alpha must be in [0, 1], got 2"),
         ("alpha --values 0.5 0.5", "one is given twice"),
-        ("alpha --models Popularity", "alpha"),
+        ("alpha --models Popularity", "'alpha' is not accepted"),
         ("sessions --values 0 --models Markov", "--train_share must be above 0"),
         ("filtering --values 5", "the value 5 is of 1 options, and there are 2"),
         ("session_length --values 5+3", "--data.max_session_length 3 is below the minimum 5"),
