@@ -316,7 +316,7 @@ def main(args: list[str] | None = None) -> None:
             return
         file = import_run(options.weights, options.items, options.name or "reference-weights", words)
     except SessRecError as error:
-        parser.error(str(error))
+        parser.exit(2, f"{parser.prog}: error: {error}\n")  # with the lines of a reference that fails
     config = file.parent.parent / "config.yaml"
     print(f"\nimported into {file}; test it with: python -m sessrec.test --config {config} --ckpt_path last")
 
