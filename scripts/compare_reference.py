@@ -35,6 +35,7 @@ import pandas as pd
 from arguments import ScriptParser
 from tqdm import tqdm
 
+from sessrec.callbacks.checkpoints import check_run_is_free
 from sessrec.callbacks.event_files import read_curves
 from sessrec.callbacks.run_folder import RunConfig
 from sessrec.cli import SessRecCLI
@@ -214,7 +215,7 @@ def compare(checkout: Path, python: str, seeds: Sequence[int], name: str, words:
     for run_name in (f"{name}-{seed}" for seed in seeds):
         if Path("lightning_logs", run_name, "checkpoints").exists():  # both are to be timed one after the other
             raise SessRecError(f"the run lightning_logs/{run_name} exists: give another --name")
-    cli = parsed([*words, "--trainer.logger.version", f"{name}-{seeds[0]}"], "fit")
+    cli = parsed([*words, "--trainer.logger.version", f"{name}-{seeds[0]}"])
     parameters, cutoffs = reference_parameters(cli), sorted(set(cli.model.hparams["cutoffs"]))
     log = cli.datamodule.prepare()
     write_parts(log, folder)
@@ -250,18 +251,16 @@ def import_run(weights: Path, items: Path, name: str, words: Sequence[str]) -> P
         The checkpoint.
     """
     state_dict, item_ids = read_weights(weights), items.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    cli = parsed([*words, *NO_VALIDATION, "--trainer.logger.version", name], "fit")
-    model, data = cli.model, cli.datamodule
+    cli = parsed([*words, *NO_VALIDATION, "--trainer.logger.version", name])
+    model, data, trainer, run_folder = cli.model, cli.datamodule, cli.trainer, cli.name_run()
+    check_run_is_free(run_folder, None)
     if not isinstance(model, GRU4Rec):
         raise SessRecError(f"--model {type(model).__name__} cannot take the reference's weights: it needs GRU4Rec")
     model.set_vocabulary(data.prepare().vocabulary)
     import_weights(model, state_dict, item_ids)
     model.seed = cli.config.seed_everything
-    trainer = cli.trainer
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, RunConfig):
-            callback.save_config(trainer, model, "fit")
-    file = cli.run_folder / "checkpoints" / "last.ckpt"
+    RunConfig(cli.parser, cli.config, run_folder).save_config(trainer, model, "fit")
+    file = run_folder / "checkpoints" / "last.ckpt"
     trainer.strategy.connect(model)
     trainer.datamodule = data  # type: ignore[attr-defined]
     trainer.save_checkpoint(file, weights_only=True)

@@ -62,24 +62,26 @@ def plain_log_words(file: Path) -> list[str]:
     return ["--data.path", str(file), *(w for name, value in _PLAIN_LOG.items() for w in (f"--data.{name}", value))]
 
 
-def parsed(words: Sequence[str], command: str = "prepare") -> SessRecCLI:
-    """Parse the words of a fit and build its parts, without fitting.
+def parsed(words: Sequence[str]) -> SessRecCLI:
+    """Parse the words of a fit and build model, data and trainer, without fitting.
 
     Args:
         words: Words of the command line of fit.
-        command: ``prepare``, which builds no trainer and names no run, or ``fit``.
 
     Raises:
         SessRecError: If fit would refuse them.
     """
     warnings.filterwarnings("ignore", "LightningCLI's args parameter")
     try:
-        return SessRecCLI(command, list(words))
+        cli = SessRecCLI("fit", words)
+        cli.build_model_and_data()
+        cli.build_trainer()
     except Exception as error:
         fault = user_error(error)  # the parser wraps those of options
         if fault is None:
             raise
         raise SessRecError(str(fault)) from error
+    return cli
 
 
 def model_words(model: str) -> list[str]:
