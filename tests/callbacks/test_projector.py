@@ -16,7 +16,7 @@ from sessrec.models import GRU4Rec, Popularity
 def test_the_projector_finds_each_vector_with_its_item(tmp_path: Path) -> None:
     model = GRU4Rec(layers=[4])
     model.set_vocabulary(make_vocabulary(5))
-    counts, ids = model.known_items.counts, model.known_items.item_ids
+    counts, ids = model.vocabulary.counts, model.vocabulary.item_ids
     for _ in range(2):  # a second test takes the place of the first
         assert write_projector(model, tmp_path / "projector") == 5
     (vectors,), (names,) = tmp_path.rglob("tensors.tsv"), tmp_path.rglob("metadata.tsv")

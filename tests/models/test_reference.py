@@ -109,7 +109,7 @@ def test_imported_weights_give_the_recorded_metrics(name: str) -> None:
     case = Case(name)
     model = case.model(case.item_ids[::-1][3:] + case.item_ids[::-1][:3])
     import_weights(model, case.weights, case.item_ids)
-    sessions, _ = map_events(read_events(GOLDEN / "sessions.tsv"), model.known_items)
+    sessions, _ = map_events(read_events(GOLDEN / "sessions.tsv"), model.vocabulary)
     for mode in MODES:
         metrics = ranking_metrics([1, 3, 5, 10])
         for batch in EvaluationLoader(sessions, batch_size=7):  # type: ignore[attr-defined]
