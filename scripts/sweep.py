@@ -115,18 +115,18 @@ def row_of(run: Run, value: str, model: str) -> dict[str, Any]:
 def text_of(results: Results, label: str) -> str:
     """The results as a table in Markdown, and what must be known to read it."""
     rows, lines = [fit for fits in results.values() for fit in fits], []
-    metrics = METRICS if rows[0]["validation"] is None else {"validation": "validation"} | METRICS
     for (value, model), fits in results.items():
-        spreads = [spread_text([fit[name] for fit in fits]) for name in metrics.values()]
+        found = [[fit[name] for fit in fits if fit[name] is not None] for name in ("validation", *METRICS.values())]
         counts = [f"{fits[0][name]:,}" for name in _COUNTS.values()]
-        lines.append([value, model, str(len(fits)), *spreads, *counts])
+        lines.append([value, model, str(len(fits)), *map(spread_text, found), *counts])
     tests = {(row["data_digest"], row["items_ranked"]) for row in rows}
+    ties = ", ".join(dict.fromkeys(row["tie_mode"] for row in rows))
     notes = [
         _ONE_TEST if len(tests) == 1 else _OTHER_TESTS,
-        f"Where there are several fits: mean (least - greatest) over the seeds. Ties: {rows[0]['tie_mode']}.",
+        f"Where there are several fits: mean (least - greatest) over the seeds. Ties: {ties}.",
         "Choose a value by the validation part (the metric of --monitor); the test part only reports.",
     ]
-    table = Table([label, "model", "fits", *metrics, *_COUNTS], lines).markdown()
+    table = Table([label, "model", "fits", "validation", *METRICS, *_COUNTS], lines).markdown()
     return "\n".join([table, "", *(f"- {note}" for note in notes), ""])
 
 
