@@ -80,6 +80,8 @@ class NeuralRecommender(SessionRecommender):
 
     def on_train_start(self) -> None:
         """Resume inside an epoch; options of this fit take precedence over those of the checkpoint's optimiser."""
+        if self.global_step == 0:  # a new fit, of a model that an earlier one may have left inside an epoch
+            self.progress = Progress()
         if self.progress.inside_epoch:
             self.trainer.train_dataloader.load_state_dict({"batch": self.progress.windows})  # type: ignore[union-attr]
             resume_inside_epoch(self.trainer, self.progress.windows)

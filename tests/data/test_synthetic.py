@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -237,22 +235,32 @@ def test_invalid_process(options):
         SyntheticProcess(n_items=10, **options)
 
 
-def run_script(*options, cwd):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(SCRIPT), *map(str, options)]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120, check=False)
+@pytest.fixture
+def run_script(tmp_path, monkeypatch, capsys):
+    """Calls the script in an empty folder, and gives its exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+
+    def run(*options):
+        try:
+            importlib.import_module(SCRIPT.stem).main([str(option) for option in options])
+        except SystemExit as end:
+            return end.code or 0, *capsys.readouterr()
+        return 0, *capsys.readouterr()
+
+    return run
 
 
 @pytest.mark.parametrize("name", ["new/folder/out.tsv", "out.tsv.gz"])
-def test_script_writes_the_table(tmp_path, name):
-    result = run_script("--n_sessions", 30, "--n_items", 12, "--seed", 5, "--output", name, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+def test_script_writes_the_table(run_script, tmp_path, name):
+    code, stdout, stderr = run_script("--n_sessions", 30, "--n_items", 12, "--seed", 5, "--output", name)
+    assert code == 0, stderr
     output = tmp_path / name
     assert (output.read_bytes()[:2] == b"\x1f\x8b") == name.endswith(".gz")
     expected = generate_synthetic_sessions(n_sessions=30, n_items=12, seed=5)
     pd.testing.assert_frame_equal(pd.read_csv(output, sep="\t"), expected)
     assert [path.name for path in output.parent.iterdir()] == [output.name]
-    rows = dict(line.rsplit(maxsplit=1) for line in result.stdout.splitlines())
+    rows = dict(line.rsplit(maxsplit=1) for line in stdout.splitlines())
     assert rows["sessions"] == "30"
     assert rows["events"] == str(len(expected))
     assert rows["file"] == name
@@ -270,10 +278,9 @@ def test_script_writes_the_table(tmp_path, name):
         ["--output", "."],
     ],
 )
-def test_script_refuses_bad_options(tmp_path, options):
-    result = run_script("--output", "sub/out.tsv", *options, cwd=tmp_path)
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert len(result.stderr.splitlines()) == 1
-    assert options[-2].lstrip("-") in result.stderr
+def test_script_refuses_bad_options(run_script, tmp_path, options):
+    code, stdout, stderr = run_script("--output", "sub/out.tsv", *options)
+    assert (code, stdout) == (2, "")
+    assert len(stderr.splitlines()) == 1
+    assert options[-2].lstrip("-") in stderr
     assert list(tmp_path.iterdir()) == []

@@ -64,6 +64,21 @@ def test_a_resumed_epoch_has_its_batches_behind_it(trainer: Trainer) -> None:
     assert loop.epoch_loop.restarted_on_last  # the validation after batch 2 is not done again
 
 
+def test_a_new_fit_of_a_model_left_inside_an_epoch_starts_a_new_epoch(tmp_path: Path) -> None:
+    data = SessionDataModule(cache_dir=None, batch_size=64, steps_per_window=8, val_ratio=0)
+    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
+    model = GRU4Rec(layers=[8], n_sample=16)
+    for max_steps in (12, 20):
+        counts = Counts()
+        Trainer(accelerator="cpu", default_root_dir=tmp_path, callbacks=[counts], max_steps=max_steps, **quiet).fit(
+            model, data
+        )
+        n_windows = -(-max_steps // 8)
+        assert counts.seen[0][0] == 0
+        assert [row[1] for row in counts.seen] == list(range(1, n_windows + 1))
+        assert model.progress.windows == n_windows - 1  # the last one is cut
+
+
 def test_progress() -> None:
     progress = Progress()
     assert not progress.inside_epoch
