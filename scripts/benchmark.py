@@ -29,6 +29,7 @@ import torch
 from arguments import ScriptParser
 from benchmarks import baselines, data, evaluation, training
 
+from sessrec.environment import tune_memory
 from sessrec.text import Table
 
 _SMALL = ["ce_32_100_2048", "bpr-max_80_224_2048"]  # a million items of 512 units would take gigabytes
@@ -74,6 +75,7 @@ def main(args: list[str] | None = None) -> None:
         parser.error("--windows must be at least 2 and --repeats at least 1")
     if options.reference is not None and not (options.reference / "run.py").is_file():
         parser.error(f"--reference {options.reference} holds no run.py: give a checkout of the reference")
+    tune_memory()  # as the commands do
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
     figures = MEASURES[options.what](options)

@@ -22,7 +22,6 @@ from sessrec.data.loaders import SessionParallelLoader
 from sessrec.data.session_parallel import Window
 from sessrec.data.sessions import Sessions
 from sessrec.data.vocabulary import Vocabulary
-from sessrec.environment import tune_memory
 from sessrec.models import GRU4Rec
 
 N_ITEMS = 18_000
@@ -214,7 +213,6 @@ def scale(
             model.to(device)
             windows = iter(SessionParallelLoader(sessions, n_lanes))
             runs.append((model, model.configure_optimizers(), windows, Limit(model, n_lanes)))
-        tune_memory()
         seconds = np.zeros((n_windows, 4))
         for number in tqdm(range(n_windows), desc=name, disable=None):
             for place, (model, optimizer, windows, limit) in enumerate(runs):
