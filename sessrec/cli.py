@@ -247,8 +247,10 @@ def _quiet() -> Iterator[None]:
             "It is recommended to use `self.log",  # the metrics are summed over the processes before they are logged
         ):
             warnings.filterwarnings("ignore", text)
-        yield
-    logger.removeFilter(_is_no_tip)
+        try:
+            yield
+        finally:
+            logger.removeFilter(_is_no_tip)
 
 
 def _is_no_tip(record: logging.LogRecord) -> bool:
