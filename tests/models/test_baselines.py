@@ -874,7 +874,7 @@ def test_ranks_do_not_depend_on_batches_or_order(name: str, rule: dict[str, bool
     assert {(order[number], place): pair for (number, place), pair in moved.items()} == whole
 
 
-@pytest.mark.parametrize("name", [*NEW, "SPop", "Random"])
+@pytest.mark.parametrize("name", ["AR", "STAN"])  # the ranks of all models are compared above
 def test_metrics_do_not_depend_on_batches(here: Path, name: str) -> None:
     fit.main(command(name, *(NEW[name][0] if name in NEW else [])))
     metrics = []
