@@ -28,7 +28,7 @@ from sessrec.evaluation.tested_runs import Run, check_comparable, group_runs, re
 from sessrec.experiments.audit_runs import fit_leaking, fit_other_model, rank_shuffled
 from sessrec.figures.audits import audit_figure
 from sessrec.figures.style import save_figure
-from sessrec.writing import replacing, write_json
+from sessrec.writing import atomic_write, write_json
 
 Models = dict[str, list[Run]]
 
@@ -120,7 +120,7 @@ def main(args: list[str] | None = None) -> None:
         parser.error(str(error))
     text = "\n\n".join([audit.title, *(table.markdown() for table in audit.tables()), "\n".join(audit.remarks)])
     print(f"\n{text}\n")
-    with replacing(output / f"{audit.name}.md") as temporary:
+    with atomic_write(output / f"{audit.name}.md") as temporary:
         temporary.write_text(f"# {text}\n", encoding="utf-8")
     write_json(output / f"{audit.name}.json", audit._asdict())
     figure = audit_figure(audit)

@@ -40,7 +40,7 @@ from sessrec.evaluation.tested_runs import read_run
 from sessrec.experiments.fit_and_test import fit_seeds, model_words
 from sessrec.figures.results import comparison_figure, cutoff_curves, slices_figure
 from sessrec.figures.style import save_figure
-from sessrec.writing import replacing
+from sessrec.writing import atomic_write
 
 
 def fit_configs(configs: Sequence[Path], seeds: Sequence[int], name: str, words: Sequence[str]) -> list[Path]:
@@ -89,7 +89,7 @@ def write_comparison(comparison: Comparison, output: Path) -> list[str]:
         "comparison.csv": comparison_csv(comparison),
     }
     for name, text in texts.items():
-        with replacing(output / name) as temporary:
+        with atomic_write(output / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
     for name, figure in figures.items():
         for kind in ("png", "svg"):

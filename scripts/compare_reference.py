@@ -46,7 +46,7 @@ from sessrec.experiments.fit_and_test import fit_and_test, parsed
 from sessrec.models import GRU4Rec
 from sessrec.models.reference_weights import import_weights, read_weights
 from sessrec.text import Table, spread_text
-from sessrec.writing import replacing
+from sessrec.writing import atomic_write
 
 NO_VALIDATION = ["--data.val_ratio", "0", "--data.val_duration", "null"]
 SPEED = "mini-batches/s"
@@ -117,9 +117,9 @@ def write_parts(log: PreparedLog, folder: Path) -> None:
         sessions = log.sessions[part]
         number = np.repeat(np.arange(len(sessions)), np.diff(sessions.offsets))
         table = pd.DataFrame({"SessionId": number, "ItemId": sessions.items, "Time": np.arange(len(number))})
-        with replacing(folder / f"{part}.tsv") as temporary:
+        with atomic_write(folder / f"{part}.tsv") as temporary:
             table.to_csv(temporary, sep="\t", index=False, lineterminator="\n")
-    with replacing(folder / "items.txt") as temporary:
+    with atomic_write(folder / "items.txt") as temporary:
         temporary.write_text("".join(f"{item_id}\n" for item_id in log.vocabulary.item_ids), encoding="utf-8")
 
 
@@ -233,7 +233,7 @@ def compare(checkout: Path, python: str, seeds: Sequence[int], name: str, words:
     text = f"{results_table(reference, ours).markdown()}\n\n{counted['train']}, {counted['test']}, "
     text += f"{log.sessions['test'].n_positions:,} test positions, {len(log.vocabulary):,} items, ties "
     text += f"{cli.model.tie_mode}, on {device}; fits of each: {len(seeds)}\n{', '.join(command[-1].split(','))}"
-    with replacing(folder / "comparison.md") as temporary:
+    with atomic_write(folder / "comparison.md") as temporary:
         temporary.write_text(f"{text}\n", encoding="utf-8")
     return text
 

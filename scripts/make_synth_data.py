@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sessrec.data.synthetic import generate_synthetic_sessions  # noqa: E402
 from sessrec.errors import SessRecError  # noqa: E402
-from sessrec.writing import replacing  # noqa: E402
+from sessrec.writing import atomic_write  # noqa: E402
 
 
 def _parser() -> ScriptParser:
@@ -41,7 +41,7 @@ def _parser() -> ScriptParser:
 
 def _write(table: pd.DataFrame, output: Path) -> None:
     """Write the table, whole or not at all."""
-    with replacing(output) as temporary:
+    with atomic_write(output) as temporary:
         # mtime 0: the same options give the same bytes
         compression = {"method": "gzip", "mtime": 0} if output.name.endswith(".gz") else None
         table.to_csv(temporary, sep="\t", index=False, lineterminator="\n", compression=compression)

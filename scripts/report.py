@@ -29,7 +29,7 @@ from sessrec.errors import SessRecError
 from sessrec.evaluation.comparison import ComparedModel, Comparison, compare_runs
 from sessrec.evaluation.tested_runs import read_run
 from sessrec.experiments.fit_and_test import is_random
-from sessrec.writing import replacing, write_json
+from sessrec.writing import atomic_write, write_json
 
 _SPLIT = "--data.test_ratio 0.1 --data.val_ratio 0"
 _OF_SOURCE = "--data.time_column Order --data.test_start {} --data.val_ratio 0 --trainer.max_epochs 5"
@@ -220,7 +220,7 @@ def main(args: list[str] | None = None) -> None:
         write_json(options.docs / "results.json", results)
         copy_pictures(options.runs, options.docs / "figures")
         for file, text in texts.items():
-            with replacing(file) as temporary:
+            with atomic_write(file) as temporary:
                 temporary.write_text(text, encoding="utf-8")
     except (SessRecError, OSError) as error:
         parser.error(str(error))

@@ -38,7 +38,7 @@ from sessrec.experiments.recent_log import recent_log_words
 from sessrec.figures.style import save_figure
 from sessrec.figures.sweeps import sweep_figure
 from sessrec.text import Table, spread_text
-from sessrec.writing import replacing
+from sessrec.writing import atomic_write
 
 DEFAULT_MODELS = ["Popularity", "Markov", str(Path(__file__).resolve().parents[1] / "configs" / "gru4rec.yaml")]
 EXPERIMENTS = {
@@ -132,10 +132,10 @@ def text_of(results: Results, label: str) -> str:
 
 def write(results: Results, label: str, output: Path) -> None:
     """Write the table in Markdown, one row a fit in CSV, and the figure."""
-    with replacing(output / "sweep.md") as temporary:
+    with atomic_write(output / "sweep.md") as temporary:
         temporary.write_text(text_of(results, label), encoding="utf-8")
     rows = [fit for fits in results.values() for fit in fits]
-    with replacing(output / "sweep.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+    with atomic_write(output / "sweep.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -11,7 +11,7 @@ from typing import Any
 
 
 @contextmanager
-def replacing(file: str | Path) -> Iterator[Path]:
+def atomic_write(file: str | Path) -> Iterator[Path]:
     """Give a temporary name to write to; when all is written it is synced to the disk and takes the file's name.
 
     After an error the temporary file is removed and the old file stays as it was. A killed process leaves at most its
@@ -26,7 +26,7 @@ def replacing(file: str | Path) -> Iterator[Path]:
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
-        >>> with replacing(folder / "report.txt") as temporary:
+        >>> with atomic_write(folder / "report.txt") as temporary:
         ...     _ = temporary.write_text("complete")
         >>> [file.name for file in folder.iterdir()]
         ['report.txt']
@@ -47,7 +47,7 @@ def replacing(file: str | Path) -> Iterator[Path]:
 
 def write_json(file: Path, content: Any) -> None:
     """Write JSON, whole or not at all."""
-    with replacing(file) as temporary:
+    with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

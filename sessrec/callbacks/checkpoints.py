@@ -20,7 +20,7 @@ from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender
 from sessrec.models.checkpoint_format import read_checkpoint
 from sessrec.models.fit_loop import Progress
-from sessrec.writing import replacing
+from sessrec.writing import atomic_write
 
 
 def resolve_checkpoint(ckpt_path: str, run_folder: Path) -> Path | None:
@@ -122,7 +122,7 @@ class CheckpointFiles(TorchCheckpointIO):
             SessRecError: If the file cannot be written.
         """
         try:
-            with replacing(path) as temporary, temporary.open("wb") as stream:
+            with atomic_write(path) as temporary, temporary.open("wb") as stream:
                 torch.save(checkpoint, stream)
         except (OSError, RuntimeError) as error:  # torch wraps the file system's errors
             cause: BaseException | None = error

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_file_loader import RawEventFileL
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from sessrec.writing import replacing
+from sessrec.writing import atomic_write
 
 
 def drop_steps_after(run_folder: Path, step: int, inside_epoch: bool) -> None:
@@ -33,7 +33,7 @@ def drop_steps_after(run_folder: Path, step: int, inside_epoch: bool) -> None:
             is_of_epoch_in_hand = inside_epoch and tag == "train/loss_epoch" and event.step == step
             if not tag or (event.step <= step and not is_final and not is_of_epoch_in_hand):
                 kept.append(record)
-        with replacing(file) as temporary, temporary.open("wb") as stream:
+        with atomic_write(file) as temporary, temporary.open("wb") as stream:
             writer = RecordWriter(stream)
             for record in kept:
                 writer.write(record)

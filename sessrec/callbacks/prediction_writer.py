@@ -17,7 +17,7 @@ from sessrec.errors import SessRecError
 from sessrec.evaluation.ranking import EXCLUDED
 from sessrec.models.base import SessionRecommender
 from sessrec.models.inference import TopItems
-from sessrec.writing import replacing
+from sessrec.writing import atomic_write
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -45,7 +45,7 @@ class PredictionWriter(BasePredictionWriter):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the temporary file."""
-        temporary = self._open.enter_context(replacing(self.output))
+        temporary = self._open.enter_context(atomic_write(self.output))
         self._stream = self._open.enter_context(temporary.open("w", encoding="utf-8", newline="\n"))
         self._stream.write("SessionId\tRank\tItemId\tScore\n")
 

@@ -49,14 +49,14 @@ def check_ids(session: IdColumn, item: IdColumn, place_of: Callable[[int], str])
         SessRecError: If the header or the byte-order mark of a second file stands among the rows.
     """
     texts = [column for column in (session, item) if column.ids.type != pa.int64()]
-    _refuse_joined_files(texts, place_of)
+    _check_joined_files(texts, place_of)
     found = []
     for column in texts:
         found += _warn_of_spreadsheets(column, place_of) + _warn_of_ids(column)
-    return found + (_warn_of_twins(item.ids) if item.ids.type != pa.int64() else [])
+    return found + (_warn_of_near_duplicates(item.ids) if item.ids.type != pa.int64() else [])
 
 
-def _refuse_joined_files(texts: list[IdColumn], place_of: Callable[[int], str]) -> None:
+def _check_joined_files(texts: list[IdColumn], place_of: Callable[[int], str]) -> None:
     for column in texts:
         marked = pc.starts_with(column.ids, "\ufeff")
         if pc.any(marked).as_py():
@@ -98,14 +98,14 @@ def _warn_of_ids(column: IdColumn) -> list[str]:
     return found
 
 
-def _warn_of_twins(ids: pa.Array) -> list[str]:
+def _warn_of_near_duplicates(ids: pa.Array) -> list[str]:
     """Items whose ids differ only by what some program added."""
     plain = pc.replace_substring_regex(pc.utf8_trim_whitespace(ids), r"^0+(\d)|\.0+$", r"\1")
     distinct = pc.value_counts(plain)
-    twins = distinct.filter(pc.greater(distinct.field("counts"), 1))
-    if not len(twins):
+    near_duplicates = distinct.filter(pc.greater(distinct.field("counts"), 1))
+    if not len(near_duplicates):
         return []
-    alike = ids.filter(pc.equal(plain, twins[0]["values"])).to_pylist()
+    alike = ids.filter(pc.equal(plain, near_duplicates[0]["values"])).to_pylist()
     return [
         f"{counted(len(ids) - len(distinct), 'item id')} like another but for leading zeros, a final .0 or blanks, "
         f"such as {' and '.join(map(repr, alike[:2]))}: they are kept apart"

@@ -129,7 +129,7 @@ def _pieces(source: Source, log_format: LogFormat, newlines_in_values: bool) -> 
     def converted(block: Any) -> _Piece:
         batch = source.parse(block, newlines_in_values)
         if newlines_in_values:
-            _refuse_newlines(source, batch)
+            _check_newlines(source, batch)
         return _convert(batch, log_format)
 
     try:
@@ -138,7 +138,7 @@ def _pieces(source: Source, log_format: LogFormat, newlines_in_values: bool) -> 
         raise source.explain(error) from error
 
 
-def _refuse_newlines(source: Source, batch: pa.RecordBatch) -> None:
+def _check_newlines(source: Source, batch: pa.RecordBatch) -> None:
     """No id or time spans lines: a quote was not closed where it should be."""
     for role, name in source.columns.items():
         broken = batch[role].filter(pc.match_substring(batch[role], "\n"))

@@ -92,7 +92,7 @@ class SessionDataModule(LightningDataModule):
             prepared = found if found is not None and is_of_model else self.preparation.run(known)
         self.vocabulary, self.sessions, self.report = known, prepared.sessions, prepared.report
         for needed in ("train", "val") if stage == "fit" and self.has_validation else (part,):
-            self._refuse_unusable(needed)
+            self._check_usable(needed)
 
     def prepare(self) -> PreparedLog:
         """Prepare the log, or open what was prepared before; once for all stages.
@@ -113,7 +113,7 @@ class SessionDataModule(LightningDataModule):
         self.report.add("cleaned", {"events_dropped_repeats": dropped["events_dropped_repeats"]})
         known = self._known_items("predict")
         self.sessions["predict"] = map_part("predict", events, known, self.report, min_length=1)
-        self._refuse_unusable("predict")
+        self._check_usable("predict")
 
     def _known_items(self, part: str) -> Vocabulary:
         """Items of the loaded model, or of an earlier fit."""
@@ -124,7 +124,7 @@ class SessionDataModule(LightningDataModule):
             raise SessRecError(f"the {part} part needs the items of a fitted model: load it from its checkpoint first")
         return known
 
-    def _refuse_unusable(self, part: str) -> None:
+    def _check_usable(self, part: str) -> None:
         if len(self.sessions.get(part, ())):
             return
         figures = self.report.sections[part]

@@ -184,7 +184,7 @@ class Preparation(LogFormat):
     def _split(self, events: Events, report: DataReport, needs_train: bool) -> dict[str, Events]:
         """Cut off the test part and then the validation part; in the order train, val, test."""
         parts: dict[str, Events] = {}
-        self._refuse_empty(events, report)
+        self._check_not_empty(events, report)
         for part, is_wanted, ratio, duration, start in (
             ("test", self.has_test, self.test_ratio, self.test_duration, self.test_start),
             ("val", self.has_validation, self.val_ratio, self.val_duration, None),
@@ -193,20 +193,20 @@ class Preparation(LogFormat):
                 if not needs_train and not len(events):
                     parts[part] = events
                     continue
-                self._refuse_empty(events, report)
+                self._check_not_empty(events, report)
                 t = split_time(events, ratio, duration, start, part)
                 events, parts[part], counts = split_events(events, t, self.straddling, self.min_session_length)
                 report.cuts[part] = t
                 shown = time_text(t) if events.has_times else f"row {t:.0f}"
                 report.add(f"{part} cut", {"t": shown, **counts})
         if needs_train:
-            self._refuse_empty(events, report)
+            self._check_not_empty(events, report)
         for part, t in report.cuts.items():  # against what is left to train on
             report.add(f"{part} cut", leakage_report(events, parts[part], t))
         parts["train"] = events
         return {part: parts[part] for part in ("train", "val", "test") if part in parts}
 
-    def _refuse_empty(self, events: Events, report: DataReport) -> None:
+    def _check_not_empty(self, events: Events, report: DataReport) -> None:
         if len(events) == 0:
             raise SessRecError(
                 f"{report.sections['log']['sessions']} sessions read, 0 left to train on: no session of "

@@ -16,7 +16,7 @@ from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
 from sessrec.evaluation.metrics import TieMode
 from sessrec.evaluation.ranking import MISSED
-from sessrec.writing import replacing
+from sessrec.writing import atomic_write
 
 RANKS_FILE = "ranks.parquet"
 _METRICS = {"recall": "Recall", "mrr": "MRR", "ndcg": "NDCG"}
@@ -244,7 +244,7 @@ def write_ranks(table: pa.Table, file: Path, tie_mode: TieMode) -> None:
         tie_mode: Rule for ties.
     """
     described = table.replace_schema_metadata({"sessrec.tie_mode": tie_mode, **_COLUMNS})
-    with replacing(file) as temporary:
+    with atomic_write(file) as temporary:
         pq.write_table(described, temporary, compression="zstd", write_page_checksum=True)
 
 

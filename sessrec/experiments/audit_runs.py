@@ -21,7 +21,7 @@ from sessrec.data.sessions import Sessions
 from sessrec.errors import SessRecError
 from sessrec.evaluation.tested_runs import Run, read_run
 from sessrec.experiments.fit_and_test import fit_and_test, plain_log_words
-from sessrec.writing import replacing
+from sessrec.writing import atomic_write
 
 _ONE_PROCESS = ["--trainer.devices", "1", "--trainer.strategy", "auto"]
 
@@ -101,7 +101,7 @@ def fit_leaking(run: Run, seed: int) -> Run:
     log = run.folder / "audits" / "leakage" / f"dealt-{seed}.parquet"
     if not log.exists():
         events = SessionDataModule(**config["data"]).preparation.read(DataReport())
-        with replacing(log) as temporary:
+        with atomic_write(log) as temporary:
             pq.write_table(randomize_split(events, seed), temporary, compression="zstd")
     words = ["--config", str(run.folder / "config.yaml"), *_rules(run), *plain_log_words(log), *_place()]
     return read_run(fit_and_test(words, f"{run.folder.resolve().name}-leaking-{seed}"))
@@ -119,7 +119,7 @@ def fit_other_model(run: Run, name: str, options: Sequence[str] = (), ending: st
     config = _config_of(run)
     config["model"] = {"class_path": name}
     config_file = run.folder / "audits" / "other_models" / f"{name}.yaml"
-    with replacing(config_file) as temporary:
+    with atomic_write(config_file) as temporary:
         temporary.write_text(yaml.safe_dump(config), encoding="utf-8")
     words = ["--config", str(config_file), *_rules(run), *options, *_place(), *_ONE_PROCESS]
     return read_run(fit_and_test(words, f"{run.folder.resolve().name}-{name.lower()}{ending}"))

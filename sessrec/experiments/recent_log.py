@@ -13,7 +13,7 @@ from sessrec.data.report import DataReport
 from sessrec.data.split import split_time
 from sessrec.errors import SessRecError
 from sessrec.experiments.fit_and_test import plain_log_words
-from sessrec.writing import replacing
+from sessrec.writing import atomic_write
 
 
 def recent_log_words(whole: Preparation, share: float, file: Path) -> list[str]:
@@ -45,7 +45,7 @@ def recent_log_words(whole: Preparation, share: float, file: Path) -> list[str]:
     items = kept.item_ids.take(pa.array(kept.item))
     table = pa.table({"SessionId": sessions, "ItemId": items, "Time": pa.array(kept.time)})
     if not file.exists() or not pq.read_table(file).equals(table):  # a file written anew is prepared anew
-        with replacing(file) as temporary:
+        with atomic_write(file) as temporary:
             pq.write_table(table, temporary)
     split = ["--data.test_start", f"{t:.17g}", "--data.test_duration", "null", "--data.min_item_support", "1"]
     return [*plain_log_words(file), *split]

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from sessrec.writing import replacing
+from sessrec.writing import atomic_write
 
 COLOURS = {"train": "#0072B2", "val": "#E69F00", "test": "#D55E00"}
 """Colours of the parts of a log; people with any colour vision tell them apart (Okabe and Ito, 2008)."""
@@ -52,7 +52,7 @@ def save_figure(figure: Figure, file: Path) -> None:
         figure: The picture.
         file: A name that ends in ``.png`` or ``.svg``.
     """
-    with replacing(file) as temporary:
+    with atomic_write(file) as temporary:
         temporary.write_bytes(figure_bytes(figure, file.suffix[1:]))
 
 
