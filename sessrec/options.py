@@ -170,10 +170,12 @@ def _current_config(file: Path) -> str:
         config = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, OSError, UnicodeDecodeError):
         return str(file)  # the parser says what is wrong with it
-    options = ((config or {}).get("model") or {}).get("init_args") if isinstance(config, dict) else None
-    if not isinstance(options, dict) or (current := current_options(options)) == options:
+    model = config.get("model") if isinstance(config, dict) else None
+    if not isinstance(model, dict) or not isinstance(options := model.get("init_args"), dict):
         return str(file)
-    config["model"]["init_args"] = current
+    if (current := current_options(str(model.get("class_path")), options)) == options:
+        return str(file)
+    model["init_args"] = current
     return yaml.safe_dump(config)
 
 

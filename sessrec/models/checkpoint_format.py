@@ -14,7 +14,7 @@ CHECKPOINT_FORMAT = 3
 """Version of the contents of a checkpoint; a file without one is of version 1."""
 
 _PARTS = {"class_path", "epoch", "global_step", "hyper_parameters", "loops", "seed", "state_dict"}
-_RENAMED = {"hidden": "hidden_size", "blocks": "n_blocks", "heads": "n_heads"}  # SASRec's until 0.2
+_RENAMED = {"SASRec": {"hidden": "hidden_size", "blocks": "n_blocks", "heads": "n_heads"}, "GRU4Rec": {}}  # until 0.2
 _REMOVED = {"logq_mode": "published", "exclude_target_copies": False}  # their defaults until 0.2
 
 
@@ -41,24 +41,28 @@ def read_checkpoint(file: str | Path, map_location: Any = "cpu") -> dict[str, An
         raise SessRecError(
             f"{file} was written by a later sessrec (format {written}, this one knows {CHECKPOINT_FORMAT}): update it"
         )
-    checkpoint["hyper_parameters"] = current_options(checkpoint["hyper_parameters"])
+    checkpoint["hyper_parameters"] = current_options(checkpoint["class_path"], checkpoint["hyper_parameters"])
     return checkpoint
 
 
-def current_options(options: Mapping[str, Any]) -> dict[str, Any]:
+def current_options(class_path: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a model under the names that they have today.
 
     Args:
-        options: Options of a model of this sessrec or an earlier one.
+        class_path: The model's class, as a checkpoint or a config names it.
+        options: Its options, of this sessrec or an earlier one.
 
     Raises:
         SessRecError: If an option that is gone has another value than its default.
 
     Example:
-        >>> current_options({"hidden": 64, "logq_mode": "published", "dropout": 0.2})
+        >>> current_options("sessrec.models.SASRec", {"hidden": 64, "logq_mode": "published", "dropout": 0.2})
         {'hidden_size': 64, 'dropout': 0.2}
     """
-    for name in _REMOVED.keys() & options.keys():
-        if options[name] != _REMOVED[name]:
-            raise SessRecError(f"--model.{name} {options[name]} of sessrec 0.2 is gone: fit again without it")
-    return {_RENAMED.get(name, name): value for name, value in options.items() if name not in _REMOVED}
+    module, _, name = class_path.rpartition(".")
+    if name not in _RENAMED or module not in ("", "sessrec.models", f"sessrec.models.{name.lower()}"):
+        return dict(options)
+    for gone in _REMOVED.keys() & options.keys():
+        if options[gone] != _REMOVED[gone]:
+            raise SessRecError(f"--model.{gone} {options[gone]} of sessrec 0.2 is gone: fit again without it")
+    return {_RENAMED[name].get(option, option): value for option, value in options.items() if option not in _REMOVED}

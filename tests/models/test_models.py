@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,8 +22,10 @@ from sessrec.errors import SessRecError
 from sessrec.evaluation.metrics import target_rank
 from sessrec.evaluation.ranking import count_positions, item_blocks
 from sessrec.models import GRU4Rec, Markov, Oracle, Popularity, SASRec, SessionRecommender
+from sessrec.models.checkpoint_format import current_options
 from sessrec.models.inference import top_items
 from sessrec.models.neural import NeuralRecommender
+from sessrec.options import with_current_options
 
 MODELS = {
     "gru4rec": lambda: GRU4Rec(layers=[16], n_sample=8, dropout_p_hidden=0.1),
@@ -332,3 +335,32 @@ def test_a_model_is_three_classes_below_lightning_at_most(name: str) -> None:
 def test_a_model_with_gradients_says_that_it_needs_a_trainer() -> None:
     with pytest.raises(SessRecError, match="GRU4Rec is trained by gradients: fit it with a Trainer"):
         GRU4Rec().learn(make_sessions([[0, 1]]))
+
+
+class OwnModel(Popularity):
+    """A model of a user's own, some of whose options have names that are gone in SASRec and GRU4Rec."""
+
+    def __init__(self, hidden: int = 3, logq_mode: str = "published", **protocol: Any) -> None:
+        super().__init__(**protocol)
+        self.save_hyperparameters()
+
+
+def test_options_of_0_2_are_renamed_in_the_models_that_had_them_alone(log: Path, tmp_path: Path) -> None:
+    old = {"hidden": 8, "logq_mode": "published", "k": 5}
+    for path in ("SASRec", "sessrec.models.SASRec", "sessrec.models.sasrec.SASRec"):
+        assert current_options(path, old) == {"hidden_size": 8, "k": 5}
+    assert current_options("sessrec.models.gru4rec.GRU4Rec", {"k": 5, "exclude_target_copies": False}) == {"k": 5}
+    with pytest.raises(SessRecError, match="--model.logq_mode other of sessrec 0.2 is gone"):
+        current_options("GRU4Rec", {"logq_mode": "other"})
+    for path in ("mine.SASRec", "sessrec.models.Popularity", "OwnModel"):
+        assert current_options(path, old) == old
+    fit = trainer(tmp_path)
+    fit.fit(OwnModel(hidden=8, logq_mode="own"), SessionDataModule(str(log), cache_dir=None))
+    fit.save_checkpoint(tmp_path / "own.ckpt")
+    options = OwnModel.load_from_checkpoint(tmp_path / "own.ckpt").hparams
+    assert (options["hidden"], options["logq_mode"]) == (8, "own")
+    config = tmp_path / "config.yaml"
+    config.write_text("model: {class_path: mine.OwnModel, init_args: {hidden: 8}}")
+    assert with_current_options("fit", ["--config", str(config)]) == ["--config", str(config)]
+    config.write_text("model: {class_path: SASRec, init_args: {hidden: 8}}")
+    assert "hidden_size: 8" in with_current_options("fit", ["--config", str(config)])[1]
