@@ -182,9 +182,8 @@ def _current_config(file: Path) -> str:
 def _settings_of(checkpoint: Path) -> list[str]:
     """The checkpoint's own model, data and run, as a config."""
     content = read_checkpoint(checkpoint)
-    model = {name: value for name, value in content["hyper_parameters"].items() if not name.startswith("_")}
-    data = {name: value for name, value in content["datamodule_hyper_parameters"].items() if not name.startswith("_")}
-    settings: dict[str, Any] = {"model": {"class_path": content["class_path"], "init_args": model}, "data": data}
+    model = {"class_path": content["class_path"], "init_args": content["hyper_parameters"]}
+    settings: dict[str, Any] = {"model": model, "data": content["datamodule_hyper_parameters"]}
     run_folder = checkpoint.resolve().parent.parent
     if (run_folder / "config.yaml").exists():
         save_dir = os.path.relpath(run_folder.parent.parent)

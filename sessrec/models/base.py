@@ -202,8 +202,7 @@ class SessionRecommender(LightningModule):
         """
         checkpoint = read_checkpoint(checkpoint_path, map_location)
         check_class(checkpoint, cls)
-        own = {name: value for name, value in checkpoint["hyper_parameters"].items() if not name.startswith("_")}
-        model = cls(**(own | options))
+        model = cls(**(checkpoint["hyper_parameters"] | options))
         model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"])
         return model.to(map_location)

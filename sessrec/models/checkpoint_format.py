@@ -41,6 +41,9 @@ def read_checkpoint(file: str | Path, map_location: Any = "cpu") -> dict[str, An
         raise SessRecError(
             f"{file} was written by a later sessrec (format {written}, this one knows {CHECKPOINT_FORMAT}): update it"
         )
+    for part in ("hyper_parameters", "datamodule_hyper_parameters"):
+        options = checkpoint.get(part, {}).items()
+        checkpoint[part] = {name: value for name, value in options if not name.startswith("_")}  # Lightning's own
     checkpoint["hyper_parameters"] = current_options(checkpoint["class_path"], checkpoint["hyper_parameters"])
     return checkpoint
 
