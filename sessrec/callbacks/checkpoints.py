@@ -51,11 +51,12 @@ def load_model(file: Path) -> SessionRecommender:
     Raises:
         SessRecError: If it is no checkpoint of sessrec, or of a class that is not known here.
     """
-    class_path = read_checkpoint(file)["class_path"]
+    checkpoint = read_checkpoint(file)
+    class_path = checkpoint["class_path"]
     known = {f"{model.__module__}.{model.__qualname__}": model for model in _subclasses(SessionRecommender)}
     if class_path not in known:
         raise SessRecError(f"{file} holds a {class_path}, which is not known here: import its module first")
-    return known[class_path].load_from_checkpoint(file).eval()
+    return known[class_path].of_checkpoint(checkpoint).eval()
 
 
 def _subclasses(of: type[SessionRecommender]) -> Iterator[type[SessionRecommender]]:

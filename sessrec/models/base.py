@@ -200,12 +200,16 @@ class SessionRecommender(LightningModule):
         Raises:
             SessRecError: If the file is damaged, no checkpoint of sessrec, or another model's.
         """
-        checkpoint = read_checkpoint(checkpoint_path, map_location)
+        return cls.of_checkpoint(read_checkpoint(checkpoint_path, map_location), **options).to(map_location)
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: dict[str, Any], **options: Any) -> Self:
+        """The model of what `read_checkpoint` has read; see `load_from_checkpoint`."""
         check_class(checkpoint, cls)
         model = cls(**(checkpoint["hyper_parameters"] | options))
         model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"])
-        return model.to(map_location)
+        return model
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the vocabulary, the class, the seed and the place in the epoch beside the weights."""
