@@ -8,7 +8,6 @@ References:
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -183,8 +182,7 @@ class GRU4Rec(NeuralRecommender):
     def _captured_run(self, optimizer: Optimizer) -> CapturedRun:
         """Graphs of this optimiser's steps; parameters and hidden states must stay where they are meanwhile."""
         if self._captured is None or self._captured[0] is not optimizer:
-            run = partial(self._take_steps, optimizer, slice(None))
-            self._captured = optimizer, CapturedRun(lambda tensors: run(*tensors))
+            self._captured = optimizer, CapturedRun(lambda window: self._take_steps(optimizer, slice(None), *window))
         return self._captured[1]
 
     def _take_steps(
