@@ -28,7 +28,7 @@ class CapturedRun:
 
     def __init__(self, run: Run, capture: Callable[[Call], Call] | None = None) -> None:
         self._run = run
-        self._capture = _CudaGraphs() if capture is None else capture
+        self._capture = capture or _CudaGraphs()
         self._settings: Hashable = None
         self._warm: dict[Hashable, Tensor] = {}  # what the first run of each shape gave
         self._captured: dict[Hashable, tuple[Tensors, Tensor, Call]] = {}
@@ -40,9 +40,6 @@ class CapturedRun:
             tensors: What the function reads; their shapes choose the graph.
             settings: Numbers that the function uses as they are at the time of the capture, such as a learning rate:
                 others are captured anew.
-
-        Returns:
-            What the function gives.
         """
         if settings != self._settings:
             self._settings = settings

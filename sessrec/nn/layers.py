@@ -14,13 +14,7 @@ from torch import Tensor, nn
 
 
 def initialise_gates(weight: Tensor, n_gates: int, dim: int) -> None:
-    """Draw every gate's matrix from U(-s, s), s = sqrt(6 / (rows + columns)) of that gate's own matrix, in place.
-
-    Args:
-        weight: The gates' matrices, one after the other along ``dim``.
-        n_gates: Number of gates; 1 for a plain table.
-        dim: Dimension that the gates share.
-    """
+    """Draw the matrix of each gate along ``dim`` from U(-s, s), s = sqrt(6 / (rows + columns)) of its own, in place."""
     with torch.no_grad():
         for gate in weight.chunk(n_gates, dim=dim):
             bound = (6 / sum(gate.shape)) ** 0.5
@@ -30,7 +24,7 @@ def initialise_gates(weight: Tensor, n_gates: int, dim: int) -> None:
 def mm(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
     """Matrix product in the precision that autocast chooses, given back in that of ``left``, or put into ``out``."""
     if out is None:
-        return _as(left, torch.mm(left, right))
+        return torch.mm(left, right).to(left.dtype)
     if torch.is_autocast_enabled(left.device.type):  # which does not see a product with ``out``
         return out.copy_(torch.mm(left, right))
     return torch.mm(left, right, out=out)
@@ -38,11 +32,7 @@ def mm(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
 
 def linear(bias: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """`mm` plus a bias."""
-    return _as(left, torch.addmm(bias, left, right))
-
-
-def _as(example: Tensor, result: Tensor) -> Tensor:
-    return result if result.dtype == example.dtype else result.to(example.dtype)
+    return torch.addmm(bias, left, right).to(left.dtype)
 
 
 class GRUCell(nn.GRUCell):
@@ -87,9 +77,6 @@ class ResetBeforeGRUCell(nn.Module):
 
     With the input's terms (a_n, a_r, a_z) and bias: r = sigmoid(a_r + h U_r), z = sigmoid(a_z + h U_z),
     n = tanh(a_n + (r * h) U_n), h' = (1 - z) h + z n.
-
-    Args:
-        hidden_size: Units H.
     """
 
     def __init__(self, hidden_size: int) -> None:
@@ -135,12 +122,9 @@ class GRUStack(nn.ModuleList):
     def step(
         self, inputs: Tensor, hidden: Sequence[Tensor], masks: Sequence[Tensor | None]
     ) -> tuple[list[Tensor], list[_Saved]]:
-        """New state of each cell; and what `backward` needs.
+        """New state of each cell, shapes (B, H), from inputs (B, I) and the states before; and what `backward` needs.
 
-        Args:
-            inputs: Shape (B, I).
-            hidden: State of each cell, shapes (B, H).
-            masks: Dropout mask on the inputs, then on each cell's output, or None.
+        The masks are dropout masks, or None: on the inputs, then on each cell's output.
         """
         new_hidden, saved_of_cells = [], []
         below = _masked(inputs, masks[0])
@@ -182,18 +166,10 @@ _sigmoid_backward: Any = torch.ops.aten.sigmoid_backward.grad_input
 
 
 def dropout_mask(shape: tuple[int, ...], probability: float, generator: torch.Generator) -> Tensor:
-    """Factors that drop elements: 0 with the given probability, else what keeps the mean.
+    """Factors that drop elements, float32: 0 with the given probability, below 1, else what keeps the mean.
 
     The probability is taken to the nearest multiple of 1/65536: 16 random bits an element, which come four at a time,
-    take a tenth of the time of a Bernoulli draw on a CPU.
-
-    Args:
-        shape: Shape of the mask.
-        probability: Probability to drop, at least 0 and below 1.
-        generator: Source of randomness; the mask is on its device.
-
-    Returns:
-        Float32, of the given shape.
+    take a tenth of the time of a Bernoulli draw on a CPU. The mask is on the generator's device.
     """
     n_elements = torch.Size(shape).numel()
     n_dropped = min(round(probability * 65536), 65535)  # of the 65536 values of 16 bits

@@ -1,10 +1,11 @@
 """Losses of a session-parallel step with their gradients, as pure functions on logits.
 
-Every function takes the logits of the step's candidates, shape (B, C), one row a lane, and says which candidate is
-whose target and how much each one weighs (`Candidates`). The negatives of a lane are all candidates but its own target:
-the other lanes' targets and the sampled items. An item that was drawn three times is one candidate that counts three
-times: the loss is that of three copies, at the cost of one. Every function returns one loss a lane, shape (B,), and its
-gradient with respect to the logits, shape (B, C), and may overwrite the logits.
+Every function takes the logits of the step's candidates, float, shape (B, C), one row a lane, and which candidate is
+whose target and how much each one weighs (`Candidates`). It returns one loss a lane, shape (B,), 0 where a lane has no
+negative, and its gradient with respect to the logits, shape (B, C), and may overwrite the logits.
+
+The negatives of a lane are all candidates but its own target: the other lanes' targets and the sampled items. An item
+that was drawn three times is one candidate that counts three times, at the cost of one.
 
 References:
     Hidasi et al., "Session-based Recommendations with Recurrent Neural Networks", ICLR 2016: BPR, TOP1.
@@ -15,6 +16,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import NamedTuple
 
 import torch
@@ -52,13 +54,6 @@ class Candidates(NamedTuple):
 def cross_entropy(logits: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
     """Minus the log softmax of the target among the candidates.
 
-    Args:
-        logits: Float, shape (B, C).
-        candidates: See `Candidates`.
-
-    Returns:
-        Loss of each lane, shape (B,), 0 where the target is the only candidate; and its gradient, shape (B, C).
-
     Example:
         >>> logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 3.0]])
         >>> loss, gradient = cross_entropy(logits, Candidates.each_once(3, torch.ones(3)))
@@ -82,7 +77,8 @@ def bpr_max(
 ) -> tuple[Tensor, Tensor]:
     r"""BPR-max: push the target above the negatives, each negative weighed by its softmax share.
 
-    With :math:`r` the ELU of the logits and :math:`s_j` the softmax of the negatives' :math:`r_j`, the loss is
+    With :math:`r` the ELU of the logits, saturating at minus ``elu_param`` (0 leaves them as they are), :math:`s_j` the
+    softmax of the negatives' :math:`r_j`, and :math:`\lambda` the ``bpreg``, the loss is
 
     .. math:: -\log \sum_j s_j \sigma(r_i - r_j) + \lambda \sum_j s_j r_j^2
 
@@ -92,15 +88,6 @@ def bpr_max(
     :math:`E_j = \exp(r_j - \max r)`, as :math:`\sigma(r_i - r_j) = E_i / (E_i + E_j)`; :math:`E_i` is divided out of
     the sum, so that the gradient does not vanish where every sigmoid underflows. What a negative more
     than 80 below a lane's highest one adds, at most exp(-80) of it, is lost in float32.
-
-    Args:
-        logits: Float, shape (B, C).
-        candidates: See `Candidates`.
-        bpreg: Weight :math:`\lambda` of the score regularisation.
-        elu_param: Negative saturation of the ELU; 0 leaves the logits as they are.
-
-    Returns:
-        Loss of each lane, shape (B,), 0 where a lane has no negative; and its gradient, shape (B, C).
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 3.0]])
@@ -143,41 +130,37 @@ def _elu(logits: Tensor, elu_param: float) -> Tensor:
     return below.add_(logits.clamp_(min=0))
 
 
-def bpr(logits: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
-    r"""BPR: mean over the negatives of :math:`-\log \sigma(o_i - o_j)`."""
-    return _differentiated(_bpr, logits, candidates)
-
-
-def top1(logits: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
-    r"""TOP1: mean over the negatives of :math:`\sigma(o_j - o_i) + \sigma(o_j^2)`."""
-    return _differentiated(_top1, logits, candidates)
-
-
-def top1_max(logits: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
-    """TOP1-max: the terms of TOP1 weighed by the softmax of the negatives' logits in place of the mean."""
-    return _differentiated(_top1_max, logits, candidates)
-
-
 def _differentiated(
-    loss_of: Callable[[Tensor, Candidates], Tensor], logits: Tensor, candidates: Candidates
-) -> tuple[Tensor, Tensor]:
-    """A loss of its lanes, and its gradient as autograd finds it."""
-    with torch.enable_grad():
-        logits = logits.detach().requires_grad_()
-        loss = loss_of(logits, candidates)
-        (gradient,) = torch.autograd.grad(loss.sum(), logits)
-    return loss.detach(), gradient
+    loss_of: Callable[[Tensor, Candidates], Tensor],
+) -> Callable[[Tensor, Candidates], tuple[Tensor, Tensor]]:
+    """Give a loss its gradient, as autograd finds it."""
+
+    @wraps(loss_of)
+    def with_gradient(logits: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            logits = logits.detach().requires_grad_()
+            loss = loss_of(logits, candidates)
+            (gradient,) = torch.autograd.grad(loss.sum(), logits)
+        return loss.detach(), gradient
+
+    return with_gradient
 
 
-def _bpr(logits: Tensor, candidates: Candidates) -> Tensor:
+@_differentiated
+def bpr(logits: Tensor, candidates: Candidates) -> Tensor:
+    r"""BPR: mean over the negatives of :math:`-\log \sigma(o_i - o_j)`."""
     return _mean_over_negatives(-F.logsigmoid(_own(logits, candidates) - logits), candidates)
 
 
-def _top1(logits: Tensor, candidates: Candidates) -> Tensor:
+@_differentiated
+def top1(logits: Tensor, candidates: Candidates) -> Tensor:
+    r"""TOP1: mean over the negatives of :math:`\sigma(o_j - o_i) + \sigma(o_j^2)`."""
     return _mean_over_negatives(_top1_terms(logits, candidates), candidates)
 
 
-def _top1_max(logits: Tensor, candidates: Candidates) -> Tensor:
+@_differentiated
+def top1_max(logits: Tensor, candidates: Candidates) -> Tensor:
+    """TOP1-max: the terms of TOP1 weighed by the softmax of the negatives' logits in place of the mean."""
     weights = _negative_weights(candidates)
     # a large finite number and not -inf: a lane without negatives must give no NaN in the gradient
     share = (logits + weights.log().clamp(min=-1e30)).softmax(dim=1)

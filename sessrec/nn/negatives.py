@@ -47,15 +47,7 @@ class NegativeSampler(nn.Module):
         self.register_buffer("lent_to", torch.from_numpy(lent_to).int(), persistent=False)
 
     def sample(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Draw a block of items.
-
-        Args:
-            shape: Shape of the block; one large block is cheaper than many small ones.
-            generator: Source of randomness, on the sampler's device.
-
-        Returns:
-            Item indices, int64, of the given shape.
-        """
+        """Draw item indices, int64, by a generator on the sampler's device; one large block is cheaper than many."""
         n_items = len(self.kept_share)
         place = torch.rand(shape, generator=generator, dtype=torch.float64, device=self.kept_share.device).view(-1)
         place.mul_(n_items)

@@ -40,14 +40,7 @@ class AdagradMomentum(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient.
-
-        Args:
-            closure: Computes gradients and loss first, as in every torch optimiser.
-
-        Returns:
-            What the closure returned.
-        """
+        """Update every parameter that has a gradient; what the closure, which computes gradients first, returned."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -97,15 +90,7 @@ class AdagradMomentum(Optimizer):
 
 
 def gather_rows(table: Tensor, rows: Tensor) -> Tensor:
-    """Copy some rows of a table.
-
-    Args:
-        table: Float, shape (N, H), or (N,).
-        rows: Which rows, int64, shape (R,).
-
-    Returns:
-        Shape (R, H), or (R,).
-    """
+    """Copy some rows, int64, shape (R,), of a table of floats, shape (N, H) or (N,)."""
     if table.device.type != "cpu" or table.dim() == 1:
         return table.index_select(0, rows)
     # as bags of one row each, for which torch reads ahead: in a table that does not fit the cache that is faster
@@ -113,19 +98,14 @@ def gather_rows(table: Tensor, rows: Tensor) -> Tensor:
 
 
 def first_occurrence(values: Tensor, table: Tensor) -> Tensor:
-    """Place of the first number equal to each.
+    """Place of the first number equal to each of some whole numbers from 0 up, int64, shape (R,).
 
-    Args:
-        values: Whole numbers from 0 up, int64, shape (R,).
-        table: Memory to work in, longer than the largest number, int32 or int64; the smaller, the faster.
-
-    Returns:
-        Places, int64, shape (R,).
+    The table is memory to work in, longer than the largest number, int32 or int64; the smaller, the faster.
 
     Example:
         >>> first_occurrence(torch.tensor([4, 2, 4, 4, 2, 0]), torch.empty(5, dtype=torch.int64))
         tensor([0, 1, 0, 0, 1, 5])
     """
     places = torch.arange(len(values), dtype=table.dtype, device=values.device)
-    # only what is written is read, so that the table's content and length do not matter
+    # only what is written is read: the table's content does not matter
     return table.scatter_reduce_(0, values, places, "amin", include_self=False).index_select(0, values).long()

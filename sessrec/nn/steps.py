@@ -38,10 +38,7 @@ class StepLayout:
     of its own: all steps are then of one shape and nothing waits for the device, as a CUDA graph needs it. The losses
     and gradients are the same.
 
-    Args:
-        n_items: Number of items N.
-        distinct: Whether equal items of a step share a row.
-        shared_inputs: Whether the inputs are rows of the candidates' table.
+    With ``shared_inputs``, the inputs are rows of the candidates' table, too.
     """
 
     def __init__(self, n_items: int, distinct: bool, shared_inputs: bool) -> None:
@@ -59,7 +56,7 @@ class StepLayout:
         not_reset: Tensor,
         masks: Sequence[Tensor | None],
     ) -> Iterator[Step]:
-        """Lay out consecutive steps of the same lanes.
+        """Lay out consecutive steps of the same V lanes.
 
         Args:
             inputs: Item of each lane, int64, shape (steps, V).
