@@ -27,12 +27,7 @@ class AR(ItemRulesRecommender):
         protocol: Options of `SessionRecommender`.
     """
 
-    def __init__(
-        self,
-        n_rules: int = 20,
-        self_rules: bool = True,
-        **protocol: Any,
-    ) -> None:
+    def __init__(self, n_rules: int = 20, self_rules: bool = True, **protocol: Any) -> None:
         super().__init__(n_rules, self_rules, **protocol)
         self.save_hyperparameters()
 

@@ -15,7 +15,7 @@ from torchmetrics import MetricCollection
 from sessrec.data.loaders import EvaluationBatch, TrainingBatches
 from sessrec.data.sessions import Sessions
 from sessrec.data.vocabulary import Vocabulary
-from sessrec.errors import SessRecError, check_choice
+from sessrec.errors import SessRecError, check_choice, check_least
 from sessrec.evaluation.metrics import CUTOFFS, PositionCounts, TiedShare, TieMode, rank_from_counts, ranking_metrics
 from sessrec.evaluation.ranking import on_enough_rows, target_scores_in_blocks
 from sessrec.models.checkpoint_format import CHECKPOINT_FORMAT, read_checkpoint
@@ -53,8 +53,7 @@ class SessionRecommender(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters("cutoffs", "tie_mode", "k", "exclude_last", "exclude_seen")
-        if k < 1:
-            raise SessRecError(f"--model.k must be at least 1, got {k}")
+        check_least("--model.k", k, 1)
         check_choice("tie_mode", tie_mode, TieMode)
         self.tie_mode = tie_mode
         self.k = k
@@ -74,6 +73,11 @@ class SessionRecommender(LightningModule):
     """Whether several processes can train the model together."""
     data_dependent_buffers: tuple[str, ...] = ()
     """Buffers whose size follows from what was counted; a model makes room for them when it loads a checkpoint."""
+
+    @property
+    def options(self) -> Any:
+        """Options of the model, by name."""
+        return self.hparams
 
     # -- what a model offers -----------------------------------------------------------------------------------------
 

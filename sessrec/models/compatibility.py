@@ -1,4 +1,4 @@
-"""What a model refuses: trainers that it cannot work in, and checkpoints that are not its own."""
+"""What a model refuses: options out of range, trainers that it cannot work in, and checkpoints that are not its own."""
 
 from __future__ import annotations
 
@@ -16,17 +16,30 @@ from sessrec.errors import SessRecError
 _PRECISIONS = ("32-true", "bf16-mixed", "64-true")  # others need a gradient scaler, or keep weights in 16 bits
 
 
-def check_trainer(trainer: Trainer, stage: str, model: str, trains_in_parallel: bool) -> None:
-    """Refuse what the training and ranking do not heed: precisions, callbacks, several processes.
+def check_ranges(options: Mapping[str, Any], ranges: Mapping[str, str]) -> None:
+    """Refuse options out of their range.
 
     Args:
-        trainer: The trainer.
-        stage: ``fit``, ``validate``, ``test`` or ``predict``.
-        model: Name of the model.
-        trains_in_parallel: Whether several processes can train it together.
+        options: Options of a model.
+        ranges: Names of options by the interval in which they must be, such as ``{"[0, 1)": "dropout momentum"}``.
 
     Raises:
-        SessRecError: If the trainer has one such.
+        SessRecError: If one is outside.
+    """
+    for interval, names in ranges.items():
+        least, most = map(float, interval[1:-1].split(","))
+        for name in names.split():
+            value = options[name]
+            excluded = (interval[0] == "(" and value == least) or (interval[-1] == ")" and value == most)
+            if excluded or not least <= value <= most:
+                raise SessRecError(f"--model.{name} is {value!r} but must be in {interval}")
+
+
+def check_trainer(trainer: Trainer, stage: str, model: str, trains_in_parallel: bool) -> None:
+    """Refuse what the training and ranking of a model, given by its name, do not heed.
+
+    Raises:
+        SessRecError: If precision, callbacks or the number of processes are not supported in this stage.
     """
     if trainer.precision not in _PRECISIONS:
         raise SessRecError(
@@ -47,12 +60,8 @@ def check_trainer(trainer: Trainer, stage: str, model: str, trains_in_parallel: 
 def check_class(checkpoint: Mapping[str, Any], expected: type) -> None:
     """Refuse the checkpoint of a model of another class.
 
-    Args:
-        checkpoint: Content of the checkpoint.
-        expected: The class that it should be of.
-
     Raises:
-        SessRecError: If it is of another one.
+        SessRecError: If it is not of the class expected.
     """
     own_class = f"{expected.__module__}.{expected.__qualname__}"
     if "vocabulary" not in checkpoint or checkpoint.get("class_path") != own_class:
@@ -63,16 +72,10 @@ def check_class(checkpoint: Mapping[str, Any], expected: type) -> None:
 
 
 def check_vocabulary(given: Vocabulary, own: Vocabulary, of_given: str, of_own: str) -> None:
-    """Reject items that are numbered otherwise than the model's.
-
-    Args:
-        given: Items of a checkpoint or of data.
-        own: Items of the model.
-        of_given: What the former are, for the message.
-        of_own: What the latter are.
+    """Refuse items of a checkpoint or of data that are numbered otherwise than the model's own.
 
     Raises:
-        SessRecError: If they are not the same.
+        SessRecError: If they are not the same; it says of what the former and the latter are.
     """
     if given.item_ids != own.item_ids:
         raise SessRecError(
@@ -82,14 +85,10 @@ def check_vocabulary(given: Vocabulary, own: Vocabulary, of_given: str, of_own: 
 
 
 def check_weights(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Refuse weights that other options have made.
-
-    Args:
-        weights: Weights of a checkpoint.
-        own: Those of the model that should take them.
+    """Refuse weights of a checkpoint that other options have made.
 
     Raises:
-        SessRecError: If names or shapes differ.
+        SessRecError: If names or shapes differ from the model's own.
     """
     if strangers := own.keys() ^ weights.keys():
         raise SessRecError(

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from sessrec.data.session_parallel import Window
 from sessrec.distributed import exchange_gradients, join_lanes, n_processes, process_rank
 from sessrec.errors import SessRecError, check_choice
+from sessrec.models.compatibility import check_ranges
 from sessrec.models.inference import full_precision
 from sessrec.models.neural import NeuralRecommender
 from sessrec.nn import losses
@@ -32,6 +33,12 @@ _PLAIN_LOSSES = {
     "bpr": losses.bpr,
     "top1": losses.top1,
     "top1-max": losses.top1_max,
+}
+_RANGES = {
+    "[0, 1)": "dropout_p_embed dropout_p_hidden momentum",
+    "[0, 1]": "logq",
+    "(0, inf)": "learning_rate",
+    "[0, inf]": "embedding n_sample sample_alpha bpreg elu_param",
 }
 LossName = Literal["cross-entropy", "bpr-max", "bpr", "top1", "top1-max"]
 
@@ -57,9 +64,6 @@ class GRU4Rec(NeuralRecommender):
         logq: Strength in [0, 1] of the popularity correction of cross-entropy's logits in training; other losses have
             none.
         protocol: Options of `SessionRecommender`.
-
-    Raises:
-        SessRecError: If the options contradict each other.
     """
 
     def __init__(
@@ -82,7 +86,11 @@ class GRU4Rec(NeuralRecommender):
         super().__init__(**protocol)
         self.save_hyperparameters()
         self.layers = [100] if layers is None else list(layers)
-        _check_options(self.options, self.layers)
+        if not self.layers or min(self.layers) < 1:
+            raise SessRecError(f"--model.layers is {layers} but must be at least one positive number of units")
+        if constrained_embedding and embedding:
+            raise SessRecError(f"--model.embedding {embedding} must be 0 with --model.constrained_embedding true")
+        check_ranges(self.options, _RANGES)
         check_choice("loss", loss, LossName)
         self.loss_name = loss
         self._hidden: list[Tensor] = []  # of each layer, (B, H)
@@ -345,25 +353,3 @@ def _settings(optimizer: Optimizer) -> tuple[Any, ...]:
 def _in_rows(table: Tensor, rows: Tensor, values: Tensor, distinct: bool) -> Tensor:
     """Sparse gradient of some rows of a table."""
     return torch.sparse_coo_tensor(rows[None], values, table.shape, is_coalesced=distinct, check_invariants=False)
-
-
-def _check_options(options: Any, layers: list[int]) -> None:
-    """Refuse options out of their range or at odds with each other."""
-    shared_table_alone = not (options.constrained_embedding and options.embedding)
-    rules = {
-        "embedding": (
-            options.embedding >= 0 and shared_table_alone,
-            "at least 0, and 0 with --model.constrained_embedding true",
-        ),
-        "dropout_p_embed": (0 <= options.dropout_p_embed < 1, "at least 0 and below 1"),
-        "dropout_p_hidden": (0 <= options.dropout_p_hidden < 1, "at least 0 and below 1"),
-        "learning_rate": (0 < options.learning_rate < float("inf"), "a number above 0"),
-        "momentum": (0 <= options.momentum < 1, "at least 0 and below 1"),
-        "logq": (0 <= options.logq <= 1, "from 0 to 1"),
-        **{name: (options[name] >= 0, "at least 0") for name in ("n_sample", "sample_alpha", "bpreg", "elu_param")},
-    }
-    if not layers or min(layers) < 1:
-        raise SessRecError(f"--model.layers is {layers} but must be a list of at least one positive number of units")
-    for name, (holds, wanted) in rules.items():
-        if not holds:
-            raise SessRecError(f"--model.{name} is {options[name]!r} but must be {wanted}")

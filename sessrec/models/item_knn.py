@@ -13,6 +13,7 @@ from scipy.sparse import coo_array, csr_array
 
 from sessrec.data.sessions import Sessions
 from sessrec.errors import SessRecError
+from sessrec.models.compatibility import check_ranges
 from sessrec.models.item_rules import ItemRulesRecommender, events_of_sessions
 
 
@@ -30,19 +31,12 @@ class ItemKNN(ItemRulesRecommender):
         protocol: Options of `SessionRecommender`.
     """
 
-    def __init__(
-        self,
-        n_rules: int = 100,
-        regularisation: float = 20.0,
-        balance: float = 0.5,
-        **protocol: Any,
-    ) -> None:
+    def __init__(self, n_rules: int = 100, regularisation: float = 20.0, balance: float = 0.5, **protocol: Any) -> None:
         super().__init__(n_rules, self_rules=False, **protocol)
         self.save_hyperparameters()
         if not 0 <= regularisation < np.inf:
             raise SessRecError(f"--model.regularisation must be a number of at least 0, got {regularisation}")
-        if not 0 <= balance <= 1:
-            raise SessRecError(f"--model.balance must be in [0, 1], got {balance}")
+        check_ranges(self.options, {"[0, 1]": "balance"})
         self.regularisation, self.balance = regularisation, balance
 
     def rules(self, sessions: Sessions) -> csr_array:

@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from sessrec.data.sessions import Sessions
-from sessrec.errors import SessRecError
+from sessrec.errors import check_least
 from sessrec.models.base import SessionRecommender
 
 _NO_RULE = 1e-30  # weight of popularity where there is no rule: below every rule
@@ -42,8 +42,7 @@ class ItemRulesRecommender(SessionRecommender):
 
     def __init__(self, n_rules: int, self_rules: bool, **protocol: Any) -> None:
         super().__init__(**protocol)
-        if n_rules < 1:
-            raise SessRecError(f"--model.n_rules must be at least 1, got {n_rules}")
+        check_least("--model.n_rules", n_rules, 1)
         self.n_rules = n_rules
         self.self_rules = self_rules
 

@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from sessrec.data.sessions import Sessions
-from sessrec.errors import SessRecError
+from sessrec.errors import SessRecError, check_least
 from sessrec.models.base import SessionRecommender
 from sessrec.models.neighbours import Neighbours, Positions, Prefixes, SessionIndex, shared_weights
 
@@ -35,9 +35,8 @@ class NeighbourhoodRecommender(SessionRecommender):
 
     def __init__(self, n_neighbours: int, sample_size: int, idf_weight: float, **protocol: Any) -> None:
         super().__init__(**protocol)
-        for name, value in (("n_neighbours", n_neighbours), ("sample_size", sample_size)):
-            if value < 1:
-                raise SessRecError(f"--model.{name} must be at least 1, got {value}")
+        check_least("--model.n_neighbours", n_neighbours, 1)
+        check_least("--model.sample_size", sample_size, 1)
         if not 0 <= idf_weight < np.inf:
             raise SessRecError(f"--model.idf_weight must be a number of at least 0, got {idf_weight}")
         self.idf_weight = idf_weight

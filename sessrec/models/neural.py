@@ -31,29 +31,13 @@ def seeded(generator: torch.Generator) -> Iterator[None]:
 
 
 class NeuralRecommender(SessionRecommender):
-    """A model with an optimiser and an option ``learning_rate``; it offers `loss`, or a `train_window` of its own.
-
-    Args:
-        protocol: Options of `SessionRecommender`.
-    """
+    """A model with an optimiser and an option ``learning_rate``; it offers `loss`, or a `train_window` of its own."""
 
     batches: TrainingBatches = "window"
-
-    def __init__(self, **protocol: Any) -> None:
-        super().__init__(**protocol)
-        self._last_time = 0.0
-
-    @property
-    def options(self) -> Any:
-        """Options of the model, by name."""
-        return self.hparams
+    _last_time = 0.0
 
     def learn_sessions(self, sessions: Sessions) -> None:
-        """Reject learning without a trainer.
-
-        Raises:
-            SessRecError: Always.
-        """
+        """Refuse to learn without a trainer."""
         raise SessRecError(f"{type(self).__name__} is trained by gradients: fit it with a Trainer")
 
     def loss(self, batch: Any) -> Tensor:

@@ -27,12 +27,7 @@ class Oracle(SessionRecommender):
 
     process_index: Tensor
 
-    def __init__(
-        self,
-        process_items: int = 1000,
-        process_seed: int = 42,
-        **protocol: Any,
-    ) -> None:
+    def __init__(self, process_items: int = 1000, process_seed: int = 42, **protocol: Any) -> None:
         super().__init__(**protocol)
         self.save_hyperparameters()
         self.process = SyntheticProcess(n_items=process_items, seed=process_seed)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,17 +11,9 @@ from sessrec.models.base import SessionRecommender
 
 
 class Popularity(SessionRecommender):
-    """Ranks items by how often they occur in training.
-
-    Args:
-        protocol: Options of `SessionRecommender`.
-    """
+    """Ranks items by how often they occur in training."""
 
     counts: Tensor
-
-    def __init__(self, **protocol: Any) -> None:
-        super().__init__(**protocol)
-        self.save_hyperparameters()
 
     def build(self) -> None:
         """Create the counts."""

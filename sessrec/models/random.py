@@ -21,11 +21,7 @@ class Random(SessionRecommender):
         protocol: Options of `SessionRecommender`.
     """
 
-    def __init__(
-        self,
-        random_seed: int = 0,
-        **protocol: Any,
-    ) -> None:
+    def __init__(self, random_seed: int = 0, **protocol: Any) -> None:
         super().__init__(**protocol)
         self.save_hyperparameters()
         if not 0 <= random_seed < 1 << 63:

@@ -6,8 +6,6 @@ References:
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,17 +15,9 @@ from sessrec.models.neighbours import Positions
 
 
 class SPop(SessionRecommender):
-    """Ranks items by how often they stand in the session so far; popularity in training breaks the ties.
-
-    Args:
-        protocol: Options of `SessionRecommender`.
-    """
+    """Ranks items by how often they stand in the session so far; popularity in training breaks the ties."""
 
     scores_in_blocks = False
-
-    def __init__(self, **protocol: Any) -> None:
-        super().__init__(**protocol)
-        self.save_hyperparameters()
 
     def encode(self, items: Tensor) -> Positions:
         """The positions of the sessions, shape (S, L)."""

@@ -16,11 +16,19 @@ from torch.optim import Adam, Optimizer
 from sessrec.data.loaders import SessionBatch, TrainingBatches
 from sessrec.errors import SessRecError
 from sessrec.evaluation.ranking import on_enough_rows
+from sessrec.models.compatibility import check_ranges
 from sessrec.models.inference import full_precision
 from sessrec.models.neural import NeuralRecommender, seeded
 from sessrec.nn.losses import Candidates, cross_entropy
 from sessrec.nn.negatives import LogQ, NegativeSampler
 
+_RANGES = {
+    "[1, inf)": "hidden_size n_blocks n_heads max_length",
+    "[0, 1)": "dropout",
+    "[0, 1]": "logq",
+    "(0, inf)": "learning_rate",
+    "[0, inf]": "n_sample sample_alpha",
+}
 _WINDOWS = 512  # windows of long sessions that are encoded at once
 
 
@@ -45,9 +53,6 @@ class SASRec(NeuralRecommender):
         sample_alpha: Samples are drawn in proportion to an item's count to this power.
         logq: Strength in [0, 1] of the popularity correction of sampled logits in training.
         protocol: Options of `SessionRecommender`.
-
-    Raises:
-        SessRecError: If an option is out of its range.
     """
 
     batches: TrainingBatches = "sessions"
@@ -67,7 +72,9 @@ class SASRec(NeuralRecommender):
     ) -> None:
         super().__init__(**protocol)
         self.save_hyperparameters()
-        _check_options(self.options)
+        check_ranges(self.options, _RANGES)
+        if hidden_size % n_heads:
+            raise SessRecError(f"--model.hidden_size {hidden_size} is no multiple of --model.n_heads {n_heads}")
 
     def build(self) -> None:
         """Create the embeddings, the blocks and the negative sampler."""
@@ -197,20 +204,3 @@ class _Block(nn.Module):
         states = states + F.dropout(self.output(attended.transpose(1, 2).flatten(2)), dropout)
         inner = F.dropout(F.relu(self.inner(self.norms[1](states))), dropout)
         return states + F.dropout(self.outer(inner), dropout)
-
-
-def _check_options(options: Any) -> None:
-    rules = {
-        **{name: (options[name] >= 1, "at least 1") for name in ("hidden_size", "n_blocks", "n_heads", "max_length")},
-        "dropout": (0 <= options.dropout < 1, "at least 0 and below 1"),
-        "learning_rate": (0 < options.learning_rate < float("inf"), "a number above 0"),
-        "logq": (0 <= options.logq <= 1, "from 0 to 1"),
-        **{name: (options[name] >= 0, "at least 0") for name in ("n_sample", "sample_alpha")},
-    }
-    for name, (holds, wanted) in rules.items():
-        if not holds:
-            raise SessRecError(f"--model.{name} is {options[name]!r} but must be {wanted}")
-    if options.hidden_size % options.n_heads:
-        raise SessRecError(
-            f"--model.hidden_size {options.hidden_size} is no multiple of --model.n_heads {options.n_heads}"
-        )

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import coo_array, csr_array
 
 from sessrec.data.sessions import Sessions
-from sessrec.errors import SessRecError
+from sessrec.errors import check_least
 from sessrec.models.item_rules import ItemRulesRecommender
 
 
@@ -31,25 +31,17 @@ class SR(ItemRulesRecommender):
         protocol: Options of `SessionRecommender`.
     """
 
-    def __init__(
-        self,
-        n_rules: int = 20,
-        n_steps: int = 10,
-        self_rules: bool = True,
-        **protocol: Any,
-    ) -> None:
+    def __init__(self, n_rules: int = 20, n_steps: int = 10, self_rules: bool = True, **protocol: Any) -> None:
         super().__init__(n_rules, self_rules, **protocol)
         self.save_hyperparameters()
-        if n_steps < 1:
-            raise SessRecError(f"--model.n_steps must be at least 1, got {n_steps}")
-        self.n_steps = n_steps
+        check_least("--model.n_steps", n_steps, 1)
 
     def rules(self, sessions: Sessions) -> csr_array:
         """Summed weights from item to item, float64, shape (N, N)."""
         session = np.repeat(np.arange(len(sessions)), np.diff(sessions.offsets))
         items = np.asarray(sessions.items, dtype=np.int64)
         total = csr_array((self.n_items, self.n_items), dtype=np.float64)
-        for distance in range(1, self.n_steps + 1):
+        for distance in range(1, self.options.n_steps + 1):
             together = session[distance:] == session[:-distance]
             pair = items[:-distance][together], items[distance:][together]
             weights = np.full(len(pair[0]), 1 / distance)

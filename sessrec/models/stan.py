@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sessrec.errors import SessRecError
+from sessrec.models.compatibility import check_ranges
 from sessrec.models.neighbourhood import NeighbourhoodRecommender
 from sessrec.models.neighbours import Neighbours, Prefixes, items_of_neighbours, nearest
 
@@ -49,35 +49,22 @@ class STAN(NeighbourhoodRecommender):
     ) -> None:
         super().__init__(n_neighbours, sample_size, idf_weight=0.0, **protocol)
         self.save_hyperparameters()
-        self.place_decay = check_positive("place_decay", place_decay)
-        self.recency_decay = check_positive("recency_decay", recency_decay)
-        self.distance_decay = check_positive("distance_decay", distance_decay)
+        check_ranges(self.options, {"(0, inf]": "place_decay recency_decay distance_decay"})
 
     def score_prefixes(self, prefixes: Prefixes) -> np.ndarray:
         """Weighted sum over the neighbours, float64, shape (P, N)."""
         return scores_by_distance(self, prefixes)
 
 
-def check_positive(name: str, value: float) -> float:
-    """The value of an option that must be above 0.
-
-    Raises:
-        SessRecError: If it is not.
-    """
-    if not value > 0:
-        raise SessRecError(f"--model.{name} must be above 0, got {value}")
-    return value
-
-
 def _similar_sessions(model: Any, prefixes: Prefixes) -> Neighbours:
     """The nearest training sessions of each session so far, by the places of shared items and the sessions' ages."""
     n_rows, index = len(prefixes.lengths), model.learned.index
-    weights = np.exp((prefixes.place - prefixes.lengths[prefixes.row]) / model.place_decay)
+    weights = np.exp((prefixes.place - prefixes.lengths[prefixes.row]) / model.options.place_decay)
     norms = np.sqrt(np.bincount(prefixes.row, weights**2, minlength=n_rows))
     row, session, shared = model.candidates(prefixes, weights)
     newest = np.full(n_rows, np.inf)
     np.minimum.at(newest, row, index.ages[session])
-    recency = np.exp(-(index.ages[session] - newest[row]) / (model.recency_decay * 86400))
+    recency = np.exp(-(index.ages[session] - newest[row]) / (model.options.recency_decay * 86400))
     similar = shared / (norms[row] * np.sqrt(index.lengths[session])) * recency
     return nearest(Neighbours(row, session, similar), n_rows, model.n_neighbours)
 
@@ -98,7 +85,7 @@ def scores_by_distance(model: Any, prefixes: Prefixes, shared_decay: float | Non
     entries = items_of_neighbours(prefixes, found, model.learned.index, model.n_items)
     shared_place = entries.greatest(np.where(entries.own_place > 0, entries.place, 0))  # in each neighbour, (M,)
     distance = np.abs(entries.place - shared_place[entries.neighbour])
-    scores = found.similarity[entries.neighbour] * np.exp(-distance / model.distance_decay)
+    scores = found.similarity[entries.neighbour] * np.exp(-distance / model.options.distance_decay)
     if shared_decay is not None:
         is_newest = entries.place == shared_place[entries.neighbour]
         newest_place = entries.greatest(np.where(is_newest, entries.own_place, 0))  # in the session so far, (M,)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sessrec.errors import SessRecError
+from sessrec.errors import check_least
 from sessrec.models.neighbourhood import NeighbourhoodRecommender
 from sessrec.models.neighbours import Prefixes, items_of_neighbours, nearest
 
@@ -49,18 +49,15 @@ class VMISKNN(NeighbourhoodRecommender):
     ) -> None:
         super().__init__(n_neighbours, sample_size, idf_weight, **protocol)
         self.save_hyperparameters()
-        if max_items < 1:
-            raise SessRecError(f"--model.max_items must be at least 1, got {max_items}")
-        self.max_items = max_items
-        self.idf = idf
+        check_least("--model.max_items", max_items, 1)
 
     def score_prefixes(self, prefixes: Prefixes) -> np.ndarray:
         """Weighted sum over the neighbours, float64, shape (P, N)."""
-        newest, n_rows, learned = prefixes.newest(self.max_items), len(prefixes.lengths), self.learned
+        newest, n_rows, learned = prefixes.newest(self.options.max_items), len(prefixes.lengths), self.learned
         candidates = self.candidates(newest, newest.place / newest.n_distinct[newest.row])
         found = nearest(candidates, n_rows, self.n_neighbours)
         entries = items_of_neighbours(newest, found, learned.index, self.n_items)
         steps = prefixes.lengths[found.row] - entries.greatest(entries.own_place) + 1
         decays = np.where(steps < 10, 1 - 0.1 * steps, 0.0)
         scores = self.sum_over_neighbours(found, found.similarity * decays, n_rows)
-        return self.with_idf(scores * learned.idf if self.idf else scores)
+        return self.with_idf(scores * learned.idf if self.options.idf else scores)

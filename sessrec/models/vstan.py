@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from sessrec.models.compatibility import check_ranges
 from sessrec.models.neighbourhood import NeighbourhoodRecommender
 from sessrec.models.neighbours import Prefixes
-from sessrec.models.stan import check_positive, scores_by_distance
+from sessrec.models.stan import scores_by_distance
 
 
 class VSTAN(NeighbourhoodRecommender):
@@ -51,11 +52,8 @@ class VSTAN(NeighbourhoodRecommender):
     ) -> None:
         super().__init__(n_neighbours, sample_size, idf_weight, **protocol)
         self.save_hyperparameters()
-        self.place_decay = check_positive("place_decay", place_decay)
-        self.recency_decay = check_positive("recency_decay", recency_decay)
-        self.distance_decay = check_positive("distance_decay", distance_decay)
-        self.shared_decay = check_positive("shared_decay", shared_decay)
+        check_ranges(self.options, {"(0, inf]": "place_decay recency_decay distance_decay shared_decay"})
 
     def score_prefixes(self, prefixes: Prefixes) -> np.ndarray:
         """Weighted sum over the neighbours, float64, shape (P, N)."""
-        return scores_by_distance(self, prefixes, self.shared_decay)
+        return scores_by_distance(self, prefixes, self.options.shared_decay)
