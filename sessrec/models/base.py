@@ -69,17 +69,22 @@ class SessionRecommender(LightningModule):
         self.tied_share = TiedShare()
         self._popularity: Tensor | None = None
 
-    trains_in_parallel = False
-    """Whether several processes can train the model together."""
-    data_dependent_buffers: tuple[str, ...] = ()
-    """Buffers whose size follows from what was counted; a model makes room for them when it loads a checkpoint."""
-
     @property
     def options(self) -> Any:
         """Options of the model, by name."""
         return self.hparams
 
     # -- what a model offers -----------------------------------------------------------------------------------------
+
+    batches: TrainingBatches = "log"
+    """What a training batch is: the whole ``log``, which the model learns in one pass, a ``window`` of session-parallel
+    steps, or some ``sessions``."""
+    scores_in_blocks = True
+    """Whether `score` can score a few items cheaply; else it is asked for all at once, for fewer queries."""
+    trains_in_parallel = False
+    """Whether several processes can train the model together."""
+    data_dependent_buffers: tuple[str, ...] = ()
+    """Buffers whose size follows from what was counted; a model makes room for them when it loads a checkpoint."""
 
     def build(self) -> None:
         """Create the parameters and buffers whose size depends on the vocabulary."""
@@ -109,21 +114,11 @@ class SessionRecommender(LightningModule):
         raise TypeError(f"{type(self).__name__} has no score method")
 
     def score_targets(self, queries: Any, targets: Tensor) -> Tensor:
-        """Score of one item for each query, float, shape (P, 1), as `score` gives it; a model may know a shorter way.
+        """Score of one item for each query, shape (P, 1), from queries (P, anything) and items (P,), int64.
 
-        Where that rounds otherwise than `score`, the ranking notices and takes twice as long.
-
-        Args:
-            queries: Queries from `encode`, shape (P, anything).
-            targets: Item indices, int64, shape (P,).
+        A model may know a shorter way; where that rounds otherwise than `score`, the ranking takes twice as long.
         """
         return target_scores_in_blocks(self.score, queries, targets, self.n_items)
-
-    batches: TrainingBatches = "log"
-    """What a training batch is: the whole ``log``, which the model learns in one pass, a ``window`` of session-parallel
-    steps, or some ``sessions``."""
-    scores_in_blocks = True
-    """Whether `score` can score a few items cheaply; else it is asked for all at once, for fewer queries."""
 
     # -- learning in one pass ----------------------------------------------------------------------------------------
 
@@ -245,12 +240,7 @@ class SessionRecommender(LightningModule):
         self.results = checkpoint.get("results", {})
 
     def setup(self, stage: str) -> None:
-        """Make ready for a stage, and refuse data whose items are numbered otherwise than the model's.
-
-        Raises:
-            SessRecError: If model and data have different vocabularies, or the trainer's precision or number of
-                processes is not supported.
-        """
+        """Refuse trainers that are not supported, and data whose items are numbered otherwise than the model's."""
         check_trainer(self.trainer, stage, type(self).__name__, self.trains_in_parallel)
         vocabulary = getattr(self.trainer.datamodule, "vocabulary", None)  # type: ignore[attr-defined]
         if self._vocabulary is not None and vocabulary is not None:

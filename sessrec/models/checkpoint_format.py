@@ -19,11 +19,7 @@ _REMOVED = {"logq_mode": "published", "exclude_target_copies": False}  # their d
 
 
 def read_checkpoint(file: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a checkpoint of sessrec; nothing in the file is executed.
-
-    Args:
-        file: The checkpoint.
-        map_location: Device of its tensors.
+    """Read a checkpoint of sessrec, its tensors to a device; nothing in the file is executed.
 
     Raises:
         SessRecError: If the file is damaged, no checkpoint of sessrec, of a later one, or has an option that is gone.

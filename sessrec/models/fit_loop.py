@@ -43,14 +43,7 @@ class Progress:
         return self.windows > 0 or self.steps > 0
 
     def add(self, n_steps: int, loss: float, n_pairs: int, is_whole: bool) -> None:
-        """Count the steps of a window, or of a part of it.
-
-        Args:
-            n_steps: Number of steps.
-            loss: Sum of the loss over their pairs.
-            n_pairs: Number of their pairs.
-            is_whole: Whether the window has no steps left.
-        """
+        """Count the steps of a window, or of a part of it; ``is_whole`` where the window has none left."""
         self.windows, self.steps = (self.windows + 1, 0) if is_whole else (self.windows, self.steps + n_steps)
         self.loss, self.n_pairs = self.loss + loss, self.n_pairs + n_pairs
 
@@ -87,10 +80,6 @@ def resume_inside_epoch(trainer: Trainer, n_batches: int) -> None:
     A checkpoint is saved at the start of the next batch, or where a callback stops the fit; Lightning has other
     counters in each place, and for a batch that was in hand it counts a start twice. From ``on_train_start`` on, all
     of them say that as many batches as the model has seen are done, with whatever followed the last of them.
-
-    Args:
-        trainer: The trainer, whose fit has loaded a checkpoint.
-        n_batches: Batches of the epoch that are done.
     """
     fit_loop = trainer.fit_loop
     epochs, batches = fit_loop.epoch_progress, fit_loop.epoch_loop.batch_progress

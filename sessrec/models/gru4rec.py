@@ -153,13 +153,7 @@ class GRU4Rec(NeuralRecommender):
     def train_window(self, window: Window, optimizer: Optimizer, generator: torch.Generator) -> Tensor:
         """Take one optimiser step for every step of the window, carrying the hidden state.
 
-        Args:
-            window: Session-parallel steps.
-            optimizer: Any optimiser that takes sparse gradients; on a GPU only `AdagradMomentum` is captured.
-            generator: Source of the negatives and dropout masks of the whole window, on the model's device.
-
-        Returns:
-            Sum of the loss over the lanes, for each step, shape (steps,).
+        Any optimiser that takes sparse gradients will do; on a GPU only `AdagradMomentum` is captured.
         """
         n_steps, n_lanes = window.inputs.shape
         if not self._hidden:
@@ -170,11 +164,8 @@ class GRU4Rec(NeuralRecommender):
         not_reset = (~window.starts).to(self.output_bias.dtype)[:, :, None]  # (steps, B, 1)
         losses = []
         for steps, lanes in window.runs():
-            of_lanes = [
-                None if part is None else part[steps, lanes]
-                for part in (window.inputs, window.targets, not_reset, *masks)
-            ]
-            tensors = [negatives[steps], *of_lanes]
+            of_lanes = (window.inputs, window.targets, not_reset, *masks)
+            tensors = [negatives[steps], *(None if part is None else part[steps, lanes] for part in of_lanes)]
             if self.captures and isinstance(optimizer, AdagradMomentum) and isinstance(lanes, slice):
                 losses.append(self._captured_run(optimizer)(tensors, _settings(optimizer)))
             else:
@@ -247,12 +238,8 @@ class GRU4Rec(NeuralRecommender):
         The gradients of the sum of the loss, divided by the nominal batch size also where fewer lanes are live, are
         left in the parameters. U rows of the item table are looked up, the first C of them candidates.
 
-        Args:
-            step: Rows to look up, candidates and masks.
-            hidden: State of each layer, shapes (V, H).
-
         Returns:
-            Sum of the loss over the live lanes, scalar, and the new states.
+            Sum of the loss over the V live lanes, scalar, and the new state of each layer, shapes (V, H).
         """
         n_candidates, table = step.candidates.weights.shape[0], self.output_embedding  # C, (N, H)
         rows = gather_rows(table, step.items)  # (U, H)
@@ -293,13 +280,8 @@ class GRU4Rec(NeuralRecommender):
         """Masks for a window, each (steps, B, size) or None: for the inputs, then for every layer's output."""
         h = self.options
         input_size = self.layers[-1] if self.shared_inputs else self.input_embedding.shape[1]
-        return [
-            dropout_mask((n_steps, n_lanes, size), probability, generator) if probability else None
-            for size, probability in [
-                (input_size, h.dropout_p_embed),
-                *((size, h.dropout_p_hidden) for size in self.layers),
-            ]
-        ]
+        sizes = [(input_size, h.dropout_p_embed), *((size, h.dropout_p_hidden) for size in self.layers)]
+        return [dropout_mask((n_steps, n_lanes, size), p, generator) if p else None for size, p in sizes]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the hidden states, where a fit may resume inside an epoch."""
@@ -316,14 +298,7 @@ class GRU4Rec(NeuralRecommender):
 
     @torch.no_grad()
     def encode(self, items: Tensor) -> Tensor:
-        """Last layer's hidden state after each event, without gradients.
-
-        Args:
-            items: Item indices, padded at the end, int64, shape (S, L).
-
-        Returns:
-            Queries, float32, shape (S, L, H).
-        """
+        """Last layer's hidden state after each event, float32, shape (S, L, H), without gradients."""
         table = self.output_embedding if self.shared_inputs else self.input_embedding
         hidden = [table.new_zeros(len(items), size) for size in self.layers]
         no_masks: list[Tensor | None] = [None] * (1 + len(self.layers))
@@ -333,7 +308,7 @@ class GRU4Rec(NeuralRecommender):
             queries.append(hidden[-1])
         return torch.stack(queries, dim=1)
 
-    def score(self, queries: Tensor, items: slice) -> Tensor:
+    def score(self, queries: Tensor, items: slice | Tensor) -> Tensor:
         """Logit of each item, float32, shape (P, n): no ELU and no logQ, which do not belong to inference."""
         # in 32 bits also where the weights have 64, in which products round by their shape and ties would come apart
         bias, table = self.output_bias[items, 0].float(), self.output_embedding[items].float()
@@ -341,8 +316,7 @@ class GRU4Rec(NeuralRecommender):
 
     def score_targets(self, queries: Tensor, targets: Tensor) -> Tensor:
         """Logit of each position's target, float32, shape (P, 1), by the matrix product that scores the items."""
-        bias, table = self.output_bias[targets, 0].float(), self.output_embedding[targets].float()
-        return torch.addmm(bias, queries.float(), table.T).diagonal()[:, None]
+        return self.score(queries, targets).diagonal()[:, None]
 
 
 def _settings(optimizer: Optimizer) -> tuple[Any, ...]:

@@ -30,15 +30,12 @@ class TopItems(NamedTuple):
 
 
 def rank_positions(model: Model, batch: EvaluationBatch, weights: Tensor | None = None) -> PositionCounts:
-    """Count the items above each position's target, and the other items tied with it.
+    """Count the items above each position's target, and the other items tied with it; positions session by session.
 
     Args:
         model: The model.
         batch: Padded sessions of at least two events.
         weights: Weight of each item, float, shape (N,), to be summed up over the items above and tied; None sums none.
-
-    Returns:
-        The counts, positions session by session.
     """
     items = batch.items[:, :-1]  # the last item is a target only
     row, place = batch.positions()
@@ -57,12 +54,7 @@ def rank_positions(model: Model, batch: EvaluationBatch, weights: Tensor | None 
 
 
 def top_items_at_positions(model: Model, batch: EvaluationBatch, k: int) -> Tensor:
-    """The k best next items at every position, where the targets are ranked.
-
-    Args:
-        model: The model.
-        batch: Padded sessions of at least two events.
-        k: Length of the list.
+    """The k best next items at every position of sessions of at least two events, where the targets are ranked.
 
     Returns:
         Item indices, best first, int64, shape (P, min(k, N)); -1 in place of items that are no candidates.
@@ -75,13 +67,7 @@ def top_items_at_positions(model: Model, batch: EvaluationBatch, k: int) -> Tens
 
 
 def top_items(model: Model, items: Tensor, lengths: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k best next items of each session, fewer where the catalogue is smaller.
-
-    Args:
-        model: The model.
-        items: Item indices, padded at the end, int64, shape (S, L).
-        lengths: Number of events of each session, int64, shape (S,).
-        k: Length of the list.
+    """The k best next items of padded sessions, shape (S, L), of some lengths, shape (S,).
 
     Returns:
         Item indices (int64) and scores, both of shape (S, min(k, N)), best first; equal scores by item index. Items

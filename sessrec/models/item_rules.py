@@ -22,11 +22,6 @@ class ItemRulesRecommender(SessionRecommender):
 
     Popularity breaks ties: items that no rule leads to follow in its order. Rules are equal where they are equal in 32
     bits: sums are the same whatever the order in which they were summed up.
-
-    Args:
-        n_rules: Rules kept for each item.
-        self_rules: Whether an item may have a rule to itself.
-        protocol: Options of `SessionRecommender`.
     """
 
     popularity: Tensor
@@ -94,11 +89,7 @@ class ItemRulesRecommender(SessionRecommender):
 
 
 def rows_of(offsets: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
-    """Look up the entries of some items in a table sorted by item.
-
-    Args:
-        offsets: First entry of each item, and the number of entries, shape (N + 1,).
-        item: Item of each position, int64, shape (P,).
+    """Look up the entries of each position's item, shape (P,), in a table sorted by item, with offsets (N + 1,).
 
     Returns:
         The position and the entry, for every entry of every position, both int64, shape (entries,).
@@ -112,8 +103,7 @@ def rows_of(offsets: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
 def events_of_sessions(sessions: Sessions, n_items: int) -> csr_array:
     """How often each item stands in each session, float64, shape (S, N)."""
     items = np.asarray(sessions.items, dtype=np.int64)
-    shape = (len(sessions), n_items)
     offsets = np.array(sessions.offsets)  # a copy: summing up works in place
-    events = csr_array((np.ones(len(items)), items, offsets), shape=shape)
+    events = csr_array((np.ones(len(items)), items, offsets), shape=(len(sessions), n_items))
     events.sum_duplicates()
     return events

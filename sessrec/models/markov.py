@@ -26,9 +26,6 @@ class Markov(SessionRecommender):
     Args:
         alpha: Share of popularity in the score, in [0, 1]; 0 is the first-order chain of the literature.
         protocol: Options of `SessionRecommender`.
-
-    Raises:
-        SessRecError: If ``alpha`` is not in [0, 1].
     """
 
     counts: Tensor

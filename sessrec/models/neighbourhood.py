@@ -22,12 +22,6 @@ class NeighbourhoodRecommender(SessionRecommender):
     events; where these are equal, by their order. Similarities and scores are rounded to 32 bits, so that sums are
     equal whatever the order in which they were summed up. A similarity above 0 is taken as 1e-30 at least, so that it
     stays one; a score below 1e-45 is 0.
-
-    Args:
-        n_neighbours: Training sessions that give scores.
-        sample_size: Training sessions with an item in common that are looked at, the most recent ones.
-        idf_weight: Weight of the idf, for methods that have one.
-        protocol: Options of `SessionRecommender`.
     """
 
     scores_in_blocks = False
@@ -39,9 +33,7 @@ class NeighbourhoodRecommender(SessionRecommender):
         check_least("--model.sample_size", sample_size, 1)
         if not 0 <= idf_weight < np.inf:
             raise SessRecError(f"--model.idf_weight must be a number of at least 0, got {idf_weight}")
-        self.idf_weight = idf_weight
-        self.n_neighbours = n_neighbours
-        self.sample_size = sample_size
+        self.idf_weight, self.n_neighbours, self.sample_size = idf_weight, n_neighbours, sample_size
         self._learned: _Learned | None = None
 
     def build(self) -> None:
@@ -94,10 +86,8 @@ class NeighbourhoodRecommender(SessionRecommender):
     def sum_over_neighbours(self, neighbours: Neighbours, weights: np.ndarray, n_rows: int) -> np.ndarray:
         """Sum of the weights of the neighbours that hold each item, float64, shape (P, N)."""
         offsets = np.searchsorted(neighbours.row, np.arange(n_rows + 1))
-        shape = (n_rows, self.learned.items_of_sessions.shape[0])
-        return (
-            csr_array((weights, neighbours.session, offsets), shape=shape) @ self.learned.items_of_sessions
-        ).toarray()
+        held = self.learned.items_of_sessions
+        return (csr_array((weights, neighbours.session, offsets), shape=(n_rows, held.shape[0])) @ held).toarray()
 
 
 class _Learned:

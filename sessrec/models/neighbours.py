@@ -1,8 +1,4 @@
-"""Find the training sessions that resemble a session so far: the core of the neighbourhood methods.
-
-All of it works on many positions at once, by products of sparse matrices and sorts of rows; nothing loops over
-sessions, positions or items.
-"""
+"""Find the training sessions that resemble a session so far, for many positions at once and without loops over them."""
 
 from __future__ import annotations
 
@@ -48,10 +44,7 @@ class Prefixes(NamedTuple):
 
 
 class PaddedSessions:
-    """Sessions, of which any position's session so far can be asked for.
-
-    Args:
-        items: Item indices, padded at the end, int64, shape (S, L).
+    """Sessions, padded at the end, shape (S, L), of which any position's session so far can be asked for.
 
     Example:
         >>> sessions = PaddedSessions(np.array([[4, 7, 4, 9]]))
@@ -76,12 +69,7 @@ class PaddedSessions:
         np.put_along_axis(self._times, order, times, axis=1)
 
     def up_to(self, row: np.ndarray, column: np.ndarray) -> Prefixes:
-        """Sessions up to some positions.
-
-        Args:
-            row: Session of each position, int64, shape (P,).
-            column: Place of each position's own event, from 0, int64, shape (P,).
-        """
+        """Sessions up to some positions, given by session and place of the position's own event from 0, shape (P,)."""
         width = int(column.max(initial=-1)) + 1
         is_last = (np.arange(width) <= column[:, None]) & (self._following[row, :width] > column[:, None])
         position, place = is_last.nonzero()
@@ -92,9 +80,7 @@ class PaddedSessions:
 class Positions:
     """Positions of some sessions, indexed as a tensor of that shape is: the queries of models that need whole sessions.
 
-    Args:
-        sessions: The sessions.
-        index: Session and place of each position, int64, shape (..., 2).
+    The index holds session and place of each position, int64, shape (..., 2).
     """
 
     def __init__(self, sessions: PaddedSessions, index: Tensor) -> None:
@@ -143,12 +129,7 @@ class SessionIndex(NamedTuple):
 
     @classmethod
     def of_sessions(cls, sessions: Sessions, n_items: int) -> SessionIndex:
-        """Index training sessions.
-
-        Args:
-            sessions: The sessions; their last events order them, later ones first where these are equal.
-            n_items: Number of items N.
-        """
+        """Index training sessions; their last events order them, later ones first where these are equal."""
         lengths = np.diff(sessions.offsets)
         last = sessions.offsets[1:] - 1
         times = np.arange(len(sessions.items)) if sessions.times is None else sessions.times
@@ -214,54 +195,43 @@ def shared_weights(
         weights: Weight of each of their items, not negative, float, shape (E,).
         sessions_of_items: See `SessionIndex.sessions_of_items`, of at least ``sample_size`` sessions an item.
         sample_size: How many of the sessions that share an item are looked at, the most recent ones.
-
-    Returns:
-        The sums, in 32 bits: what is equal but for rounding is equal, and what is above 0 stays so.
     """
-    n_rows = len(prefixes.lengths)
     offsets = np.concatenate([[0], prefixes.n_distinct.cumsum()])
     # weights of 0 count as sharing: the imaginary part keeps their entries
     values = weights + 1j if (weights == 0).any() else weights
-    shape = (n_rows, sessions_of_items.shape[0])
+    shape = (len(prefixes.lengths), sessions_of_items.shape[0])
     sums = csr_array((values, prefixes.item, offsets), shape=shape) @ sessions_of_items
-    bits = np.maximum(sums.data.real, _LEAST * (sums.data.real > 0)).astype(np.float32).view(np.uint32).astype(np.int64)
-    keys = _in_rows(sums.indices.astype(np.int64) << 32 | bits, sums.indptr)
-    if keys.shape[1] > sample_size:
-        keys.sort(axis=1)  # by recency
-        keys = keys[:, :sample_size]
-    row, column = (keys != _NONE).nonzero()
-    keys = keys[row, column]
-    return Neighbours(row, keys >> 32, (keys & 0xFFFFFFFF).astype(np.uint32).view(np.float32).astype(np.float64))
+    by_recency = sums.indices.astype(np.int64) << 32 | _bits(sums.data.real)
+    row, keys = _smallest(by_recency, sums.indptr, sample_size, in_order=False)
+    return Neighbours(row, keys >> 32, _of_bits(keys & 0xFFFFFFFF))
 
 
 def nearest(candidates: Neighbours, n_rows: int, k: int) -> Neighbours:
-    """The k most similar of each session's candidates; of equal ones the more recent.
-
-    Args:
-        candidates: Candidates, of similarities above or equal 0.
-        n_rows: Number P of sessions so far.
-        k: How many to keep.
-    """
-    # in 32 bits: what is equal but for rounding is equal; and however old a neighbour is, it is one
-    similar = np.maximum(candidates.similarity, _LEAST * (candidates.similarity > 0)).astype(np.float32)
-    bits = similar.view(np.uint32).astype(np.int64)
+    """The k most similar of the candidates of each of some sessions so far; of equal ones the more recent."""
     offsets = np.searchsorted(candidates.row, np.arange(n_rows + 1))
-    # the greatest similarity first, then the smallest number: the most recent
-    keys = _in_rows((0x7FFFFFFF - bits) << 32 | candidates.session, offsets)
-    keys.sort(axis=1)
-    keys = keys[:, :k]
-    row, column = (keys != _NONE).nonzero()
-    keys = keys[row, column]
-    bits = (0x7FFFFFFF - (keys >> 32)).astype(np.uint32)
-    return Neighbours(row, keys & 0xFFFFFFFF, bits.view(np.float32).astype(np.float64))
+    by_similarity = (0x7FFFFFFF - _bits(candidates.similarity)) << 32 | candidates.session
+    row, keys = _smallest(by_similarity, offsets, k, in_order=True)
+    return Neighbours(row, keys & 0xFFFFFFFF, _of_bits(0x7FFFFFFF - (keys >> 32)))
 
 
-def _in_rows(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Values of consecutive rows in a matrix, filled up at the end."""
+def _bits(values: np.ndarray) -> np.ndarray:
+    """Bits of numbers of at least 0 in float32, in which what is equal but for rounding is equal, and 0 only what is 0."""
+    return np.maximum(values, _LEAST * (values > 0)).astype(np.float32).view(np.uint32).astype(np.int64)
+
+
+def _of_bits(bits: np.ndarray) -> np.ndarray:
+    return bits.astype(np.uint32).view(np.float32).astype(np.float64)
+
+
+def _smallest(keys: np.ndarray, offsets: np.ndarray, n: int, in_order: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The n smallest of the keys of each of some consecutive rows, in order or as they come; their rows first."""
     counts = np.diff(offsets)
     matrix = np.full((len(counts), int(counts.max(initial=0))), _NONE)
-    matrix[np.arange(matrix.shape[1]) < counts[:, None]] = values
-    return matrix
+    matrix[np.arange(matrix.shape[1]) < counts[:, None]] = keys
+    if in_order or matrix.shape[1] > n:
+        matrix.sort(axis=1)
+    row, column = (matrix[:, :n] != _NONE).nonzero()
+    return row, matrix[row, column]
 
 
 class SharedItems(NamedTuple):
@@ -284,14 +254,7 @@ class SharedItems(NamedTuple):
 
 
 def items_of_neighbours(prefixes: Prefixes, neighbours: Neighbours, index: SessionIndex, n_items: int) -> SharedItems:
-    """Look up the items of neighbours.
-
-    Args:
-        prefixes: Sessions so far.
-        neighbours: Their neighbours.
-        index: The training sessions.
-        n_items: Number of items N.
-    """
+    """Look up the items of the neighbours of some sessions so far."""
     counts = index.lengths[neighbours.session].astype(np.int64)
     starts = counts.cumsum() - counts
     neighbour = np.repeat(np.arange(len(counts)), counts)

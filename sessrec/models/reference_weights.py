@@ -1,7 +1,4 @@
-"""Import weights that the reference implementation of GRU4Rec (hidasib/GRU4Rec_PyTorch_Official) has trained.
-
-Only a ``state_dict`` of tensors is read: nothing is ever unpickled.
-"""
+"""Import weights that the reference implementation of GRU4Rec (hidasib/GRU4Rec_PyTorch_Official) has trained."""
 
 from __future__ import annotations
 
@@ -28,13 +25,7 @@ _LOG = "give the click log, the --data options and the items of its training"
 
 
 def read_weights(file: str | Path) -> dict[str, Tensor]:
-    """Read a ``state_dict`` that was saved with ``torch.save``; nothing in the file is executed.
-
-    Args:
-        file: The file.
-
-    Returns:
-        The tensors by their names, on the CPU.
+    """Read a ``state_dict`` that was saved with ``torch.save``, to the CPU; nothing in the file is executed.
 
     Raises:
         SessRecError: If there is no such file, it is damaged, or it holds anything but tensors by name.

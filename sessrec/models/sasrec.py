@@ -144,27 +144,12 @@ class SASRec(NeuralRecommender):
     # -- inference ---------------------------------------------------------------------------------------------------
 
     def encode(self, items: Tensor) -> Tensor:
-        """Output at each event, from it and the ``max_length`` - 1 events before it.
-
-        Args:
-            items: Item indices, padded at the end, int64, shape (S, L).
-
-        Returns:
-            Queries, float32, shape (S, L, H).
-        """
+        """Output at each event, from it and the ``max_length`` - 1 events before it, float32, shape (S, L, H)."""
         return self.encode_sessions(items, items.new_full(items.shape[:1], items.shape[1]))
 
     @torch.no_grad()
     def encode_sessions(self, items: Tensor, lengths: Tensor) -> Tensor:
-        """`encode` for the events that sessions have: an event past ``max_length`` has a window of its own.
-
-        Args:
-            items: Item indices, padded at the end, int64, shape (S, L).
-            lengths: Number of events of each session, int64, shape (S,).
-
-        Returns:
-            Queries, float32, shape (S, L, H).
-        """
+        """`encode` for the events that sessions have: an event past ``max_length`` has a window of its own."""
         most, n_later = self.options.max_length, max(0, items.shape[1] - self.options.max_length)
         queries = F.pad(on_enough_rows(self._attend, items[:, :most]), (0, 0, 0, n_later))
         place = torch.arange(1, n_later + 1, device=items.device)  # of each window's first event
@@ -175,13 +160,13 @@ class SASRec(NeuralRecommender):
             queries[part, start + most] = on_enough_rows(self._attend, windows)[:, -1]
         return queries
 
-    def score(self, queries: Tensor, items: slice) -> Tensor:
+    def score(self, queries: Tensor, items: slice | Tensor) -> Tensor:
         """Inner product with each item's embedding, float32, shape (P, n)."""
         return queries.float() @ self.item_embedding[items].float().T
 
     def score_targets(self, queries: Tensor, targets: Tensor) -> Tensor:
         """Score of each position's target, float32, shape (P, 1), by the matrix product that scores the items."""
-        return (queries.float() @ self.item_embedding[targets].float().T).diagonal()[:, None].clone()
+        return self.score(queries, targets).diagonal()[:, None].clone()
 
 
 class _Block(nn.Module):

@@ -70,16 +70,12 @@ def _similar_sessions(model: Any, prefixes: Prefixes) -> Neighbours:
 
 
 def scores_by_distance(model: Any, prefixes: Prefixes, shared_decay: float | None = None) -> np.ndarray:
-    """Score items by neighbours, weighted by the distance to the newest item that they share.
+    """Score items, float64, shape (P, N), by neighbours, weighted by the distance to the newest item that they share.
 
     Args:
         model: A `STAN` or `VSTAN`, whose options are taken.
         prefixes: Sessions so far.
-        shared_decay: Events over which a neighbour's weight falls to 1/e, by the last place in the session so far of
-            the item that is newest in the neighbour among those shared; None for no such weight.
-
-    Returns:
-        Scores, float64, shape (P, N).
+        shared_decay: As in `VSTAN`; None for no such weight.
     """
     found = _similar_sessions(model, prefixes)
     entries = items_of_neighbours(prefixes, found, model.learned.index, model.n_items)
