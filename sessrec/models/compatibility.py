@@ -30,8 +30,9 @@ def check_ranges(options: Mapping[str, Any], ranges: Mapping[str, str]) -> None:
         least, most = map(float, interval[1:-1].split(","))
         for name in names.split():
             value = options[name]
-            excluded = (interval[0] == "(" and value == least) or (interval[-1] == ")" and value == most)
-            if excluded or not least <= value <= most:
+            above = value >= least if interval[0] == "[" else value > least
+            below = value <= most if interval[-1] == "]" else value < most
+            if not (above and below):
                 raise SessRecError(f"--model.{name} is {value!r} but must be in {interval}")
 
 

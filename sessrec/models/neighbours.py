@@ -61,9 +61,9 @@ class PaddedSessions:
         is_again = np.zeros(items.shape, dtype=bool)
         is_again[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
         following = np.full_like(order, n_columns)
-        following[:, :-1] = np.where(is_again[:, 1:], order[:, 1:], n_columns)
+        following[:, :-1] = np.where(is_again[:, 1:], order[:, 1:], n_columns)  # column of the item's next event
         column = np.arange(n_columns)
-        times = column - np.maximum.accumulate(np.where(is_again, 0, column), axis=1) + 1
+        times = column - np.maximum.accumulate(np.where(is_again, 0, column), axis=1) + 1  # the item's events so far
         self._following, self._times = np.empty_like(order), np.empty_like(order)
         np.put_along_axis(self._following, order, following, axis=1)
         np.put_along_axis(self._times, order, times, axis=1)
@@ -215,7 +215,7 @@ def nearest(candidates: Neighbours, n_rows: int, k: int) -> Neighbours:
 
 
 def _bits(values: np.ndarray) -> np.ndarray:
-    """Bits of numbers of at least 0 in float32, in which what is equal but for rounding is equal, and 0 only what is 0."""
+    """Bits of numbers of at least 0 in float32, in which sums are equal whatever their order; only 0 becomes 0."""
     return np.maximum(values, _LEAST * (values > 0)).astype(np.float32).view(np.uint32).astype(np.int64)
 
 
