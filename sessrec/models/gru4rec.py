@@ -66,6 +66,8 @@ class GRU4Rec(NeuralRecommender):
         protocol: Options of `SessionRecommender`.
     """
 
+    trains_in_parallel = True
+
     def __init__(
         self,
         layers: list[int] | None = None,
@@ -96,8 +98,6 @@ class GRU4Rec(NeuralRecommender):
         self._hidden: list[Tensor] = []  # of each layer, (B, H)
         self._layout: StepLayout | None = None
         self._captured: tuple[Optimizer, CapturedRun] | None = None
-
-    trains_in_parallel = True
 
     def build(self) -> None:
         """Create the embeddings, the layers and the negative sampler."""
