@@ -91,7 +91,9 @@ class GRU4Rec(NeuralRecommender):
         if not self.layers or min(self.layers) < 1:
             raise SessRecError(f"--model.layers is {layers} but must be at least one positive number of units")
         if constrained_embedding and embedding:
-            raise SessRecError(f"--model.embedding {embedding} must be 0 with --model.constrained_embedding true")
+            raise SessRecError(
+                f"--model.embedding is {embedding} but must be 0 with --model.constrained_embedding true"
+            )
         check_ranges(self.options, _RANGES)
         check_choice("loss", loss, LossName)
         self.loss_name = loss
