@@ -70,16 +70,12 @@ class TrainLoader:
         """Begin the next epoch with the batch that was in hand; the epochs after it begin at their beginning."""
         self._first = state_dict["batch"]
 
-    def _numbers(self) -> Iterator[int]:
+    def _numbers(self, n_batches: int) -> Iterator[int]:
         """Numbers of the epoch's batches that are left."""
         first, self._first = self._first, 0
-        for number in range(first, len(self)):
+        for number in range(first, n_batches):
             self._batch = number
             yield number
-
-    def __len__(self) -> int:
-        """Number of batches in an epoch."""
-        raise NotImplementedError
 
     def _generator(self) -> np.random.Generator:
         return np.random.default_rng([self.seed, self.epoch])
@@ -127,7 +123,7 @@ class SessionParallelLoader(TrainLoader):
             order = self._generator().permutation(len(self.sessions)).astype(np.int32)
             grid = LaneGrid(self.sessions, self.n_lanes, order)
         bounds = np.arange(len(self) + 1) * grid.n_steps // len(self)
-        for _, window in zip(self._numbers(), grid.windows(bounds.tolist(), self._first), strict=True):
+        for _, window in zip(self._numbers(len(self)), grid.windows(bounds.tolist(), self._first), strict=True):
             yield window if self.n_ranks == 1 else window.lanes(self.own_lanes)
 
 
@@ -181,7 +177,7 @@ class SessionLoader(TrainLoader):
         region = np.arange(n_sessions) // (self.batch_size * _BATCHES_SORTED)
         order = order[np.lexsort((np.diff(self.sessions.offsets)[order], region))]
         batches = generator.permutation(len(self)) if self.shuffle else np.arange(len(self))
-        for number in self._numbers():
+        for number in self._numbers(len(self)):
             start = batches[number] * self.batch_size
             chosen = order[start : start + self.batch_size]
             items, lengths = pad(self.sessions, chosen)
