@@ -215,7 +215,7 @@ def _times(
         where = _places(source, error.rows, kept)
         raise SessRecError(
             f"{source.file}, {where}: {len(error.rows)} of column {name!r} cannot be read, first "
-            f"{', '.join(map(repr, error.texts))}; {error.advice}{known}"
+            f"{', '.join(map(repr, error.texts))}; {error}{known}"
         ) from error
 
 

@@ -96,7 +96,7 @@ def _read(
     tie_break = _concatenated([table.order for table in tables])
     (items, times, *keep), offsets, codes = sort_into_sessions(session.codes, columns[1], columns, tie_break)
     item_ids, has_times = item.ids.cast(pa.string()), log_format.time_column is not None
-    events = Events(items, times, offsets, codes, session.ids, item_ids, has_times, figures, notes, warnings)
+    events = Events(items, times, offsets, codes, session.ids, item_ids, has_times, dict(figures), notes, warnings)
     return events, keep[0] if keep else None
 
 

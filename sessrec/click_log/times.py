@@ -33,7 +33,6 @@ class UnreadableTimes(SessRecError):
         super().__init__(advice)
         self.rows = np.flatnonzero(bad)
         self.texts = [str(column[int(row)]) for row in self.rows[:3]]
-        self.advice = advice
 
 
 def parse_times(texts: pa.Array) -> pa.Array:
