@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from benchmarks.common import in_new_process
 from sessrec.data import SessionDataModule
-from sessrec.data.session_parallel import lane_schedule
+from sessrec.data.session_parallel import LaneGrid
+from sessrec.data.sessions import Sessions
 
 
 def write_log(file: str, n_events: int, seed: int = 0) -> None:
@@ -94,9 +95,10 @@ def _own_memory_gb() -> float:
 
 def lay_into_lanes(n_sessions: str) -> dict[str, float]:
     """Seconds to lay sessions into 32 lanes."""
-    n_pairs = np.random.default_rng(0).geometric(1 / 3, int(n_sessions))
+    lengths = np.random.default_rng(0).geometric(1 / 3, int(n_sessions)) + 1
+    sessions = Sessions(np.zeros(lengths.sum(), dtype=np.int32), np.append(0, np.cumsum(lengths)))
     start = time.perf_counter()
-    lane_schedule(n_pairs, 32)
+    LaneGrid(sessions, 32)
     return {"seconds": time.perf_counter() - start}
 
 

@@ -13,18 +13,14 @@ import pyarrow.csv
 from sessrec.click_log.dialect import find_layout
 from sessrec.click_log.files import open_text
 from sessrec.click_log.log_format import LogFormat
-from sessrec.click_log.quote_check import QuoteChecker
+from sessrec.click_log.quote_check import checked_rows
 from sessrec.errors import SessRecError
 
 _BLOCK = 1 << 23  # bytes that are parsed at a time
 
 
 class DelimitedFile:
-    """A click log as delimited text.
-
-    Args:
-        file: The file, plain or compressed.
-        log_format: How it is written.
+    """A click log as delimited text, plain or compressed.
 
     Raises:
         SessRecError: If a column is missing or ambiguous.
@@ -38,18 +34,12 @@ class DelimitedFile:
     def blocks(self, newlines_in_values: bool = False) -> Iterator[bytes]:
         """Whole rows of the file, some megabytes at a time.
 
-        Args:
-            newlines_in_values: Whether quoted fields may span lines.
-
         Raises:
-            QuotedNewlineError: If one does, and may not.
+            QuotedNewlineError: If a field in quotes spans lines, unless ``newlines_in_values``.
             SessRecError: If a quote is stray.
         """
-        skip = self.layout.n_skipped_bytes
         rest = b""
-        for block in self._checked(newlines_in_values):
-            if skip:
-                skip, block = max(0, skip - len(block)), block[skip:]
+        for block in checked_rows(self.file, self.layout, newlines_in_values, _BLOCK):
             block = rest + block
             end = _end_of_rows(block, newlines_in_values)
             if end:
@@ -64,26 +54,20 @@ class DelimitedFile:
         Raises:
             ArrowInvalid: If a row has too many or too few fields, or a text is not UTF-8; `explain` finds the line.
         """
-        layout = self.layout
-        convert = pa.csv.ConvertOptions(
-            include_columns=list(self.columns.values()),
-            column_types={name: pa.string() for name in self.columns.values()},
-            strings_can_be_null=False,
-        )
-        parse = pa.csv.ParseOptions(
-            delimiter=layout.separator, quote_char=layout.quote, newlines_in_values=newlines_in_values
-        )
-        options = pa.csv.ReadOptions(
-            column_names=layout.names, use_threads=False, block_size=min(len(block) + 1, 2**31 - 1)
-        )
+        layout, names = self.layout, list(self.columns.values())
+        texts = {name: pa.string() for name in names}
+        convert = pa.csv.ConvertOptions(include_columns=names, column_types=texts, strings_can_be_null=False)
+        quote = '"' if layout.quoting else False
+        parse = pa.csv.ParseOptions(delimiter=layout.separator, quote_char=quote, newlines_in_values=newlines_in_values)
+        size = min(len(block) + 1, 2**31 - 1)
+        options = pa.csv.ReadOptions(column_names=layout.names, use_threads=False, block_size=size)
         try:
             table = pa.csv.read_csv(pa.BufferReader(block), options, parse, convert)
         except pa.ArrowInvalid as error:
             if "Empty CSV file" not in str(error):  # else these are blank lines
                 raise
-            table = pa.table({name: pa.array([], pa.string()) for name in self.columns.values()})
-        arrays = [_as_one(table[name]) for name in self.columns.values()]
-        return pa.record_batch(arrays, names=list(self.columns))
+            table = pa.schema(texts).empty_table()
+        return pa.record_batch([table[name].combine_chunks() for name in names], names=list(self.columns))
 
     def places(self, rows: Sequence[int]) -> str:
         """Lines of some rows, counted from 0 and ascending, for messages."""
@@ -99,17 +83,15 @@ class DelimitedFile:
         """Turn the error of a parser into one that names the line."""
         names, separator = self.layout.names, self.layout.separator
         try:
-            for _ in self._checked(newlines_in_values=True):
+            for _ in checked_rows(self.file, self.layout, True, _BLOCK):
                 pass
         except SessRecError as of_quotes:
             return of_quotes
         for line, row in self._rows():
             if len(row) != len(names):
                 shown = separator.join(row)[:80].encode("utf-8", "replace").decode()
-                return SessRecError(
-                    f"{self.file}, line {line}: {len(row)} fields in place of {len(names)}: {shown!r}; mend or "
-                    "remove it"
-                )
+                fields = f"{len(row)} fields in place of {len(names)}"
+                return SessRecError(f"{self.file}, line {line}: {fields}: {shown!r}; mend or remove it")
             for name, field in zip(names, row, strict=True):
                 if any("\ud800" <= character <= "\udfff" for character in field):
                     shown = field.encode("utf-8", "replace").decode()
@@ -118,11 +100,6 @@ class DelimitedFile:
                         "by iconv -f latin1 -t utf-8"
                     )
         return SessRecError(f"cannot read {self.file}: {' '.join(str(error).split())[:300]}")
-
-    def _checked(self, newlines_in_values: bool) -> Iterator[bytes]:
-        """The text, its quotes checked where they enclose fields."""
-        skip = self.layout.n_skipped_bytes if self.layout.quoting else 1 << 62
-        return QuoteChecker(self.file, self.layout.separator, skip, newlines_in_values).blocks(_BLOCK)
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """Fields of each row that is not blank, with the line on which it ends."""
@@ -144,7 +121,3 @@ def _end_of_rows(block: bytes, newlines_in_values: bool) -> int:
     while newlines_in_values and block.count(b'"', 0, end) % 2:  # this newline stands in a field
         end = block.rfind(b"\n", 0, end - 1) + 1
     return end
-
-
-def _as_one(column: pa.ChunkedArray) -> pa.Array:
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], pa.string())])

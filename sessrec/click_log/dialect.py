@@ -7,6 +7,7 @@ import csv
 import io
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,24 +35,15 @@ class TextLayout:
     """Lines before the first row: blank ones and the header."""
     n_skipped_bytes: int
 
-    @property
-    def quote(self) -> str | bool:
-        """The quote character, False where there is none."""
-        return '"' if self.quoting else False
-
 
 def find_layout(file: Path, log_format: LogFormat) -> TextLayout:
     """Tell the layout of a file from its first line and the options.
 
-    Args:
-        file: The file, plain or compressed.
-        log_format: How it is written, as far as that is given.
-
     Raises:
         SessRecError: If a column is missing or ambiguous, or this is no text.
     """
-    columns, separator, column_names = log_format.columns(), log_format.separator, log_format.column_names
-    quoting = log_format.quoting
+    columns, column_names = log_format.columns(), log_format.column_names
+    separator, quoting = log_format.separator, log_format.quoting
     with open_text(file) as stream:
         head = stream.read(_HEAD)
     if b"\0" in head:
@@ -72,14 +64,15 @@ def find_layout(file: Path, log_format: LogFormat) -> TextLayout:
         fields = [field.strip() for field in first.split(separator)]
         quoting = separator != "\t" or all(len(f) > 1 and f[0] == f[-1] == '"' for f in fields)
     found = _fields(first, separator, quoting)
+    how = f" (separated by {separator!r})"
     if column_names is None:
         names, n_skipped = [name.strip() for name in found], n_blank + 1
     else:
         names, n_skipped = list(column_names), n_blank
-    _check_names(file, names, found, columns, separator, column_names is not None)
-    used = set(columns.values())
+        _check_given_names(file, names, found, how)
+    check_columns(file, names, columns, "first line", how)
     # columns that nobody wants may be called alike
-    names = [name if name in used else f"{name} (column {number})" for number, name in enumerate(names, 1)]
+    names = [name if name in columns.values() else f"{name} (column {number})" for number, name in enumerate(names, 1)]
     skipped = sum(len(line.encode("utf-8", "surrogateescape")) for line in lines[:n_skipped])
     skipped += len(_BOM) if head.startswith(_BOM) else 0
     return TextLayout(names, separator, quoting, n_skipped, skipped)
@@ -100,40 +93,29 @@ def _find_separator(first: str, columns: dict[str, str], column_names: Sequence[
     return max(_SEPARATORS, key=n_found)
 
 
-def _check_names(
-    file: Path, names: list[str], found: list[str], columns: dict[str, str], separator: str, is_headless: bool
-) -> None:
-    if is_headless:
-        if len(found) != len(names):
-            raise SessRecError(
-                f"{file}: --data.column_names gives {len(names)} names, its first line has {len(found)} fields "
-                f"(separated by {separator!r}): {', '.join(found)}"
-            )
-        if [field.strip() for field in found] == names:
-            raise SessRecError(f"{file} has a header: leave out --data.column_names")
-    check_columns(file, names, columns, "first line", f" (separated by {separator!r})")
+def _check_given_names(file: Path, names: list[str], found: list[str], how: str) -> None:
+    if len(found) != len(names):
+        raise SessRecError(
+            f"{file}: --data.column_names gives {len(names)} names, its first line has {len(found)} fields{how}: "
+            f"{', '.join(found)}"
+        )
+    if [field.strip() for field in found] == names:
+        raise SessRecError(f"{file} has a header: leave out --data.column_names")
 
 
 def check_columns(file: Path, names: Sequence[str], columns: dict[str, str], place: str, how: str = "") -> None:
     """Refuse a file that lacks a wanted column or has it twice.
 
-    Args:
-        file: The file.
-        names: Names of its columns.
-        columns: Name of each wanted column, by its role.
-        place: Where the names were found.
-        how: How they were told apart.
+    ``columns`` names what is wanted, by its role; ``place`` and ``how`` tell where ``names`` were found, and how.
 
     Raises:
         SessRecError: With the names wanted and found, and the options to set.
     """
-    twice = [name for name in columns.values() if list(names).count(name) > 1]
-    if twice:
+    if twice := [name for name in columns.values() if list(names).count(name) > 1]:
         raise SessRecError(f"{file} has more than one column {', '.join(twice)}")
     missing = {role: name for role, name in columns.items() if name not in names}
     if not missing:
         return
-    options = ", ".join(f"--data.{role}_column" for role in missing)
     shown = ", ".join(name if name.isprintable() and len(name) < 60 else f"{name[:40]!r}..." for name in names[:50])
     message = f"{file} has no column {', '.join(missing.values())}; its {place} gives {shown}{how}: "
     if how and any(_looks_like_data(name) for name in names):
@@ -142,7 +124,7 @@ def check_columns(file: Path, names: Sequence[str], columns: dict[str, str], pla
             f"{','.join(columns.values())}]"
         )
     else:
-        message += f"set {options}"
+        message += "set " + ", ".join(f"--data.{role}_column" for role in missing)
         if "time" in missing:
             message += ", or --data.time_column null where the log has no times"
     raise SessRecError(message)
@@ -150,10 +132,7 @@ def check_columns(file: Path, names: Sequence[str], columns: dict[str, str], pla
 
 def _looks_like_data(text: str) -> bool:
     """Whether a text is a number or a time, as no name of a column is."""
-    if _DATE.match(text):
-        return True
-    try:
+    with suppress(ValueError):
         float(text)
-    except ValueError:
-        return False
-    return True
+        return True
+    return _DATE.match(text) is not None

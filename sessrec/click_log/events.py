@@ -31,7 +31,7 @@ class Events:
     """Distinct item ids of the whole log, text; selections of events keep them all."""
     has_times: bool = True
     """False where ``time`` is the row's number."""
-    figures: dict[str, int | str] = field(default_factory=dict)
+    figures: dict[str, int] = field(default_factory=dict)
     """What was read and dropped on reading, for the report."""
     notes: list[str] = field(default_factory=list)
     """How the log was read, for the report."""
@@ -68,13 +68,8 @@ class Events:
             return self
         lengths = np.add.reduceat(keep.view(np.int8), self.offsets[:-1], dtype=np.int64)
         stays = lengths > 0
-        selected = replace(
-            self,
-            item=self.item[keep],
-            time=self.time[keep],
-            offsets=np.concatenate([[0], np.cumsum(lengths[stays])]),
-            numbers=self.numbers[stays],
-        )
+        offsets, numbers = np.concatenate([[0], np.cumsum(lengths[stays])]), self.numbers[stays]
+        selected = replace(self, item=self.item[keep], time=self.time[keep], offsets=offsets, numbers=numbers)
         return selected.in_order_of_start()
 
     def take_sessions(self, sessions: np.ndarray) -> Events:
@@ -85,13 +80,8 @@ class Events:
     def sessions_between(self, first: int, stop: int) -> Events:
         """Sessions ``first`` to ``stop`` (exclusive), without a copy."""
         begin, end = self.offsets[first], self.offsets[stop]
-        return replace(
-            self,
-            item=self.item[begin:end],
-            time=self.time[begin:end],
-            offsets=self.offsets[first : stop + 1] - begin,
-            numbers=self.numbers[first:stop],
-        )
+        offsets, numbers = self.offsets[first : stop + 1] - begin, self.numbers[first:stop]
+        return replace(self, item=self.item[begin:end], time=self.time[begin:end], offsets=offsets, numbers=numbers)
 
     def in_order_of_start(self) -> Events:
         """The same sessions ordered by their first events: one that lost its first may begin later than the next."""
@@ -115,13 +105,10 @@ def events_from_frame(frame: pd.DataFrame) -> Events:
 
     Args:
         frame: Columns SessionId, ItemId and Time (Unix seconds), one row an event; it is left as it is.
-
-    Returns:
-        The events in session order.
     """
-    session, session_ids = encode_ids([plain_numbers(pa.array(frame["SessionId"].astype(str), pa.string()))])
-    item, item_ids = encode_ids([plain_numbers(pa.array(frame["ItemId"].astype(str), pa.string()))])
-    item_ids = item_ids.cast(pa.string())
+    (session, session_ids), (item, item_ids) = (
+        encode_ids([plain_numbers(pa.array(frame[name].astype(str), pa.string()))]) for name in ("SessionId", "ItemId")
+    )
     time = frame["Time"].to_numpy()
     (item, time), offsets, codes = sort_into_sessions(session, time, [item, time])
-    return Events(item, time, offsets, codes, session_ids, item_ids, figures={"rows": len(frame)})
+    return Events(item, time, offsets, codes, session_ids, item_ids.cast(pa.string()), figures={"rows": len(frame)})

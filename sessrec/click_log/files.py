@@ -6,7 +6,6 @@ import bz2
 import codecs
 import glob
 import gzip
-import io
 import lzma
 import zipfile
 from collections.abc import Sequence
@@ -16,8 +15,8 @@ from typing import Any, BinaryIO, cast
 from sessrec.errors import SessRecError
 
 PARQUET = b"PAR1"
-PREPARED = "prepared.json"
-"""File that every folder with a prepared log has."""
+PREPARED = "prepared.json"  # every folder with a prepared log has this file
+_OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zX": lzma.open}
 _FOREIGN = {
     b"7z\xbc\xaf": "a 7z archive",
     b"Rar!": "a RAR archive",
@@ -54,22 +53,22 @@ def log_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
 
 def _expand(path: Path) -> list[Path]:
     if path.is_dir():
-        inside = sorted(file for file in path.rglob("*") if file.is_file())
         found = [
             file
-            for file in inside
-            if not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
+            for file in sorted(path.rglob("*"))
+            if file.is_file()
+            and not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
             and not (file.parent / PREPARED).exists()
         ]
-        if not found:
-            raise SessRecError(f"the folder {path} holds no click log (--data.path)")
-        return found
-    if not path.exists():
+        fault = f"the folder {path} holds no click log (--data.path)"
+    elif path.exists():
+        return [path]
+    else:
         found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if Path(name).is_file()]
-        if not found:
-            raise SessRecError(f"no such file: {path} (--data.path)")
-        return found
-    return [path]
+        fault = f"no such file: {path} (--data.path)"
+    if not found:
+        raise SessRecError(fault)
+    return found
 
 
 def file_identity(file: Path) -> dict[str, Any]:
@@ -112,12 +111,9 @@ def open_text(file: Path) -> BinaryIO:
 
 def _decompressed(file: Path) -> Any:
     magic = first_bytes(file)
-    if magic[:2] == b"\x1f\x8b":
-        return gzip.open(file, "rb")
-    if magic[:3] == b"BZh":
-        return bz2.open(file, "rb")
-    if magic == b"\xfd7zX":
-        return lzma.open(file, "rb")
+    for beginning, opener in _OPENERS.items():
+        if magic.startswith(beginning):
+            return opener(file, "rb")
     if magic in (b"PK\x03\x04", b"PK\x05\x06"):
         archive = zipfile.ZipFile(file)
         members = [
@@ -128,4 +124,4 @@ def _decompressed(file: Path) -> Any:
         if len(members) != 1:
             raise SessRecError(f"{file} holds {len(members)} files: unpack it and name the click log (--data.path)")
         return archive.open(members[0])
-    return io.BufferedReader(io.FileIO(file))
+    return file.open("rb")

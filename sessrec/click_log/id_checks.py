@@ -31,19 +31,16 @@ class IdColumn(NamedTuple):
 
     def first_row(self, of_ids: pa.Array) -> int:
         """The first row whose id is one of those where ``of_ids`` (bool, one an id) is true."""
-        return int(np.flatnonzero(of_ids.to_numpy(zero_copy_only=False)[self.codes])[0])
+        return int(of_ids.to_numpy(zero_copy_only=False)[self.codes].argmax())
 
 
 def check_ids(session: IdColumn, item: IdColumn, place_of: Callable[[int], str]) -> list[str]:
-    """Refuse files that were joined, and say what looks wrong in the ids.
+    """Refuse files that were joined, and say what looks wrong in the ids; plain numbers never do.
 
     Args:
-        session: The sessions, or the visitors.
-        item: The items.
-        place_of: File and line of a row.
-
-    Returns:
-        What looks wrong; plain numbers never do.
+        session: Ids of the sessions, or the visitors.
+        item: Ids of the items.
+        place_of: Gives file and line of a row.
 
     Raises:
         SessRecError: If the header or the byte-order mark of a second file stands among the rows.
@@ -60,14 +57,13 @@ def _check_joined_files(texts: list[IdColumn], place_of: Callable[[int], str]) -
     for column in texts:
         marked = pc.starts_with(column.ids, "\ufeff")
         if pc.any(marked).as_py():
-            place = place_of(column.first_row(marked))
-            raise SessRecError(f"{place}: an id begins with a byte-order mark: files were joined; remove it")
+            fault = "an id begins with a byte-order mark: files were joined; remove it"
+            raise SessRecError(f"{place_of(column.first_row(marked))}: {fault}")
     header = [pc.index(column.ids, column.name).as_py() for column in texts]
     if len(texts) == 2 and min(header) >= 0:
         is_header = np.all([column.codes == code for code, column in zip(header, texts, strict=True)], axis=0)
         if is_header.any():
-            place = place_of(int(np.flatnonzero(is_header)[0]))
-            raise SessRecError(f"{place}: a header stands among the rows; remove it")
+            raise SessRecError(f"{place_of(int(is_header.argmax()))}: a header stands among the rows; remove it")
 
 
 def _warn_of_spreadsheets(column: IdColumn, place_of: Callable[[int], str]) -> list[str]:

@@ -11,13 +11,10 @@ _ZERO, _NINE = ord("0"), ord("9")
 
 
 def plain_numbers(ids: pa.Array) -> pa.Array:
-    """The ids as int64 where all are plain numbers, else as they are.
+    """The ids (text or whole numbers, no nulls, no empty texts) as int64 where all are plain numbers, else as they are.
 
     A plain number is text that is the decimal form of a whole number (no leading zero, no sign), so that nothing is
     lost; or a number that a typed file holds.
-
-    Args:
-        ids: Text or whole numbers, without nulls and empty texts.
     """
     if pa.types.is_integer(ids.type):
         return ids.cast(pa.string()) if ids.type == pa.uint64() else ids.cast(pa.int64())

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import zipfile
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from lzma import LZMAError
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -27,8 +26,6 @@ from sessrec.click_log.times import NUMBER, UnreadableTimes, parse_times, times_
 from sessrec.errors import SessRecError
 from sessrec.text import counted
 
-S = TypeVar("S")
-T = TypeVar("T")
 Source: TypeAlias = ParquetFile | DelimitedFile
 
 _AHEAD = 8  # pieces in work; more would only fill the memory
@@ -64,11 +61,7 @@ class LogTable:
 
 
 def read_log_table(file: Path, log_format: LogFormat) -> LogTable:
-    """Read one file of a click log.
-
-    Args:
-        file: The file; its kind is told by its first bytes, not by its name.
-        log_format: How it is written.
+    """Read one file of a click log, whose kind is told by its first bytes, not by its name.
 
     Returns:
         Its complete rows; rows with an empty field are dropped, counted and named.
@@ -97,10 +90,12 @@ def read_log_table(file: Path, log_format: LogFormat) -> LogTable:
 class _Piece:
     """Some consecutive rows of a file."""
 
-    n_rows: int
     columns: dict[str, pa.Array]
-    complete: np.ndarray | None
+    """The complete rows, by the roles of the columns."""
+    complete: np.ndarray
+    """Which rows are complete, bool."""
     empty: dict[str, np.ndarray]
+    """Rows that lack the field of a role."""
 
 
 def _read(source: Source, log_format: LogFormat) -> LogTable:
@@ -132,8 +127,14 @@ def _pieces(source: Source, log_format: LogFormat, newlines_in_values: bool) -> 
             _check_newlines(source, batch)
         return _convert(batch, log_format)
 
+    futures: list[Future[_Piece]] = []
     try:
-        return list(_map_pieces(converted, source.blocks(newlines_in_values)))
+        with ThreadPoolExecutor() as pool:  # the work releases the interpreter's lock
+            for block in source.blocks(newlines_in_values):
+                futures.append(pool.submit(converted, block))
+                if len(futures) >= _AHEAD:
+                    futures[-_AHEAD].result()
+            return [future.result() for future in futures]
     except pa.ArrowInvalid as error:
         raise source.explain(error) from error
 
@@ -151,18 +152,16 @@ def _check_newlines(source: Source, batch: pa.RecordBatch) -> None:
 
 def _convert(batch: pa.RecordBatch, log_format: LogFormat) -> _Piece:
     """Drop incomplete rows, and make of texts what is smaller."""
-    empty, complete = {}, None
+    empty, complete = {}, np.ones(batch.num_rows, dtype=bool)
     for role in batch.schema.names:
         mask = _is_empty(batch.column(role))
         if mask is not None:
             empty[role] = np.flatnonzero(mask)
-            complete = ~mask if complete is None else complete & ~mask
-    n_rows = batch.num_rows
-    if complete is not None:
+            complete &= ~mask
+    if empty:
         batch = batch.filter(pa.array(complete))
-    columns = {}
-    for role in batch.schema.names:
-        column = batch.column(role)
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    for role, column in columns.items():
         if role == "event":
             column = column.cast(pa.string()).dictionary_encode()
         elif role not in ("time", "order"):
@@ -170,12 +169,12 @@ def _convert(batch: pa.RecordBatch, log_format: LogFormat) -> _Piece:
         elif pa.types.is_string(column.type) and not (role == "time" and log_format.time_format):
             column = parse_times(column)
         columns[role] = column
-    return _Piece(n_rows, columns, complete, empty)
+    return _Piece(columns, complete, empty)
 
 
 def _count(source: Source, pieces: list[_Piece]) -> tuple[dict[str, int], list[str], np.ndarray | None]:
     """Figures and notes on dropped rows, and the rows that are kept, None where all are."""
-    starts = np.cumsum([0, *(piece.n_rows for piece in pieces)])
+    starts = np.cumsum([0, *(len(piece.complete) for piece in pieces)])
     figures, notes = {"rows": int(starts[-1])}, []
     for role, name in source.columns.items():
         found = [piece.empty[role] + start for piece, start in zip(pieces, starts, strict=False) if role in piece.empty]
@@ -186,9 +185,8 @@ def _count(source: Source, pieces: list[_Piece]) -> tuple[dict[str, int], list[s
             notes.append(f"{source.file}: {counted(len(rows), 'row')} dropped: empty {name}, {where}")
     if not notes:
         return figures, notes, None
-    figures["incomplete_rows"] = sum(int((~piece.complete).sum()) for piece in pieces if piece.complete is not None)
-    complete = [np.ones(piece.n_rows, dtype=bool) if piece.complete is None else piece.complete for piece in pieces]
-    return figures, notes, np.flatnonzero(np.concatenate(complete))
+    kept = np.flatnonzero(np.concatenate([piece.complete for piece in pieces]))
+    return figures | {"incomplete_rows": figures["rows"] - len(kept)}, notes, kept
 
 
 def _column_of(
@@ -217,7 +215,7 @@ def _times(
         where = _places(source, error.rows, kept)
         raise SessRecError(
             f"{source.file}, {where}: {len(error.rows)} of column {name!r} cannot be read, first "
-            f"{', '.join(map(repr, error.texts))}; {error.advice}{known}"
+            f"{', '.join(map(repr, error.texts))}; {error}{known}"
         ) from error
 
 
@@ -251,23 +249,3 @@ def _is_empty(column: pa.Array) -> np.ndarray | None:
         return None
     mask = empty.to_numpy(zero_copy_only=False)
     return mask if mask.any() else None
-
-
-def _map_pieces(function: Callable[[S], T], pieces: Iterable[S]) -> Iterator[T]:
-    """Apply a function that releases the interpreter's lock to each piece while the next ones are being read.
-
-    Args:
-        function: What to apply; its first exception is raised.
-        pieces: The pieces, taken one by one as room becomes free.
-
-    Yields:
-        The results, in the order of the pieces.
-    """
-    with ThreadPoolExecutor() as pool:
-        in_work: deque[Future[T]] = deque()
-        for piece in pieces:
-            in_work.append(pool.submit(function, piece))
-            if len(in_work) == _AHEAD:
-                yield in_work.popleft().result()
-        while in_work:
-            yield in_work.popleft().result()

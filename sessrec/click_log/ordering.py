@@ -65,10 +65,9 @@ def _sort_rows(
         by_time = np.argsort(time, kind="stable")
     if by_time is not None:
         session = session[by_time]
-    first = _first_rows(session, n_sessions)
-    is_first = np.zeros(len(session), dtype=bool)
-    is_first[first] = True
-    codes = session[is_first].astype(np.int32)  # the sessions in the order of their first rows
+    first = np.zeros(n_sessions, dtype=np.int64)  # row of each session: the last to be assigned, and so the earliest
+    first[session[::-1]] = np.arange(len(session) - 1, -1, -1)
+    codes = session[np.sort(first)].astype(np.int32)  # the sessions in the order of their first rows
     if tie_break is not None and by_time is not None:  # it orders the events of a session, not the sessions
         first_rows = by_time[first[codes]]
         codes = codes[np.lexsort((first_rows, time[first_rows]))]
@@ -83,17 +82,6 @@ def _sort_rows(
     return [column if order is None else column[order] for column in columns], offsets, codes
 
 
-def _first_rows(session: np.ndarray, n_sessions: int) -> np.ndarray:
-    """First row of each session, shape (S,)."""
-    n_rows = len(session)
-    narrow = np.int32 if n_rows < 2**31 else np.int64
-    first = np.zeros(n_sessions, dtype=narrow)
-    for stop in range(n_rows, 0, -_ROWS):  # from the end, and backwards: the earliest row is assigned last, and stays
-        start = max(stop - _ROWS, 0)
-        first[session[start:stop][::-1]] = np.arange(stop - 1, start - 1, -1, dtype=narrow)
-    return first
-
-
 def take_runs(
     columns: Sequence[np.ndarray], offsets: np.ndarray, runs: np.ndarray
 ) -> tuple[list[np.ndarray], np.ndarray]:
@@ -106,11 +94,6 @@ def take_runs(
 
     Returns:
         The columns of the runs taken, and the offsets of the runs among them.
-
-    Example:
-        >>> (taken,), offsets = take_runs([np.array([10, 11, 20, 21, 22])], np.array([0, 2, 5]), np.array([1, 0]))
-        >>> taken.tolist(), offsets.tolist()
-        ([20, 21, 22, 10, 11], [0, 3, 5])
     """
     lengths = offsets[runs + 1] - offsets[runs]
     ends = np.cumsum(lengths)

@@ -16,10 +16,6 @@ from sessrec.errors import SessRecError
 class ParquetFile:
     """A click log in Parquet.
 
-    Args:
-        file: The file.
-        log_format: Names of the wanted columns.
-
     Raises:
         SessRecError: If a column is missing, or of a type that holds no ids.
     """

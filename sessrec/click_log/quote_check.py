@@ -8,92 +8,66 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from sessrec.click_log.dialect import TextLayout
 from sessrec.click_log.files import open_text
 from sessrec.errors import SessRecError
 
 _QUOTE, _NEWLINE, _RETURN = 34, 10, 13
+_ADVICE = "or give --data.quoting false if quotes are ordinary characters in this log"
 
 
 class QuotedNewlineError(Exception):
     """A field in quotes spans lines, which the reader must be told in advance."""
 
 
-class QuoteChecker:
-    """Reads a text and refuses quotes which stand elsewhere than at the edges of a field.
+def checked_rows(file: Path, layout: TextLayout, newlines_in_values: bool, size: int) -> Iterator[bytes]:
+    """The text behind the header, about ``size`` bytes at a time, where no quote stands but at the edges of a field.
 
     A reader of CSV takes a stray quote for the beginning of a field, and silently swallows what follows up to the next
     one, rows included. A file without any quote costs next to nothing here.
 
-    Args:
-        file: The text file, whatever its compression.
-        separator: Character between the fields.
-        skip: Bytes at the beginning that are not checked: the header.
-        newlines_in_values: Whether a field in quotes may span lines.
+    Raises:
+        SessRecError: At the first stray quote, with its line; or at the end, if a quote is never closed.
+        QuotedNewlineError: At the first field that spans lines, unless ``newlines_in_values``.
     """
-
-    def __init__(self, file: Path, separator: str, skip: int, newlines_in_values: bool = False) -> None:
-        self._file = file
-        self._edges = np.array([ord(separator), _NEWLINE, _RETURN], dtype=np.uint8)
-        self._skip = skip
-        self._held = b""  # a quote at the end of a block waits for the byte behind it
-        self._before = _NEWLINE  # the byte before the block
-        self._inside = False  # whether the block begins inside quotes
-        self._offset = 0  # of the block, in the decompressed text
-        self._newlines_in_values = newlines_in_values
-
-    def blocks(self, size: int) -> Iterator[bytes]:
-        """The whole text, checked, at most ``size`` bytes at a time.
-
-        Raises:
-            SessRecError: At the first stray quote, with its line; or at the end, if a quote is never closed.
-            QuotedNewlineError: At the first field that spans lines, where none may.
-        """
-        bar = tqdm(desc=f"reading {self._file.name}", unit="B", unit_scale=True, delay=2, leave=False, disable=None)
-        with open_text(self._file) as stream, bar:
-            while block := stream.read(size):
-                self._check(block)
-                bar.update(len(block))
-                yield block
-        self._check(b"", is_last=True)
-        if self._inside:
-            raise SessRecError(f"{self._file}: a quote is never closed; close it, {_ADVICE}")
-
-    def _check(self, block: bytes, is_last: bool = False) -> None:
-        if self._skip:
-            n_skipped = min(self._skip, len(block))
-            self._skip -= n_skipped
-            self._offset += n_skipped
-            block = block[n_skipped:]
-        block = self._held + block
-        self._held = b""
-        if not is_last and block.endswith(b'"'):
-            block, self._held = block[:-1], b'"'
-        if self._inside or b'"' in block:
-            self._check_quotes(np.frombuffer(block + (self._held or b"\n"), dtype=np.uint8), len(block))
-        if block:
-            self._before = block[-1]
-        self._offset += len(block)
-
-    def _check_quotes(self, text: np.ndarray, length: int) -> None:
-        """Check the quotes among the first ``length`` bytes; one more byte shows what is behind them."""
-        quotes = np.flatnonzero(text[:length] == _QUOTE)
-        opens = (np.arange(len(quotes)) + self._inside) % 2 == 0
-        neighbour = np.where(opens, np.where(quotes > 0, text[quotes - 1], self._before), text[quotes + 1])
-        # a doubled quote inside a field closes and opens again
-        bad = quotes[~np.isin(neighbour, self._edges) & (neighbour != _QUOTE)]
-        if len(bad):
-            line = _line_of_offset(self._file, self._offset + int(bad[0]))
-            raise SessRecError(
-                f"{self._file}, line {line}: a quote stands inside a field; close or double it, {_ADVICE}"
-            )
-        newlines = np.flatnonzero(text[:length] == _NEWLINE)
-        is_quoted = (np.searchsorted(quotes, newlines) + self._inside) % 2 == 1
-        if is_quoted.any() and not self._newlines_in_values:
-            raise QuotedNewlineError
-        self._inside = bool((len(quotes) + self._inside) % 2)
+    offset, before, is_inside = 0, b"\n", False  # of the block: its place, the byte before it, whether in quotes
+    bar = tqdm(desc=f"reading {file.name}", unit="B", unit_scale=True, delay=2, leave=False, disable=None)
+    with open_text(file) as stream, bar:
+        while block := stream.read(size):
+            while block.endswith(b'"') and (more := stream.read(64)):  # the byte behind a quote must be known
+                block += more
+            bar.update(len(block))
+            rows = block[max(0, layout.n_skipped_bytes - offset) :]
+            offset += len(block)
+            if layout.quoting and (is_inside or b'"' in rows):
+                text = np.frombuffer(before + rows + b"\n", dtype=np.uint8)
+                stray, has_newline, is_inside = _check_quotes(text, layout.separator, is_inside)
+                if len(stray):
+                    line = _line_of_offset(file, offset - len(rows) + int(stray[0]) - 1)
+                    raise SessRecError(
+                        f"{file}, line {line}: a quote stands inside a field; close or double it, {_ADVICE}"
+                    )
+                if has_newline and not newlines_in_values:
+                    raise QuotedNewlineError
+            before = rows[-1:] or before
+            yield rows
+    if is_inside:
+        raise SessRecError(f"{file}: a quote is never closed; close it, {_ADVICE}")
 
 
-_ADVICE = "or give --data.quoting false if quotes are ordinary characters in this log"
+def _check_quotes(text: np.ndarray, separator: str, is_inside: bool) -> tuple[np.ndarray, bool, bool]:
+    """Places of stray quotes, whether a newline stands in quotes, and whether the text ends in quotes.
+
+    The first and the last byte are no part of the text, but show what is around it.
+    """
+    quotes = np.flatnonzero(text == _QUOTE)
+    opens = (np.arange(len(quotes)) + is_inside) % 2 == 0
+    neighbour = text[np.where(opens, quotes - 1, quotes + 1)]
+    # a doubled quote inside a field closes and opens again
+    stray = quotes[~np.isin(neighbour, (ord(separator), _NEWLINE, _RETURN, _QUOTE))]
+    newlines = np.flatnonzero(text[1:-1] == _NEWLINE) + 1
+    is_quoted = (np.searchsorted(quotes, newlines) + is_inside) % 2 == 1
+    return stray, bool(is_quoted.any()), bool((len(quotes) + is_inside) % 2)
 
 
 def _line_of_offset(file: Path, offset: int) -> int:

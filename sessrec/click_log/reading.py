@@ -1,7 +1,6 @@
 """Read a click log: one or several files of TSV, CSV or Parquet, plain or compressed.
 
-Ids stay text, byte for byte. Times become Unix seconds, UTC. Rows that cannot be used are
-counted, never lost in silence.
+Ids stay text, byte for byte. Times become Unix seconds, UTC. Rows that cannot be used are counted.
 """
 
 from __future__ import annotations
@@ -67,11 +66,12 @@ def _read(
 ) -> tuple[Events, np.ndarray | None]:
     """All events of some files, and which of them are of the kinds wanted, bool; None where all kinds are."""
     tables = [read_log_table(file, log_format) for file in files]
-    figures: dict[str, int | str] = {"files": len(tables)}
+    figures = Counter(files=len(tables))
     for table in tables:
-        for name, count in table.figures.items():
-            figures[name] = int(figures.get(name, 0)) + count
-    notes = _first_of([note for table in tables for note in table.notes])
+        figures.update(table.figures)
+    notes = [note for table in tables for note in table.notes]
+    if len(notes) > 20:  # so many would hide the report
+        notes[20:] = [f"... and {len(notes) - 20} more notes of this kind"]
     tables = [table for table in tables if table.n_rows]
     if not tables:
         where = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more files"
@@ -96,7 +96,7 @@ def _read(
     tie_break = _concatenated([table.order for table in tables])
     (items, times, *keep), offsets, codes = sort_into_sessions(session.codes, columns[1], columns, tie_break)
     item_ids, has_times = item.ids.cast(pa.string()), log_format.time_column is not None
-    events = Events(items, times, offsets, codes, session.ids, item_ids, has_times, figures, notes, warnings)
+    events = Events(items, times, offsets, codes, session.ids, item_ids, has_times, dict(figures), notes, warnings)
     return events, keep[0] if keep else None
 
 
@@ -113,14 +113,7 @@ def _is_of_kind(pieces: list[pa.Array], kinds: Sequence[str]) -> np.ndarray:
 def _concatenated(parts: list[np.ndarray | None]) -> np.ndarray | None:
     """The parts of all files as one, without a copy where there is one file; None where the log lacks them."""
     found = [part for part in parts if part is not None]
-    if len(found) < 2:
-        return found[0] if found else None
-    return np.concatenate(found)
-
-
-def _first_of(notes: list[str]) -> list[str]:
-    """The notes of many files would hide the report."""
-    return notes if len(notes) <= 20 else [*notes[:20], f"... and {len(notes) - 20} more notes of this kind"]
+    return np.concatenate(found) if len(found) > 1 else next(iter(found), None)
 
 
 def _time_notes(tables: list[LogTable]) -> list[str]:
@@ -143,22 +136,15 @@ def _cut_at_gaps(events: Events, gap: float) -> Events:
     """Begin a new session where more than ``gap`` seconds pass; session ids get the number of the piece."""
     if not events.has_times:
         raise SessRecError("--data.session_gap needs times, and --data.time_column is null")
-    begins = np.zeros(len(events), dtype=bool)
-    begins[1:] = np.diff(events.time) > gap
+    begins = np.diff(events.time, prepend=events.time[0]) > gap
     begins[events.offsets[:-1]] = True
     first_rows = np.flatnonzero(begins)
     whole = np.searchsorted(events.offsets, first_rows, side="right") - 1  # session that each piece is of
     piece = np.arange(len(whole)) - np.searchsorted(whole, whole) + 1
-    session_ids = pc.binary_join_element_wise(
-        events.session_ids.take(pa.array(events.numbers[whole])).cast(pa.string()),
-        pa.array(piece).cast(pa.string()),
-        "_",
-    )
-    figures = {
-        **events.figures,
-        "visitors_or_sessions": events.n_sessions,
-        "cuts_at_gaps": len(piece) - events.n_sessions,
-    }
+    ids = events.session_ids.take(pa.array(events.numbers[whole])).cast(pa.string())
+    session_ids = pc.binary_join_element_wise(ids, pa.array(piece).cast(pa.string()), "_")
+    n_sessions = events.n_sessions
+    figures = events.figures | {"visitors_or_sessions": n_sessions, "cuts_at_gaps": len(piece) - n_sessions}
     offsets = np.concatenate([first_rows, [len(events)]])
     numbers = np.arange(len(piece), dtype=np.int32)
     return replace(events, offsets=offsets, numbers=numbers, session_ids=session_ids, figures=figures)

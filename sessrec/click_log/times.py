@@ -27,32 +27,20 @@ _YEAR_1, _YEAR_10000 = -62135596800, 253402300800  # Unix seconds
 
 
 class UnreadableTimes(SessRecError):
-    """Times of a column that cannot be read.
-
-    Args:
-        column: The column.
-        bad: Where the times are that cannot be read, bool, shape (rows,).
-        advice: What to do.
-    """
+    """Times of a column that cannot be read: those where ``bad`` (bool, shape (rows,)) is True."""
 
     def __init__(self, column: pa.ChunkedArray, bad: np.ndarray, advice: str) -> None:
         super().__init__(advice)
         self.rows = np.flatnonzero(bad)
         self.texts = [str(column[int(row)]) for row in self.rows[:3]]
-        self.advice = advice
 
 
 def parse_times(texts: pa.Array) -> pa.Array:
-    """The times as int64, float64 or timestamps in UTC, or as the texts they are where they do not fit any of these.
-
-    Args:
-        texts: Text, without nulls and empty texts.
-    """
+    """Times (no nulls, no empty texts) as int64, float64 or timestamps in UTC, or as texts where none of these fits."""
     if len(texts) == 0:
         return texts
-    first = texts[0].as_py()
     plain = texts
-    if first.endswith(_UTC) and pc.all(pc.ends_with(texts, _UTC)).as_py():
+    if texts[0].as_py().endswith(_UTC) and pc.all(pc.ends_with(texts, _UTC)).as_py():
         texts = pc.utf8_slice_codeunits(texts, 0, -len(_UTC))
     for kind in (pa.int64(), pa.float64(), _STAMP, pa.timestamp("us", tz="UTC")):
         try:
@@ -102,9 +90,10 @@ def times_from_column(
     is_number = pc.match_substring_regex(column, NUMBER)
     if pc.all(is_number).as_py():
         try:
-            return _from_numbers(column.cast(pa.int64()), unit, where)
+            column = column.cast(pa.int64())
         except pa.ArrowInvalid:
-            return _from_numbers(column.cast(pa.float64()), unit, where)
+            column = column.cast(pa.float64())
+        return _from_numbers(column, unit, where)
     return _from_mixed_iso(column, is_number.to_numpy()), "as ISO 8601, UTC where no zone is given"
 
 
@@ -202,9 +191,9 @@ def _from_mixed_iso(column: pa.ChunkedArray, is_number: np.ndarray) -> np.ndarra
     is_iso = pc.match_substring_regex(text, _ISO).to_numpy()
     read = pd.to_datetime(pd.Series(text.to_pandas()).where(is_iso), format="ISO8601", utc=True, errors="coerce")
     bad = read.isna().to_numpy()
-    if bad.any() and is_number.sum() > (~bad).sum():
-        raise UnreadableTimes(column, ~is_number, "the others are numbers")
     if bad.any():
+        if is_number.sum() > (~bad).sum():
+            raise UnreadableTimes(column, ~is_number, "the others are numbers")
         advice = "write them as Unix time or like 2014-04-07T10:51:09Z, or give --data.time_format"
         raise UnreadableTimes(column, bad, advice)
     return _from_stamps(read)

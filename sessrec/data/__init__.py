@@ -4,12 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sessrec.data.datamodule import SessionDataModule
-    from sessrec.data.loaders import EvaluationLoader, SessionParallelLoader
-    from sessrec.data.preparation import Preparation, PreparedLog
-    from sessrec.data.sessions import Sessions
-    from sessrec.data.synthetic import generate_synthetic_sessions
-    from sessrec.data.vocabulary import Vocabulary
+    from sessrec.data.datamodule import SessionDataModule as SessionDataModule
+    from sessrec.data.loaders import EvaluationLoader as EvaluationLoader
+    from sessrec.data.loaders import SessionParallelLoader as SessionParallelLoader
+    from sessrec.data.preparation import Preparation as Preparation
+    from sessrec.data.preparation import PreparedLog as PreparedLog
+    from sessrec.data.sessions import Sessions as Sessions
+    from sessrec.data.synthetic import generate_synthetic_sessions as generate_synthetic_sessions
+    from sessrec.data.vocabulary import Vocabulary as Vocabulary
 
 _HOMES = {
     "SessionDataModule": "datamodule",
@@ -21,17 +23,7 @@ _HOMES = {
     "generate_synthetic_sessions": "synthetic",
     "Vocabulary": "vocabulary",
 }
-
-__all__ = [
-    "EvaluationLoader",
-    "Preparation",
-    "PreparedLog",
-    "SessionDataModule",
-    "SessionParallelLoader",
-    "Sessions",
-    "Vocabulary",
-    "generate_synthetic_sessions",
-]
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:

@@ -28,8 +28,7 @@ from sessrec.data.sessions import Sessions
 from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
 
-_FIELDS = ("items", "offsets", "times", "session_ids")
-"""Arrays of a part's sessions."""
+_FIELDS = ("items", "offsets", "times", "session_ids")  # of a part's `Sessions`
 
 
 class BrokenCacheError(Exception):
@@ -44,8 +43,7 @@ def open_or_prepare(preparation: Preparation, cache_dir: str | Path | None) -> P
 
     Args:
         preparation: The log, and what is done to it.
-        cache_dir: Folder of the prepared logs; None prepares in memory and keeps nothing, as for generated
-            logs.
+        cache_dir: Folder of the prepared logs; None keeps nothing. A generated log is never kept.
 
     Raises:
         SessRecError: If the log cannot be read, nothing is left of it, or the folder cannot be written.
@@ -54,12 +52,12 @@ def open_or_prepare(preparation: Preparation, cache_dir: str | Path | None) -> P
         return preparation.run()
     files, folder = _place(preparation, Path(cache_dir))
     reason = ""
-    if folder.exists():
-        try:
+    try:
+        if folder.exists():
             return open_prepared(folder)
-        except BrokenCacheError as error:
-            reason = f"the prepared log was damaged ({error})"
-            _remove(folder)
+    except BrokenCacheError as error:
+        reason = f"the prepared log was damaged ({error})"
+        _remove(folder)
     stale = [old for old in folder.parent.glob(f"{glob.escape(folder.name[:-16])}*") if old != folder]
     if stale:
         reason = "the files of the log, or sessrec, have changed since it was prepared"
@@ -78,12 +76,7 @@ def open_or_prepare(preparation: Preparation, cache_dir: str | Path | None) -> P
 
 
 def find_prepared(preparation: Preparation, cache_dir: str | Path | None) -> PreparedLog | None:
-    """Open a prepared log where it was prepared before; None where it was not, or is damaged.
-
-    Args:
-        preparation: The log, and what is done to it.
-        cache_dir: Folder of the prepared logs.
-    """
+    """Open a prepared log as `open_or_prepare` does; None where it was not prepared before, or is damaged."""
     if cache_dir is None or preparation.path is None:
         return None
     folder = _place(preparation, Path(cache_dir))[1]
@@ -105,11 +98,9 @@ def _place(preparation: Preparation, cache_dir: Path) -> tuple[list[dict[str, An
 @cache
 def _code() -> str:
     """Digest of the modules that prepare a log: other code may prepare it otherwise."""
-    digest = hashlib.sha256()
     package = Path(__file__).parents[1]
-    for file in sorted(file for room in ("click_log", "data") for file in (package / room).glob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+    files = sorted(file for room in ("click_log", "data") for file in (package / room).glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 @contextmanager
@@ -139,13 +130,7 @@ def _probe(folder: Path) -> None:
 
 
 def save_prepared(prepared: PreparedLog, preparation: Preparation, folder: Path) -> None:
-    """Write a prepared log under a temporary name and rename it; a log that another process wrote meanwhile stays.
-
-    Args:
-        prepared: The prepared log.
-        preparation: What was done, kept for people who look into the folder.
-        folder: Where it will lie.
-    """
+    """Write a prepared log under a temporary name and rename it; a log that another process wrote meanwhile stays."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     _sweep(folder.parent)
     temporary = Path(tempfile.mkdtemp(prefix=".preparing-", dir=folder.parent))

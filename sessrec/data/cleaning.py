@@ -30,7 +30,7 @@ def clean_events(
         The events that are left, and the number of events dropped by each rule.
     """
     dropped = {"repeats": 0, "beyond_max_session_length": 0, "in_short_sessions": 0, "of_rare_items": 0}
-    sessions_before, sessions_cut = events.n_sessions, 0
+    sessions_before, sessions_cut, passes = events.n_sessions, 0, 0
 
     def count(rule: str, kept: Events) -> Events:
         dropped[rule] += len(events) - len(kept)
@@ -38,12 +38,9 @@ def clean_events(
 
     if drop_repeats and (repeats := is_repeat(events)).any():
         events = count("repeats", events.select(~repeats))
-    if max_session_length is not None:
-        sessions_cut = int((events.lengths > max_session_length).sum())
-        if sessions_cut:
-            position = np.arange(len(events)) - np.repeat(events.offsets[:-1], events.lengths)
-            events = count("beyond_max_session_length", events.select(position < max_session_length))
-    passes = 0
+    if max_session_length is not None and (sessions_cut := int((events.lengths > max_session_length).sum())):
+        position = np.arange(len(events)) - np.repeat(events.offsets[:-1], events.lengths)
+        events = count("beyond_max_session_length", events.select(position < max_session_length))
     while True:
         is_long = events.lengths >= min_session_length
         if not is_long.all():

@@ -141,22 +141,15 @@ class SessionDataModule(LightningDataModule):
 
     def train_dataloader(self) -> SessionParallelLoader | SessionLoader | LogLoader:
         """Session-parallel windows over the train part, whole sessions of it or all of it, as the model asks for."""
-        h = self.options
+        h, sessions, seed = self.options, self.sessions["train"], self.seed % 2**32
         model = None if self.trainer is None else self.trainer.lightning_module
         batches: TrainingBatches = getattr(model, "batches", "window")
         if batches == "log":
-            return LogLoader(self.sessions["train"])
+            return LogLoader(sessions)
         if batches == "sessions":
-            return SessionLoader(self.sessions["train"], h.batch_size, h.shuffle, seed=self.seed % 2**32)
-        return SessionParallelLoader(
-            self.sessions["train"],
-            h.batch_size,
-            h.steps_per_window,
-            h.shuffle,
-            seed=self.seed % 2**32,
-            rank=process_rank(),
-            n_ranks=n_processes(),
-        )
+            return SessionLoader(sessions, h.batch_size, h.shuffle, seed)
+        place = process_rank(), n_processes()
+        return SessionParallelLoader(sessions, h.batch_size, h.steps_per_window, h.shuffle, seed, *place)
 
     def val_dataloader(self) -> EvaluationLoader | list[Any]:
         """Whole sessions of the validation part; nothing where there is none."""
@@ -180,8 +173,8 @@ class SessionDataModule(LightningDataModule):
         """What the order of training follows from: the sessions, and the seed of their shuffled orders."""
         if self.trainer is None:  # nothing is trained
             return {}
-        schedule = self._schedule(self.trainer)
-        return {"seed": self.seed, "sessions": self.sessions["train"].digest, "schedule": schedule}
+        sessions = self.sessions["train"].digest
+        return {"seed": self.seed, "sessions": sessions, "schedule": self._schedule(self.trainer)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the session orders of the first fit."""

@@ -14,12 +14,12 @@ _SUFFIX = {"": 1, "k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
 def compare_with_expected(
     expected: Mapping[str, str | int], report: DataReport, has_validation: bool = False
 ) -> list[str]:
-    """Put the comparison into the report.
+    """Put the comparison into the section ``expected`` of the report of a prepared log.
 
     Args:
         expected: Published count of ``part_figure``, such as ``train_positions`` or ``test_sessions``: a whole number,
             or one rounded as it was published, such as ``21.509M`` or ``554.0k``.
-        report: The report of the prepared log; a section ``expected`` is added.
+        report: The report.
         has_validation: Whether a validation part is cut off the training part; counts of ``train`` are published for
             the whole, and are not compared then.
 
@@ -40,9 +40,8 @@ def compare_with_expected(
         if not isinstance(found, int):
             raise SessRecError(f"--data.expected names {name}, which is no count of the report")
         agrees = low <= found <= high
-        report.add(
-            "expected", {name: f"{published} published, {found:,} here: {'as' if agrees else 'not as'} published"}
-        )
+        verdict = "as" if agrees else "not as"
+        report.add("expected", {name: f"{published} published, {found:,} here: {verdict} published"})
         if not agrees:
             warnings.append(
                 f"{name.replace('_', ' ')}: {found:,} here, {published} published; the log or the preparation differs"

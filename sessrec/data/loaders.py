@@ -14,16 +14,11 @@ from sessrec.data.sessions import Sessions
 
 _BATCHES_SORTED = 64  # batches of whole sessions among which sessions are sorted by length
 
-
 TrainingBatches = Literal["log", "window", "sessions"]
 
 
 class LogLoader:
-    """The loader of models that learn in one pass: one batch, itself, which has all sessions.
-
-    Args:
-        sessions: The training sessions.
-    """
+    """The loader of models that learn in one pass: one batch, itself, which has all training sessions."""
 
     def __init__(self, sessions: Sessions) -> None:
         self.sessions = sessions
@@ -37,13 +32,7 @@ class LogLoader:
 
 
 class TrainLoader:
-    """What the train loaders share: a session order that follows from seed and epoch alone, and a batch to begin with.
-
-    Args:
-        sessions: Sessions of at least two events each.
-        shuffle: Whether to take the sessions in a new random order each epoch, in place of time order.
-        seed: Seed of the shuffled orders.
-    """
+    """What the train loaders share: an order that follows from seed and epoch alone, and a batch to begin with."""
 
     def __init__(self, sessions: Sessions, shuffle: bool, seed: int) -> None:
         self.sessions = sessions
@@ -70,16 +59,12 @@ class TrainLoader:
         """Begin the next epoch with the batch that was in hand; the epochs after it begin at their beginning."""
         self._first = state_dict["batch"]
 
-    def _numbers(self) -> Iterator[int]:
+    def _numbers(self, n_batches: int) -> Iterator[int]:
         """Numbers of the epoch's batches that are left."""
         first, self._first = self._first, 0
-        for number in range(first, len(self)):
+        for number in range(first, n_batches):
             self._batch = number
             yield number
-
-    def __len__(self) -> int:
-        """Number of batches in an epoch."""
-        raise NotImplementedError
 
     def _generator(self) -> np.random.Generator:
         return np.random.default_rng([self.seed, self.epoch])
@@ -95,7 +80,7 @@ class SessionParallelLoader(TrainLoader):
         n_lanes: Nominal batch size B. Fewer sessions than lanes leave the other lanes empty.
         steps_per_window: Steps in a window, about.
         shuffle: Whether to take the sessions in a new random order each epoch, in place of time order.
-        seed: Seed of the shuffled orders; the order follows from it and the epoch alone.
+        seed: Seed of the shuffled orders.
         rank: Number of this process, where several take lanes of the same steps.
         n_ranks: Number of processes, each of which takes ``n_lanes`` lanes.
     """
@@ -127,7 +112,7 @@ class SessionParallelLoader(TrainLoader):
             order = self._generator().permutation(len(self.sessions)).astype(np.int32)
             grid = LaneGrid(self.sessions, self.n_lanes, order)
         bounds = np.arange(len(self) + 1) * grid.n_steps // len(self)
-        for _, window in zip(self._numbers(), grid.windows(bounds.tolist(), self._first), strict=True):
+        for _, window in zip(self._numbers(len(self)), grid.windows(bounds.tolist(), self._first), strict=True):
             yield window if self.n_ranks == 1 else window.lanes(self.own_lanes)
 
 
@@ -148,23 +133,12 @@ class SessionBatch(NamedTuple):
         """One."""
         return 1
 
-    @property
-    def first_step(self) -> int:
-        """Steps of the epoch before this one."""
-        return self.number
-
 
 class SessionLoader(TrainLoader):
-    """Batches of whole sessions to train on, of similar lengths so that little is padding; an epoch has them all.
+    """Batches of ``batch_size`` whole sessions to train on; an epoch has them all.
 
-    Sessions that stand near each other in the order are sorted by length before they are cut into batches; the batches
-    of a shuffled epoch come in a random order.
-
-    Args:
-        sessions: Sessions of at least two events each.
-        batch_size: Sessions in a batch.
-        shuffle: Whether to take the sessions in a new random order each epoch, in place of time order.
-        seed: Seed of the shuffled orders; the order follows from it and the epoch alone.
+    Sessions that stand near each other in the order are sorted by length before they are cut into batches, so that
+    little is padding; the batches of a shuffled epoch come in a random order.
     """
 
     def __init__(self, sessions: Sessions, batch_size: int, shuffle: bool = False, seed: int = 0) -> None:
@@ -181,7 +155,7 @@ class SessionLoader(TrainLoader):
         region = np.arange(n_sessions) // (self.batch_size * _BATCHES_SORTED)
         order = order[np.lexsort((np.diff(self.sessions.offsets)[order], region))]
         batches = generator.permutation(len(self)) if self.shuffle else np.arange(len(self))
-        for number in self._numbers():
+        for number in self._numbers(len(self)):
             start = batches[number] * self.batch_size
             chosen = order[start : start + self.batch_size]
             items, lengths = pad(self.sessions, chosen)

@@ -16,14 +16,7 @@ _BLOCK = 1 << 20  # events worked on at a time
 
 
 def describe(events: Events) -> dict[str, Any]:
-    """Figures of a click log.
-
-    Args:
-        events: Events in session order.
-
-    Returns:
-        Counts, session lengths, repeats, time span and how much the most popular items have of all events.
-    """
+    """Counts, session lengths, repeats, time span and how much the most popular items have of all events."""
     lengths, counts = events.lengths, np.sort(events.item_counts)[::-1]
     counts = counts[counts > 0]
     repeats = is_repeat(events)
@@ -57,10 +50,7 @@ def _share(counts: np.ndarray, part: float) -> float:
 
 
 def events_per_day(times: np.ndarray) -> tuple[int, np.ndarray]:
-    """Events on each day (UTC) from the first to the last.
-
-    Args:
-        times: Unix seconds, shape (events,).
+    """Events on each day (UTC) from the first to the last, for times in Unix seconds, shape (events,).
 
     Returns:
         The first day, counted from 1970-01-01, and the number of events of each day; of each multiple of days where
@@ -79,7 +69,7 @@ def log_warnings(events: Events, max_session_length: int | None = None, has_orde
     """What looks wrong in a click log as it was read.
 
     Args:
-        events: Events in session order, before any cleaning.
+        events: Events before any cleaning.
         max_session_length: Length to which sessions will be cut.
         has_order: Whether a column orders the events of equal time.
     """
@@ -88,8 +78,7 @@ def log_warnings(events: Events, max_session_length: int | None = None, has_orde
 
 
 def _warn_of_lengths(events: Events, max_session_length: int | None) -> list[str]:
-    found = []
-    lengths = events.lengths
+    found, lengths = [], events.lengths
     longest = int(lengths.argmax())
     share = lengths[longest] / len(events)
     is_robot = lengths[longest] > 1000 or (share > 0.01 and lengths[longest] > 200)
@@ -104,8 +93,7 @@ def _warn_of_lengths(events: Events, max_session_length: int | None) -> list[str
 
 
 def _warn_of_times(events: Events, has_order: bool) -> list[str]:
-    found = []
-    times = events.time
+    found, times = [], events.time
     if n_negative := int(np.count_nonzero(times < 0)):
         found.append(f"{counted(n_negative, 'time')} before 1970, the first {time_text(float(times[0]))}")
     if n_future := int(np.count_nonzero(times > clock.time() + _DAY)):
@@ -138,15 +126,7 @@ def _session_id(events: Events, session: int) -> str:
 
 
 def precision_warning(part: str, n_positions: int) -> list[str]:
-    """A warning where a part is too small for a metric's second decimal.
-
-    Args:
-        part: Name of the part.
-        n_positions: Number of positions that will be predicted.
-    """
+    """A warning where a part has too few positions for a metric's second decimal."""
     margin = 1.96 * 0.5 / max(n_positions, 1) ** 0.5
-    if round(margin, 9) <= 0.01:
-        return []
-    return [
-        f"the {part} part has {n_positions:,} positions: a Recall near 0.5 is known to about {margin:.3f} up or down"
-    ]
+    text = f"the {part} part has {n_positions:,} positions: a Recall near 0.5 is known to about {margin:.3f} up or down"
+    return [text] if round(margin, 9) > 0.01 else []

@@ -133,39 +133,23 @@ class Preparation(LogFormat):
         events = self.read(report)
         report.warn(log_warnings(events, self.max_session_length, self.order_column is not None))
         report.add("log", describe(events))
-        events, dropped = clean_events(
-            events,
-            self.drop_repeats,
-            self.min_session_length,
-            self.min_item_support,
-            self.max_session_length,
-            self.filter_passes,
-        )
+        cleaning = (self.drop_repeats, self.min_session_length, self.min_item_support, self.max_session_length)
+        events, dropped = clean_events(events, *cleaning, self.filter_passes)
         report.add("cleaned", dropped | events.counts())
         parts = self._split(events, report, needs_train=vocabulary is None)
-        if vocabulary is None:
-            vocabulary = Vocabulary.of_events(parts["train"])
-        else:
-            del parts["train"]
-        sessions = {}
-        for part, events_of_part in parts.items():
-            mapped = map_part(part, events_of_part, vocabulary, report)
-            if len(mapped):
-                sessions[part] = mapped
+        known = Vocabulary.of_events(parts["train"]) if vocabulary is None else vocabulary
+        mapped = {part: map_part(part, own, known, report) for part, own in parts.items()}
+        sessions = {part: own for part, own in mapped.items() if len(own)}
         empty = [part for part in parts if part not in sessions]
         report.warn(f"the {part} part has no usable session, so there are no {part} targets" for part in empty)
         if "test" in sessions:
             report.warn(precision_warning("test", sessions["test"].n_positions))
         if self.expected and "train" in parts:
             report.warn(compare_with_expected(self.expected, report, self.has_validation))
-        return PreparedLog(sessions, vocabulary, report)
+        return PreparedLog(sessions, known, report)
 
     def read(self, report: DataReport) -> Events:
-        """Read the log, or generate one where there is no path; nothing is cleaned yet.
-
-        Args:
-            report: Takes the figures.
-        """
+        """Read the log, or generate one where there is no path, and report it; nothing is cleaned yet."""
         if self.path is None:
             source = "synthetic sessions (20,000 over 1,000 items; no --data.path)"
             events = events_from_frame(generate_synthetic_sessions())
@@ -182,7 +166,7 @@ class Preparation(LogFormat):
         return events
 
     def _split(self, events: Events, report: DataReport, needs_train: bool) -> dict[str, Events]:
-        """Cut off the test part and then the validation part; in the order train, val, test."""
+        """Cut off the test part and then the validation part; in the order train (if it is needed), val, test."""
         parts: dict[str, Events] = {}
         self._check_not_empty(events, report)
         for part, is_wanted, ratio, duration, start in (
@@ -201,9 +185,9 @@ class Preparation(LogFormat):
                 report.add(f"{part} cut", {"t": shown, **counts})
         if needs_train:
             self._check_not_empty(events, report)
+            parts["train"] = events
         for part, t in report.cuts.items():  # against what is left to train on
             report.add(f"{part} cut", leakage_report(events, parts[part], t))
-        parts["train"] = events
         return {part: parts[part] for part in ("train", "val", "test") if part in parts}
 
     def _check_not_empty(self, events: Events, report: DataReport) -> None:
@@ -215,15 +199,7 @@ class Preparation(LogFormat):
 
 
 def map_part(part: str, events: Events, vocabulary: Vocabulary, report: DataReport, min_length: int = 2) -> Sessions:
-    """Turn a part's events into sessions of item indices, and report it.
-
-    Args:
-        part: Name of the part.
-        events: Its events.
-        vocabulary: Items known to the model.
-        report: Takes the figures.
-        min_length: Sessions that are left with fewer events are dropped.
-    """
+    """Turn a part's events into sessions as `map_events` does, and report it."""
     read = events.counts()
     sessions, counts = map_events(events, vocabulary, min_length)
     figures = {"sessions": len(sessions), "events": len(sessions.items), "positions": sessions.n_positions}

@@ -19,6 +19,8 @@ from torch import Tensor
 from sessrec.data.sessions import Sessions
 
 _CHUNK = 1 << 14  # sessions that are scheduled at a time
+_SEGMENT = np.dtype([(name, np.int64) for name in ("first_event", "lane", "first_step", "end")])
+"""A session in its lane: it takes the steps ``first_step`` to ``end`` (exclusive)."""
 
 
 class Window(NamedTuple):
@@ -51,11 +53,6 @@ class Window(NamedTuple):
         """Number of steps."""
         return len(self.widths)
 
-    @property
-    def n_events(self) -> int:
-        """Number of (input, target) pairs in the window."""
-        return int(self.widths.sum())
-
     def runs(self) -> Iterator[tuple[slice, slice | Tensor]]:
         """Runs of steps with the same live lanes, and those lanes; one that has run out gets no more sessions."""
         bounds = [0, *(np.flatnonzero(np.diff(self.widths)) + 1).tolist(), len(self.widths)]
@@ -75,63 +72,11 @@ class Window(NamedTuple):
         return Window(inputs, targets, starts, live, self.widths[start:stop], self.number, *place)
 
 
-def lane_schedule(n_pairs: np.ndarray, n_lanes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Give each session the lane that takes it and the step at which it begins.
-
-    Sessions are taken in order; each goes to the lane that is free first, the lowest lane where several are.
-
-    Args:
-        n_pairs: Number of (input, target) pairs of each session in order, at least 1, int64, shape (S,).
-        n_lanes: Number of lanes.
-
-    Returns:
-        The lane and the first step of each session, both int64, shape (S,).
-
-    Example:
-        >>> lane, first_step = lane_schedule(np.array([3, 1, 2, 1, 2]), n_lanes=3)
-        >>> lane.tolist(), first_step.tolist()
-        ([0, 1, 2, 1, 1], [0, 0, 0, 1, 2])
-    """
-    free = list(range(n_lanes))
-    chunks = [_schedule_next(free, n_pairs[first : first + _CHUNK]) for first in range(0, len(n_pairs), _CHUNK)]
-    empty = np.empty(0, dtype=np.int64)
-    return np.concatenate([empty, *(lane for lane, _ in chunks)]), np.concatenate(
-        [empty, *(step for _, step in chunks)]
-    )
-
-
-def _schedule_next(free: list[int], n_pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lanes and first steps of the sessions that come next.
-
-    Args:
-        free: For each lane, (step at which it is free) * (number of lanes) + lane, a heap; it goes on from here.
-        n_pairs: Pairs of each session.
-    """
-    n_lanes = len(free)
-    taken = [heapq.heapreplace(free, free[0] + steps) for steps in (n_pairs * n_lanes).tolist()]
-    first_step, lane = np.divmod(np.array(taken, dtype=np.int64), n_lanes)
-    return lane, first_step
-
-
-class _Segments(NamedTuple):
-    """Sessions in lanes, in the order in which they begin; all int64, shape (sessions,)."""
-
-    first_event: np.ndarray
-    n_pairs: np.ndarray
-    lane: np.ndarray
-    first_step: np.ndarray
-
-    def take(self, which: np.ndarray | slice) -> _Segments:
-        return _Segments(*(part[which] for part in self))
-
-    def join(self, later: _Segments) -> _Segments:
-        return _Segments(*(np.concatenate(parts) for parts in zip(self, later, strict=True)))
-
-
 class LaneGrid:
     """Sessions laid out in lanes: which event stands in which cell (step, lane).
 
-    The schedule is worked out as the windows are taken, so that nothing of the size of the log is in memory.
+    Sessions are taken in order; each goes to the lane that is free first, the lowest lane where several are. The
+    schedule is worked out as the windows are taken, so that nothing of the size of the log is in memory.
 
     Args:
         sessions: Sessions of at least two events each.
@@ -143,20 +88,22 @@ class LaneGrid:
         self._sessions = sessions
         self._n_lanes = n_lanes
         self._order = order
-        self.n_steps = max((int((part.first_step + part.n_pairs).max()) for part in self._segments()), default=0)
+        self.n_steps = max((int(segments["end"].max()) for segments in self._segments()), default=0)
 
-    def _segments(self) -> Iterator[_Segments]:
-        """All sessions in the order in which they begin, some thousands at a time."""
-        offsets, free = self._sessions.offsets, list(range(self._n_lanes))
-        for first in range(0, len(self._sessions), _CHUNK):
-            if self._order is None:
-                bounds = offsets[first : first + _CHUNK + 1]
-                first_event, end = np.array(bounds[:-1]), bounds[1:]
-            else:
-                chosen = self._order[first : first + _CHUNK]
-                first_event, end = offsets[chosen], offsets[chosen + 1]
-            n_pairs = end - first_event - 1
-            yield _Segments(first_event, n_pairs, *_schedule_next(free, n_pairs))
+    def _segments(self) -> Iterator[np.ndarray]:
+        """All sessions as segments in the order in which they begin, some thousands at a time."""
+        offsets, n_sessions = self._sessions.offsets, len(self._sessions)
+        free = list(range(self._n_lanes))  # a heap: (step at which a lane is free) * (number of lanes) + lane
+        for first in range(0, n_sessions, _CHUNK):
+            stop = min(first + _CHUNK, n_sessions)
+            chosen = np.arange(first, stop) if self._order is None else self._order[first:stop]
+            segments = np.empty(len(chosen), dtype=_SEGMENT)
+            segments["first_event"] = offsets[chosen]
+            n_pairs = offsets[chosen + 1] - offsets[chosen] - 1
+            taken = [heapq.heapreplace(free, free[0] + steps) for steps in (n_pairs * self._n_lanes).tolist()]
+            segments["first_step"], segments["lane"] = np.divmod(taken, self._n_lanes)
+            segments["end"] = segments["first_step"] + n_pairs
+            yield segments
 
     def windows(self, bounds: Sequence[int], first: int = 0) -> Iterator[Window]:
         """One window after the other.
@@ -165,44 +112,33 @@ class LaneGrid:
             bounds: Steps at which windows begin, ascending, and the step at which the last one ends.
             first: Number of the window to begin with.
         """
-        later = self._segments()
-        held = next(later, None)
+        later, held = self._segments(), np.empty(0, dtype=_SEGMENT)
         for number, (start, stop) in enumerate(itertools.pairwise(bounds[first:]), first):
-            while held is not None and held.first_step[-1] < stop and (more := next(later, None)) is not None:
-                held = held.take(held.first_step + held.n_pairs > start).join(more)
-            if held is None:
-                return
-            n_begun = int(np.searchsorted(held.first_step, stop))
-            begun = held.take(slice(n_begun))
-            begun = begun.take(begun.first_step + begun.n_pairs > start)
-            yield self._window(begun, number, start, stop)
-            held = begun.join(held.take(slice(n_begun, None)))
+            while not len(held) or held["first_step"][-1] < stop:
+                if (more := next(later, None)) is None:
+                    break
+                held = np.concatenate([held[held["end"] > start], more])
+            held = held[held["end"] > start]
+            yield self._window(held[: np.searchsorted(held["first_step"], stop)], number, start, stop)
 
     def window(self, start: int, stop: int) -> Window:
         """Steps ``start`` to ``stop`` (exclusive) of the epoch."""
         return next(self.windows([start, stop]))
 
-    def _window(self, sessions: _Segments, number: int, start: int, stop: int) -> Window:
-        """Put the cells of some sessions, all under way between the two steps, into their places."""
-        first = np.maximum(sessions.first_step, start)
-        n_cells = np.minimum(sessions.first_step + sessions.n_pairs, stop) - first
+    def _window(self, segments: np.ndarray, number: int, start: int, stop: int) -> Window:
+        """Put the cells of some segments, all under way between the two steps, into their places."""
+        first = np.maximum(segments["first_step"], start)
+        n_cells = np.minimum(segments["end"], stop) - first
         within = np.arange(n_cells.sum()) - np.repeat(np.cumsum(n_cells) - n_cells, n_cells)
         step = within + np.repeat(first - start, n_cells)
-        lane = np.repeat(sessions.lane, n_cells)
-        event = within + np.repeat(sessions.first_event + first - sessions.first_step, n_cells)
+        lane = np.repeat(segments["lane"], n_cells)
+        event = within + np.repeat(segments["first_event"] + first - segments["first_step"], n_cells)
         shape = (stop - start, self._n_lanes)
         inputs, targets = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         starts, live = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
         inputs[step, lane] = self._sessions.items[event]
         targets[step, lane] = self._sessions.items[event + 1]
-        starts[step, lane] = step + start == np.repeat(sessions.first_step, n_cells)
+        starts[step, lane] = step + start == np.repeat(segments["first_step"], n_cells)
         live[step, lane] = True
-        return Window(
-            inputs=torch.from_numpy(inputs),
-            targets=torch.from_numpy(targets),
-            starts=torch.from_numpy(starts),
-            live=torch.from_numpy(live),
-            widths=live.sum(axis=1),
-            number=number,
-            first_step=start,
-        )
+        cells = torch.from_numpy(inputs), torch.from_numpy(targets), torch.from_numpy(starts), torch.from_numpy(live)
+        return Window(*cells, live.sum(axis=1), number, start)

@@ -57,11 +57,7 @@ class Sessions:
         return digest.hexdigest()
 
     def digest_of_ids(self, item_ids: Sequence[str]) -> str:
-        """Fingerprint of the sessions as the click log has them, by their ids, however items are numbered.
-
-        Args:
-            item_ids: Item id of each item index.
-        """
+        """Fingerprint of the sessions by the ids of the click log, however items are numbered."""
         digest = hashlib.sha256(np.ascontiguousarray(self.offsets, dtype="<i8").data)
         ids = pa.array(item_ids, pa.large_string())
         for start in range(0, len(self.items), 1 << 20):
@@ -100,17 +96,16 @@ def map_events(events: Events, vocabulary: Vocabulary, min_length: int = 2) -> t
     """
     index_of_code = vocabulary.index_of(events.item_ids.to_pylist()).astype(np.int32)  # (item ids of the log,)
     is_unknown = (index_of_code < 0) & (events.item_counts > 0)
-    n_sessions, n_unknown = events.n_sessions, int(is_unknown.sum())
-    counts: dict[str, int | str] = {"unknown_events": 0, "unknown_items": n_unknown}
+    known = events.select(~is_unknown[events.item]) if is_unknown.any() else events
+    is_long = known.lengths >= min_length
+    counts: dict[str, int | str] = {
+        "unknown_events": len(events) - len(known),
+        "unknown_items": int(is_unknown.sum()),
+        "short_sessions": events.n_sessions - int(is_long.sum()),
+        "short_events": int(known.lengths[~is_long].sum()),
+    }
     if is_unknown.any():
-        known = events.select(~is_unknown[events.item])
-        counts["unknown_events"] = len(events) - len(known)
-        events = known
-    is_long = events.lengths >= min_length
-    counts |= {"short_sessions": n_sessions - int(is_long.sum()), "short_events": int(events.lengths[~is_long].sum())}
-    if n_unknown:
         counts["unknown_such_as"] = ", ".join(events.item_ids.filter(pa.array(is_unknown))[:5].to_pylist())
-    if not is_long.all():
-        events = events.take_sessions(np.flatnonzero(is_long))
-    session_ids = events.session_ids.take(pa.array(events.numbers)).cast(pa.string())
-    return Sessions(index_of_code[events.item], events.offsets, events.time, session_ids), counts
+    kept = known if is_long.all() else known.take_sessions(np.flatnonzero(is_long))
+    session_ids = kept.session_ids.take(pa.array(kept.numbers)).cast(pa.string())
+    return Sessions(index_of_code[kept.item], kept.offsets, kept.time, session_ids), counts

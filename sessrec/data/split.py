@@ -28,7 +28,7 @@ def split_time(
     start: str | float | None = None,
     name: str = "test",
 ) -> float:
-    """The time t at which the later part begins.
+    """The time t, in Unix seconds, at which the later part begins.
 
     Args:
         events: Events in session order.
@@ -38,23 +38,18 @@ def split_time(
         start: t itself, in seconds or as ISO text.
         name: Name of the part, ``test`` or ``val``, for messages.
 
-    Returns:
-        The time t, Unix seconds.
-
     Raises:
         SessRecError: If t lies outside the log, or the log has no times to measure a duration in.
     """
     first, last = events.time[0], events.time.max()
     if start is not None:
-        t = _parse_time(start)
         option, value = f"--data.{name}_start", start
+        t = _parse_time(start)
     elif duration is not None:
-        if not events.has_times:
-            raise SessRecError(
-                f"--data.{name}_duration needs times; with --data.time_column null use --data.{name}_ratio"
-            )
-        t = float(last) - parse_duration(duration, f"--data.{name}_duration")
         option, value = f"--data.{name}_duration", duration
+        if not events.has_times:
+            raise SessRecError(f"{option} needs times; with --data.time_column null use --data.{name}_ratio")
+        t = float(last) - parse_duration(duration, option)
     else:
         assert ratio is not None
         if not 0 < ratio < 1:
@@ -90,10 +85,9 @@ def split_events(
     if not len(straddling_sessions):
         return earlier, later, counts
     if straddling == "test":
-        stays = np.ones(earlier.n_sessions, dtype=bool)
-        stays[straddling_sessions] = False
+        early = np.delete(np.arange(first_late), straddling_sessions)
         late = np.concatenate([straddling_sessions, np.arange(first_late, events.n_sessions)])
-        return earlier.take_sessions(np.flatnonzero(stays)), events.take_sessions(late), counts
+        return events.take_sessions(early), events.take_sessions(late), counts
     keep = earlier.time < t
     counts["events_of_tails"] = int(np.count_nonzero(~keep))
     for session in straddling_sessions.tolist():
@@ -105,24 +99,17 @@ def split_events(
 
 
 def leakage_report(train: Events, test: Events, t: float) -> dict[str, int]:
-    """Count what would make the test part known in advance.
-
-    Args:
-        train: Events before t.
-        test: Events of the later part, from the same log.
-        t: The time of the split.
+    """Count what would make the test part known in advance, of two parts of one log that was split at t.
 
     Returns:
         ``train_events_at_or_after_t``, ``shared_sessions`` and ``test_events_before_t`` (not 0 only where straddling
         sessions go to test), ``items_only_in_test``, and ``repeated_sessions``: test sessions whose sequence of items
         occurs as a training session too, which is no leak but worth knowing.
     """
-    in_train = np.zeros(len(train.session_ids), dtype=bool)
-    in_train[train.numbers] = True
     return {
         "train_events_at_or_after_t": int(np.count_nonzero(train.time >= t)),
         "test_events_before_t": int(np.count_nonzero(test.time < t)),
-        "shared_sessions": int(np.count_nonzero(in_train[test.numbers])),
+        "shared_sessions": int(np.count_nonzero(np.isin(test.numbers, train.numbers))),
         "items_only_in_test": int(np.count_nonzero((test.item_counts > 0) & (train.item_counts == 0))),
         "repeated_sessions": _n_repeated(train, test),
     }
@@ -136,8 +123,7 @@ def _n_repeated(train: Events, test: Events) -> int:
     longest = int(max(train.lengths.max(), test.lengths.max()))
     of_item = generator.integers(2**63, size=len(train.item_ids), dtype=np.uint64)
     of_position = generator.integers(2**63, size=longest, dtype=np.uint64) * 2 + 1
-    wanted = _hashes(test, of_item, of_position)
-    known = _hashes(train, of_item, of_position)
+    wanted, known = (_hashes(events, of_item, of_position) for events in (test, train))
     may_match = np.zeros(1 << 24, dtype=bool)  # most of the known can be told apart by 24 bits
     may_match[wanted >> np.uint64(40)] = True
     known = known[may_match[known >> np.uint64(40)]]
@@ -161,6 +147,5 @@ def _parse_time(start: str | float) -> float:
     try:
         return float(times_from_column(column, "s", "--data.test_start")[0][0])
     except SessRecError as error:
-        raise SessRecError(
-            f"--data.test_start is {start!r}; write Unix seconds, or a time like 2014-04-07T10:51:09Z"
-        ) from error
+        text = f"--data.test_start is {start!r}; write Unix seconds, or a time like 2014-04-07T10:51:09Z"
+        raise SessRecError(text) from error

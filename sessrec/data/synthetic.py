@@ -1,8 +1,7 @@
 """Synthetic click sessions from a process whose exact next-item distribution is known.
 
-Each session follows a hidden intent that rarely switches. The intent decides which category comes after the category of
-the current item, so that the current item alone tells little and the items before it tell more. The exact filter over
-the intents gives the best next-item ranking that any model can reach, a yardstick that real data lack.
+The current item alone tells little of the next one, and the items before it tell more. The exact filter over the hidden
+intents gives the best next-item ranking that any model can reach, a yardstick that real data lack.
 
 The letters in shapes: **S** sessions, **N** items, **Z** intents, **C** categories, **K** successor categories, **M**
 links of an item. Items are indices 0 to N - 1 here; ``sample`` writes them as ids 1 to N.
@@ -70,12 +69,11 @@ class SyntheticProcess:
 
         intent_weight * T[z, c(i), c(j)] * q[j]  +  link_weight * L[i, j]  +  noise_weight * popularity[j]
 
-    The length of a session is independent of everything else, so the distributions are those of endless sessions. The
-    tables take memory in proportion to the number of items; ``T`` and ``L`` are stored by their few entries.
+    The length of a session is independent of everything else. The tables take memory in proportion to the number of
+    items; ``T`` and ``L`` are stored by their few entries.
 
-    A *belief* is a float64 array (S, Z): for each session the probabilities of the intent that was in force **when the
-    last seen item was drawn**, given all items up to it. The possible switch ahead of the next item is not in it;
-    ``update`` and ``next_item_probabilities`` apply that switch themselves.
+    A *belief*, float64 (S, Z), holds for each session the probabilities of the intent that was in force **when the last
+    seen item was drawn**, given all items up to it; the possible switch ahead of the next item is not in it.
 
     Args:
         n_items: Number of items, at least 2.
@@ -92,8 +90,6 @@ class SyntheticProcess:
         taste: How much the intents differ in the categories that they visit: 0 not at all, 4 widely.
 
     Attributes:
-        n_categories: Number of categories, C.
-        noise_weight: Weight of ``popularity`` in the mixture.
         item_categories: int64 (N,), the category c(j) of each item.
         item_probabilities: float64 (N,), q[j], the probability of item j within its category.
         category_probabilities: float64 (C,), the Zipf weights of the categories.
@@ -173,20 +169,13 @@ class SyntheticProcess:
         self.link_items = _draw_distinct(rng, uniform, own, n_links)
         self.link_probabilities = np.tile(_zipf(n_links, 1.0), (self.n_items, 1))
         self.intent_start = np.full(self.n_intents, 1 / self.n_intents)
-        # one intent alone has nowhere to switch to
-        switch = self.switch_probability / (self.n_intents - 1) if self.n_intents > 1 else 0.0
-        stay = 1 - switch * (self.n_intents - 1)
+        n_others = self.n_intents - 1
+        switch = self.switch_probability / n_others if n_others else 0.0  # one intent alone has nowhere to switch to
+        stay = 1 - switch * n_others
         self.intent_transitions = np.where(np.eye(self.n_intents, dtype=bool), stay, switch)
 
     def start_belief(self, item: IntArray) -> FloatArray:
-        """Give the belief after the first item of a session.
-
-        Args:
-            item: int64 (S,), the first items, as indices from 0.
-
-        Returns:
-            float64 (S, Z), rows that sum to 1.
-        """
+        """Give the belief, float64 (S, Z), after the first items of sessions, int64 (S,)."""
         # q of the item is the same under every intent and cancels
         belief = self.intent_start * self.start_probabilities[:, self.item_categories[item]].T
         return belief / belief.sum(axis=1, keepdims=True)
@@ -200,8 +189,7 @@ class SyntheticProcess:
             next_item: int64 (S,), the items that came after them.
 
         Returns:
-            float64 (S, Z), the belief about the intent that drew ``next_item``, rows that sum to 1; NaN where the
-            process cannot take this step, which needs a ``noise_weight`` of 0.
+            The new belief, float64 (S, Z); NaN where the process cannot take this step.
         """
         successors = self.successor_categories[:, self.item_categories[previous_item]]  # (Z, S, K)
         hits = successors == self.item_categories[next_item][:, None]
@@ -213,14 +201,11 @@ class SyntheticProcess:
         return updated / updated.sum(axis=1, keepdims=True)
 
     def next_item_probabilities(self, belief: FloatArray, item: IntArray) -> FloatArray:
-        """Give the exact distribution of the next item.
+        """Give the exact distribution of the next item, float64 (S, N).
 
         Args:
             belief: float64 (S, Z), the belief after ``item``.
             item: int64 (S,), the last items seen.
-
-        Returns:
-            float64 (S, N), rows that sum to 1.
         """
         intents = belief @ self.intent_transitions  # in force when the next item is drawn
         rows = np.arange(len(item))
@@ -238,9 +223,8 @@ class SyntheticProcess:
     ) -> pd.DataFrame:
         """Draw sessions with times.
 
-        Lengths follow a geometric distribution cut to the two bounds. Starts spread over 30 days from 2024-01-01 UTC
-        with more traffic in the evening and at the weekend; gaps between events are log-normal with a median of 40
-        seconds and last 1 second to 25 minutes.
+        Lengths follow a geometric distribution cut to the two bounds. Starts spread over 30 days with more traffic in
+        the evening and at the weekend; gaps between events are log-normal.
 
         Args:
             n_sessions: Number of sessions, at least 1.
@@ -319,17 +303,14 @@ def generate_synthetic_sessions(
     max_session_len: int = 20,
     seed: int = 42,
 ) -> pd.DataFrame:
-    """Generate sessions of a ``SyntheticProcess`` with default parameters.
+    """Generate sessions by ``sample`` of a ``SyntheticProcess`` with default parameters.
 
     Args:
-        n_sessions: Number of sessions, at least 1.
-        n_items: Number of items to draw from, at least 2; rare ones may not occur.
-        min_session_len: Fewest events of a session, at least 2.
-        max_session_len: Most events of a session, at least ``min_session_len``.
-        seed: Seed of the process and of the draws, at least 0; the same seed gives the same table.
-
-    Returns:
-        Columns SessionId, ItemId and Time as ``SyntheticProcess.sample`` gives them.
+        n_sessions: Number of sessions.
+        n_items: Number of items to draw from; rare ones may not occur.
+        min_session_len: Fewest events of a session.
+        max_session_len: Most events of a session.
+        seed: Seed of the process and of the draws.
 
     Raises:
         SessRecError: An argument is out of its range.
@@ -339,5 +320,4 @@ def generate_synthetic_sessions(
         >>> list(table.columns), table["SessionId"].nunique()
         (['SessionId', 'ItemId', 'Time'], 3)
     """
-    process = SyntheticProcess(n_items=n_items, seed=seed)
-    return process.sample(n_sessions, min_session_len, max_session_len, seed)
+    return SyntheticProcess(n_items, seed=seed).sample(n_sessions, min_session_len, max_session_len, seed)

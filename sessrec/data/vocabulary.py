@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from sessrec.click_log.events import Events
 
@@ -38,17 +38,8 @@ class Vocabulary:
 
     @classmethod
     def of_events(cls, events: Events) -> Vocabulary:
-        """Build the vocabulary of some events, items in order of first appearance.
-
-        Args:
-            events: Events in session order.
-        """
-        counts = events.item_counts
-        first = np.zeros(len(counts), dtype=np.int64)
-        first[events.item[::-1]] = np.arange(len(events) - 1, -1, -1)  # the last assignment holds: the earliest event
-        occurring = np.flatnonzero(counts)
-        codes = occurring[np.argsort(first[occurring])]
-        first_times = None
+        """Build the vocabulary of some events, items in order of first appearance."""
+        counts, codes, first_times = events.item_counts, pd.unique(events.item), None
         if events.has_times:  # sessions overlap, so that the first event in session order may not be the earliest
             earliest = np.full(len(counts), np.inf)
             np.minimum.at(earliest, events.item, events.time)
@@ -57,11 +48,7 @@ class Vocabulary:
 
     @classmethod
     def of_indices(cls, items: np.ndarray) -> Vocabulary:
-        """Items without ids: each item index is named by its own number.
-
-        Args:
-            items: Item index of every training event, int, shape (events,).
-        """
+        """Items without ids, from the item index of every training event: each is named by its own number."""
         counts = np.bincount(items)
         return cls(map(str, range(len(counts))), counts)
 
@@ -86,6 +73,6 @@ class Vocabulary:
     @classmethod
     def from_state_dict(cls, state: dict[str, Any]) -> Vocabulary:
         """The vocabulary that `state_dict` described."""
-        counts: Tensor = state["counts"]
-        first_times: Tensor | None = state.get("first_times")  # older checkpoints have none
-        return cls(state["item_ids"], counts.cpu().numpy(), None if first_times is None else first_times.cpu().numpy())
+        first_times = state.get("first_times")  # older checkpoints have none
+        first_times = None if first_times is None else first_times.cpu().numpy()
+        return cls(state["item_ids"], state["counts"].cpu().numpy(), first_times)
