@@ -44,7 +44,7 @@ def fit(cli: SessRecCLI) -> None:
     data.setup("fit")
     if content is not None:
         inside_epoch = _check_resumable(cli, content)
-        if done := work_done(content, trainer.max_epochs, trainer.max_steps):
+        if done := work_done(content, inside_epoch, trainer.max_epochs, trainer.max_steps):
             _check_same_options(cli, content, run_folder)
             print(f"nothing to do: the checkpoint {checkpoint} has {done}")
             return

@@ -102,9 +102,9 @@ def is_inside_epoch(checkpoint: dict[str, Any]) -> bool:
     return Progress.of_checkpoint(checkpoint).inside_epoch
 
 
-def work_done(checkpoint: dict[str, Any], max_epochs: int | None, max_steps: int) -> str | None:
+def work_done(checkpoint: dict[str, Any], inside_epoch: bool, max_epochs: int | None, max_steps: int) -> str | None:
     """What a finished fit has done, in words; None where there is something left to do."""
-    epochs = checkpoint["epoch"] + (0 if is_inside_epoch(checkpoint) else 1)
+    epochs = checkpoint["epoch"] + (not inside_epoch)
     if max_epochs is not None and 0 <= max_epochs <= epochs:
         return f"{epochs} of {max_epochs} epochs"
     if 0 < max_steps <= checkpoint["global_step"]:
