@@ -27,7 +27,7 @@ from sessrec.evaluation.rank_table import check_metrics
 from sessrec.evaluation.tested_runs import Run, check_comparable, group_runs, read_run
 from sessrec.experiments.audit_runs import fit_leaking, fit_other_model, rank_shuffled
 from sessrec.figures.audits import audit_figure
-from sessrec.figures.style import save_figure
+from sessrec.figures.style import save_figures
 from sessrec.writing import atomic_write, write_json
 
 Models = dict[str, list[Run]]
@@ -123,9 +123,7 @@ def main(args: list[str] | None = None) -> None:
     with atomic_write(output / f"{audit.name}.md") as temporary:
         temporary.write_text(f"# {text}\n", encoding="utf-8")
     write_json(output / f"{audit.name}.json", audit._asdict())
-    figure = audit_figure(audit)
-    for kind in ("png", "svg"):
-        save_figure(figure, output / f"{audit.name}.{kind}")
+    save_figures({audit.name: audit_figure(audit)}, output)
     print(f"table and picture in {output}")
 
 

@@ -39,7 +39,7 @@ from sessrec.evaluation.slices import Slices
 from sessrec.evaluation.tested_runs import read_run
 from sessrec.experiments.fit_and_test import fit_seeds, model_words
 from sessrec.figures.results import comparison_figure, cutoff_curves, slices_figure
-from sessrec.figures.style import save_figure
+from sessrec.figures.style import save_figures
 from sessrec.writing import atomic_write
 
 
@@ -91,10 +91,7 @@ def write_comparison(comparison: Comparison, output: Path) -> list[str]:
     for name, text in texts.items():
         with atomic_write(output / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    for name, figure in figures.items():
-        for kind in ("png", "svg"):
-            save_figure(figure, output / f"{name}.{kind}")
-    return [*texts, *(f"{name}.{kind}" for name in figures for kind in ("png", "svg"))]
+    return [*texts, *save_figures(figures, output)]
 
 
 def _parser() -> ScriptParser:

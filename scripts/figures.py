@@ -42,7 +42,7 @@ from sessrec.figures.diagrams import (
     traditional_figure,
 )
 from sessrec.figures.results import comparison_figure, cutoff_curves, slices_figure
-from sessrec.figures.style import save_figure
+from sessrec.figures.style import save_figures
 from sessrec.figures.sweeps import sweep_figure
 from sessrec.figures.training import training_figure
 from sessrec.models import GRU4Rec, SessionRecommender
@@ -190,8 +190,7 @@ def main(args: list[str] | None = None) -> None:
     except (SessRecError, OSError) as error:
         parser.error(str(error))
     for name, figure in tqdm(figures.items(), desc="writing", disable=None):
-        save_figure(figure, options.output / f"{name}.png")
-        save_figure(figure, options.output / f"{name}.svg")
+        save_figures({name: figure}, options.output)
     print(f"\n{len(figures)} pictures in {options.output}, as PNG and SVG: {', '.join(sorted(figures))}")
     for reason in left_out:
         print(f"left out: {reason}")

@@ -35,7 +35,7 @@ from sessrec.evaluation.rank_table import gains
 from sessrec.evaluation.tested_runs import PROTOCOL, Run, check_comparable, read_run
 from sessrec.experiments.fit_and_test import fit_seeds, model_words, parsed
 from sessrec.experiments.recent_log import recent_log_words
-from sessrec.figures.style import save_figure
+from sessrec.figures.style import save_figures
 from sessrec.figures.sweeps import sweep_figure
 from sessrec.text import Table, spread_text
 from sessrec.writing import atomic_write
@@ -146,9 +146,7 @@ def write(results: Results, label: str, output: Path) -> None:
     for (_, model), fits in results.items():
         for name, metric in METRICS.items():
             lines[name].setdefault(model, []).append([fit[metric] for fit in fits])
-    figure = sweep_figure(f"Sweep of {label}", label, values, lines, "Oracle")
-    for kind in ("png", "svg"):
-        save_figure(figure, output / f"sweep.{kind}")
+    save_figures({"sweep": sweep_figure(f"Sweep of {label}", label, values, lines, "Oracle")}, output)
 
 
 def main(args: list[str] | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,22 @@ def save_figure(figure: Figure, file: Path) -> None:
     """
     with atomic_write(file) as temporary:
         temporary.write_bytes(figure_bytes(figure, file.suffix[1:]))
+
+
+def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[str]:
+    """Write pictures as PNG and SVG.
+
+    Args:
+        figures: The pictures by name.
+        folder: Where they are written.
+
+    Returns:
+        Names of the files.
+    """
+    files = {f"{name}.{kind}": figure for name, figure in figures.items() for kind in ("png", "svg")}
+    for file, figure in files.items():
+        save_figure(figure, folder / file)
+    return list(files)
 
 
 def figure_bytes(figure: Figure, kind: str) -> bytes:
