@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
 from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender
@@ -41,6 +40,8 @@ def write_projector(model: SessionRecommender, folder: Path) -> int:
     Returns:
         Number of items.
     """
+    from torch.utils.tensorboard import SummaryWriter  # imports TensorFlow where it is installed
+
     vocabulary = model.vocabulary
     items = np.argsort(-vocabulary.counts, kind="stable")[:_MOST_ITEMS]
     names = [" ".join(vocabulary.item_ids[item].split()) or "(blank)" for item in items]  # a line an item
