@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
-from sessrec.callbacks.checkpoints import check_run_is_free, checkpoint_callbacks, is_inside_epoch, work_done
+from sessrec.callbacks.checkpoints import BestCheckpoint, check_run_is_free, is_inside_epoch, work_done
 from sessrec.callbacks.event_files import drop_steps_after
 from sessrec.callbacks.run_folder import RunConfig, RunSummary
 from sessrec.cli import SessRecCLI, is_follower, run_command
@@ -20,11 +20,7 @@ from sessrec.options import check_trainer_options
 
 
 def fit(cli: SessRecCLI) -> None:
-    """Fit the model; whatever can be rejected is rejected before the trainer starts and writes.
-
-    Args:
-        cli: The parsed command line.
-    """
+    """Fit the model; whatever can be rejected is rejected before the trainer starts and writes."""
     run_folder, config = cli.name_run(), cli.config
     checkpoint = cli.find_checkpoint(run_folder)
     if not is_follower():
@@ -34,7 +30,8 @@ def fit(cli: SessRecCLI) -> None:
     metrics = [str(name) for name in model.val_metrics]
     if data.has_validation and config.monitor not in metrics:
         raise SessRecError(f"--monitor {config.monitor} is none of the metrics {', '.join(metrics)}")
-    saving = checkpoint_callbacks(config.monitor, data.has_validation, cli.config_init.checkpoint)
+    saving: list[Callback] = [BestCheckpoint(config.monitor)] if data.has_validation else []
+    saving.append(cli.config_init.checkpoint)
     if not config.trainer.fast_dev_run:  # which leaves no run
         saving.append(RunConfig(cli.parser, config, run_folder))
     trainer = cli.build_trainer([RunSummary(checkpoint), *saving])
