@@ -18,9 +18,6 @@ _MOST_ITEMS = 10_000  # more than that makes the projector slow
 def item_embeddings(model: SessionRecommender) -> nn.Parameter:
     """The table of item embeddings of a model, shape (N, size).
 
-    Args:
-        model: The model.
-
     Raises:
         SessRecError: If it has none.
     """

@@ -28,17 +28,10 @@ def free_run_name(log_folder: Path, model: str) -> str:
 
 
 class RunConfig(SaveConfigCallback):
-    """Keeps the config in the run's folder, written whole or not at all.
+    """Keeps the config of the command line in the run's folder, written whole or not at all."""
 
-    Args:
-        parser: Parser of the command line.
-        config: What it parsed.
-        run_folder: Folder of the run.
-        options: Options of Lightning's callback.
-    """
-
-    def __init__(self, parser: LightningArgumentParser, config: Namespace, run_folder: Path, **options: Any) -> None:
-        super().__init__(parser, config, **(options | {"save_to_log_dir": False}))
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, run_folder: Path) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
         self.run_folder = run_folder
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -57,7 +50,6 @@ class RunSummary(Callback):
 
     def __init__(self, checkpoint: Path | None = None) -> None:
         self.checkpoint = checkpoint
-        self._start = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Print the data report."""
