@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import yaml
 from arguments import ScriptParser
+from compare import comparison_figures
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -29,7 +30,6 @@ from sessrec.data.preparation import PreparedLog
 from sessrec.errors import SessRecError
 from sessrec.evaluation.audits import sampled_audit
 from sessrec.evaluation.comparison import Comparison, compare_runs
-from sessrec.evaluation.slices import Slices
 from sessrec.evaluation.tested_runs import Run, read_run
 from sessrec.experiments.audit_runs import checkpoint_of, fit_other_model
 from sessrec.figures.audits import audit_figure
@@ -41,7 +41,6 @@ from sessrec.figures.diagrams import (
     session_parallel_figure,
     traditional_figure,
 )
-from sessrec.figures.results import comparison_figure, cutoff_curves, slices_figure
 from sessrec.figures.style import save_figures
 from sessrec.figures.sweeps import sweep_figure
 from sessrec.figures.training import training_figure
@@ -72,7 +71,7 @@ def open_log(run: Run, path: str | None) -> tuple[PreparedLog, dict[str, Any]]:
 def log_figures(log: PreparedLog, batch_size: int) -> dict[str, Figure]:
     """Pictures of the click log and of how it is used."""
     sessions, item_ids = log.sessions["train"], log.vocabulary.item_ids
-    return data_figures(log.sessions, log.vocabulary.counts, log.report.cuts, log.report.has_times) | {
+    return data_figures(log) | {
         "pipeline": pipeline_figure(log.report, batch_size),
         "session_parallel": session_parallel_figure(sessions, item_ids),
         "traditional_against_session_based": traditional_figure(sessions, item_ids),
@@ -82,14 +81,8 @@ def log_figures(log: PreparedLog, batch_size: int) -> dict[str, Figure]:
 def run_figures(comparison: Comparison) -> dict[str, Figure]:
     """Pictures of the runs' results."""
     models = {model.name: model.runs for model in comparison.models}
-    slices = Slices(**comparison.models[0].runs[0].report.get("slice_options", {}))
-    found = {
-        "comparison": comparison_figure(comparison),
-        "recall_curves": cutoff_curves(models, "recall"),
-        "mrr_curves": cutoff_curves(models, "mrr"),
-        "slices": slices_figure(models, "mrr@20", slices),
-        "sampled": audit_figure(sampled_audit(models, ["recall@20", "mrr@20"])),
-    }
+    found = comparison_figures(comparison)
+    found["sampled"] = audit_figure(sampled_audit(models, ["recall@20", "mrr@20"]))
     folders = {
         name if len(group) == 1 else f"{name}, seed {run.report['seed']}": run.folder
         for name, group in models.items()

@@ -101,8 +101,6 @@ def _exchange_rows(table: nn.Parameter, counts: list[int]) -> None:
     if own:
         assert table.grad is not None
         rows[:own], values[:own] = _rows(table), table.grad._values()
-    is_filled = torch.arange(most, device=table.device).repeat(len(counts)) < torch.tensor(
-        counts, device=table.device
-    ).repeat_interleave(most)
+    is_filled = torch.cat([torch.arange(most, device=table.device) < count for count in counts])
     rows, values = join_lanes(rows)[is_filled], join_lanes(values)[is_filled]
     table.grad = torch.sparse_coo_tensor(rows[None], values, table.shape, is_coalesced=False, check_invariants=False)

@@ -40,7 +40,8 @@ def fit(cli: SessRecCLI) -> None:
     content = None if checkpoint is None else read_checkpoint(checkpoint)
     data.setup("fit")
     if content is not None:
-        inside_epoch = _check_resumable(cli, content)
+        inside_epoch = is_inside_epoch(content)
+        _check_resumable(cli, content, inside_epoch)
         if done := work_done(content, inside_epoch, trainer.max_epochs, trainer.max_steps):
             _check_same_options(cli, content, run_folder)
             print(f"nothing to do: the checkpoint {checkpoint} has {done}")
@@ -58,9 +59,9 @@ def _check_folders(trainer: Trainer, run_folder: Path) -> None:
             raise SessRecError(f"a checkpoint callback's dirpath {folder} is outside of the run {run_folder}")
 
 
-def _check_resumable(cli: SessRecCLI, content: dict[str, Any]) -> bool:
-    """Reject a checkpoint that this fit cannot resume from; whether it resumes inside an epoch."""
-    model, data, inside_epoch = cli.model, cli.datamodule, is_inside_epoch(content)
+def _check_resumable(cli: SessRecCLI, content: dict[str, Any], inside_epoch: bool) -> None:
+    """Reject a checkpoint that this fit cannot resume from."""
+    model, data = cli.model, cli.datamodule
     if "SessionDataModule" not in content:
         raise SessRecError("the checkpoint was not fitted to a click log by sessrec: it keeps no schedule")
     assert data.vocabulary is not None
@@ -69,7 +70,6 @@ def _check_resumable(cli: SessRecCLI, content: dict[str, Any]) -> bool:
     data.check_training(content["SessionDataModule"], inside_epoch, cli.trainer)
     if content["seed"] != cli.config.seed_everything:
         print(f"the fit resumes with its own seed {content['seed']}, not {cli.config.seed_everything}")
-    return inside_epoch
 
 
 def _check_same_options(cli: SessRecCLI, content: dict[str, Any], run_folder: Path) -> None:

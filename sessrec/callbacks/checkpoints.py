@@ -97,7 +97,7 @@ def is_inside_epoch(checkpoint: dict[str, Any]) -> bool:
 
 def work_done(checkpoint: dict[str, Any], inside_epoch: bool, max_epochs: int | None, max_steps: int) -> str | None:
     """What a finished fit has done, in words; None where there is something left to do."""
-    epochs = checkpoint["epoch"] + (not inside_epoch)
+    epochs = checkpoint["epoch"] + (0 if inside_epoch else 1)
     if max_epochs is not None and 0 <= max_epochs <= epochs:
         return f"{epochs} of {max_epochs} epochs"
     if 0 < max_steps <= checkpoint["global_step"]:

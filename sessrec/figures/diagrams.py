@@ -29,6 +29,7 @@ MARGIN, GAP, LINE, CELL = 0.25, 0.3, 0.175, 0.82
 GREY = "#777777"
 
 Box = tuple[str, Sequence[str], str]  # name, lines and colour
+Cell = str | tuple[str, str]  # words, with a colour if they are an item
 
 
 def _short(item_id: str) -> str:
@@ -61,15 +62,16 @@ class _Drawing:
         self.text(MARGIN, self.bottom + 0.12, "\n".join(lines), ha="left", va="top")
         self.bottom += 0.12 + LINE * len(lines)
 
-    def cells(self, left: float, widths: Sequence[float], row: Sequence[tuple[str, str]], height: float) -> None:
-        """Draw a row of cells below all that was drawn: the words of each, and a colour if it holds an item."""
-        y = self.bottom + height / 2
-        for number, ((words, colour), width) in enumerate(zip(row, widths, strict=True)):
-            x = left + sum(widths[:number])
+    def cells(self, left: float, widths: Sequence[float], row: Sequence[Cell], height: float, **look: Any) -> None:
+        """Draw a row of cells below all that was drawn."""
+        for cell, width in zip(row, widths, strict=True):
+            words, colour = (cell, "") if isinstance(cell, str) else cell
             if colour:
-                look = Rectangle((x, self.bottom), width, height, fc=to_rgba(colour, 0.4), ec="white", lw=2)
-                self.axes.add_patch(look)
-            self.text(x + width / 2, y, words, family="monospace" if colour else None)
+                place, fill = (left, self.bottom), to_rgba(colour, 0.4)
+                self.axes.add_patch(Rectangle(place, width, height, facecolor=fill, edgecolor="white", linewidth=2))
+            look["family"] = "monospace" if colour else None
+            self.text(left + width / 2, self.bottom + height / 2, words, **look)
+            left += width
         self.bottom += height
 
     def columns(self, n_columns: int, inset: float = 0.0) -> tuple[list[float], float]:
@@ -109,11 +111,7 @@ class _Drawing:
 
 
 def architecture_figure(model: GRU4Rec) -> Figure:
-    """Draw what a GRU4Rec is made of, with its sizes, options and numbers of weights.
-
-    Args:
-        model: A model that knows its items: fitted, loaded, or given a vocabulary.
-    """
+    """Draw what a GRU4Rec that knows its items is made of, with its sizes, options and numbers of weights."""
     n_items, n_weights = len(model.vocabulary), sum(weight.numel() for weight in model.parameters())
     layers, options = counted(len(model.layers), "GRU layer"), model.options
     drawing = _Drawing(10, f"GRU4Rec with {layers} and {n_weights:,} weights scores {n_items:,} items")
@@ -246,24 +244,21 @@ def protocol_figure(
     n_hits, place = sum(gain > 0 for gain in gains), f"{counted(n_positions, 'position')} of this session"
     widths = [0.7, 0.45, *[CELL] * 3, 0.15, *[CELL] * 5, 0.15, CELL, 1.2, 0.75, 0.85]
     drawing = _Drawing(2 * MARGIN + sum(widths), f"The next item is among the top {cutoff} at {n_hits} of {place}")
-    drawing.bottom += 0.55
-    names = ["position", "history so far", "the model's best items", "target", f"rank among\n{n_items:,} items"]
-    names += [f"in top\n{cutoff}?", "reciprocal\nrank"]
-    for name, first, last in zip(names, (0, 2, 6, 12, 13, 14, 15), (1, 5, 11, 13, 14, 15, 16), strict=True):
-        x = MARGIN + (sum(widths[:first]) + sum(widths[:last])) / 2
-        drawing.text(x, drawing.bottom - 0.2, name, weight="bold")
+    head = ["position", "", "history so far", "", "the model's best items", "", "target"]
+    head += [f"rank among\n{n_items:,} items", f"in top\n{cutoff}?", "reciprocal\nrank"]
+    head_widths = [0.7, 0.45, 3 * CELL, 0.15, 5 * CELL, 0.15, CELL, 1.2, 0.75, 0.85]
+    drawing.cells(MARGIN, head_widths, head, 0.55, weight="bold")
     for position, (rank, gain, target) in enumerate(zip(ranks, gains, item_ids[1:], strict=True)):
         history, best = item_ids[max(0, position - 2) : position + 1], top[position][:5]
-        cells = [(str(position + 1), ""), (f"+{position - 2}" if position > 2 else "", "")]
-        cells += [(_short(item), GREY) for item in history] + [("", "")] * (4 - len(history))
+        cells: list[Cell] = [str(position + 1), f"+{position - 2}" if position > 2 else ""]
+        cells += [*((_short(item), GREY) for item in history), *[""] * (4 - len(history))]
         cells += [(_short(item), PALETTE[2] if item == target else "#CCCCCC") for item in best]
-        cells += [("", "")] * (6 - len(best)) + [(_short(target), PALETTE[2] if gain else PALETTE[1])]
-        words = ["no candidate" if rank is None else f"{rank:,.10g}", "hit" if gain else "miss"]
-        cells += [(word, "") for word in (*words, f"{gain:.3f}" if gain else "0")]
-        drawing.cells(MARGIN, widths, cells, 0.36)
-    recall, mrr = f"Recall@{cutoff} = {n_hits / n_positions:.4f}", f"MRR@{cutoff} = {sum(gains) / n_positions:.4f}"
-    drawing.note(f"{recall}: hits at {n_hits} of {counted(n_positions, 'position')}")
-    drawing.note(f"{mrr}: {sum(gains):.3f} / {n_positions}, the mean of the last column")
+        cells += [*[""] * (6 - len(best)), (_short(target), PALETTE[2] if gain else PALETTE[1])]
+        cells += ["no candidate" if rank is None else f"{rank:,.10g}", "hit" if gain else "miss"]
+        drawing.cells(MARGIN, widths, [*cells, f"{gain:.3f}" if gain else "0"], 0.36)
+    recall, mrr = n_hits / n_positions, sum(gains) / n_positions
+    drawing.note(f"Recall@{cutoff} = {recall:.4f}: hits at {n_hits} of {counted(n_positions, 'position')}")
+    drawing.note(f"MRR@{cutoff} = {mrr:.4f}: {sum(gains):.3f} / {n_positions}, the mean of the last column")
     return drawing.finished()
 
 
@@ -286,9 +281,9 @@ def session_parallel_figure(sessions: Sessions, item_ids: Sequence[str], n_lanes
     head, width, height = 0.7, 0.95, 0.66
     widths = [head, *[width] * window.n_steps]
     drawing = _Drawing(max(7.0, 2 * MARGIN + sum(widths)), title)
-    drawing.cells(MARGIN, widths, [("", ""), *((f"step {step + 1}", "") for step in range(window.n_steps))], 0.4)
+    drawing.cells(MARGIN, widths, ["", *(f"step {step + 1}" for step in range(window.n_steps))], 0.4)
     for lane in range(n_lanes):
-        cells = [(f"lane {lane + 1}", "")]
+        cells: list[Cell] = [f"lane {lane + 1}"]
         for step in range(window.n_steps):
             name, target = (_short(item_ids[int(part[step, lane])]) for part in (window.inputs, window.targets))
             if starts[step, lane]:
@@ -296,10 +291,9 @@ def session_parallel_figure(sessions: Sessions, item_ids: Sequence[str], n_lanes
                 drawing.axes.plot([x, x], [y + 0.03, y + height - 0.03], "k", linewidth=3.5)
             first = f"session {numbers[step, lane]}" if starts[step, lane] else " "
             colour = PALETTE[(lane + of_lane[step, lane]) % 6]  # neighbours in a lane differ
-            cells.append((f"{first}\n{name}\n→ {target}", colour) if live[step, lane] else ("empty", ""))
+            cells.append((f"{first}\n{name}\n→ {target}", colour) if live[step, lane] else "empty")
         drawing.cells(MARGIN, widths, cells, height)
-    resets = [(str(int(starts[step].sum())), "") for step in range(window.n_steps)]
-    drawing.cells(MARGIN, widths, [("resets", ""), *resets], 0.35)
+    drawing.cells(MARGIN, widths, ["resets", *map(str, starts.sum(axis=1))], 0.35)
     drawing.note(
         "In each cell the input and, behind the arrow, the target: the next item of the same session. The hidden state "
         "of a session goes on from step to step. A black bar marks a reset: a new session begins with a state of 0. "
@@ -316,13 +310,14 @@ def traditional_figure(sessions: Sessions, item_ids: Sequence[str], n_shown: int
         item_ids: Item id of each item index.
         n_shown: Sessions to show, at most 20, of popular items; one more gives the first click of a newcomer.
     """
-    rows = {tuple(item_ids[item] for item in sessions[number]): 0 for number in range(min(len(sessions), 2000))}
+    first = (sessions[number] for number in range(min(len(sessions), 2000)))
+    rows = dict.fromkeys(tuple(item_ids[item] for item in session) for session in first)
     if not 1 <= n_shown <= 20 or len(rows) < n_shown + 1:
         raise SessRecError(f"{n_shown} of {len(rows)} sessions cannot be shown: 1 to 20, and one more in the log")
     popularity = Counter(item for row in rows for item in {*row})
     order = sorted(rows, key=lambda row: (not 3 <= len(row) <= 4, -sum(popularity[item] for item in {*row}) / len(row)))
     shown, newcomer = order[:n_shown], order[n_shown][:1]
-    items = sorted(item for item, _ in Counter(item for row in shown for item in {*row}).most_common(12))
+    items = sorted(item for item, _ in Counter(item for row in shown for item in dict.fromkeys(row)).most_common(12))
     drawing = _Drawing(11, "A user-item matrix keeps what was clicked; a session keeps the order as well")
     name, square = 0.85, 0.35
     left, middle = MARGIN + name, 6.3
@@ -336,13 +331,13 @@ def traditional_figure(sessions: Sessions, item_ids: Sequence[str], n_shown: int
     for number, row in enumerate([*shown, newcomer]):
         colour, top, is_new = PALETTE[number % 6], drawing.bottom, number == n_shown
         squares = [("", colour if item in row and not is_new else "#DDDDDD") for item in items]
-        user = ("new user" if is_new else f"user {number + 1}", "")
+        user = "new user" if is_new else f"user {number + 1}"
         drawing.cells(MARGIN, [name, *[square] * len(items)], [user, *squares], square)
         drawing.bottom = top
         clicks = [(_short(item), colour) for item in row[-4:]]
-        session = ("new session" if is_new else f"session {number + 1}", "")
+        session = "new session" if is_new else f"session {number + 1}"
         widths = [name, *[CELL] * len(clicks), 0.3, 0.3]
-        drawing.cells(middle - name, widths, [session, *clicks, ("→", ""), ("?", GREY)], square)
+        drawing.cells(middle - name, widths, [session, *clicks, "→", ("?", GREY)], square)
     drawing.note(
         "Left, a filled square: the user clicked the item. The order is lost, and a new user's row is empty. "
         f"Right: the last clicks in order. The model ranks all {len(item_ids):,} items, from the first click on."
