@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,8 @@ FIT_FILE = "fit.json"
 
 def free_run_name(log_folder: Path, model: str) -> str:
     """The first of ``model-1``, ``model-2``, ... that no run has yet."""
-    number = 1
-    while (log_folder / f"{model}-{number}").exists():
-        number += 1
-    return f"{model}-{number}"
+    names = (f"{model}-{number}" for number in itertools.count(1))
+    return next(name for name in names if not (log_folder / name).exists())
 
 
 class RunConfig(SaveConfigCallback):

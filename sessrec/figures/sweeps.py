@@ -62,11 +62,8 @@ def _lay_out(axes: Axes, values: Sequence[float | str]) -> np.ndarray:
         places = np.arange(len(values), dtype=float)
         names = [str(value).replace("+", "\n+ ") for value in values]
         is_crowded = max(len(name) for value in names for name in value.split("\n")) * len(values) > 50
-        axes.set_xticks(places, names)
-        if is_crowded:
-            axes.tick_params("x", rotation=30)
-            for text in axes.get_xticklabels():
-                text.set(ha="right", rotation_mode="anchor")
+        slanted: Any = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(places, names, **(slanted if is_crowded else {}))
         axes.margins(x=0.12)
         return places
     places = np.array([float(value) for value in values])
