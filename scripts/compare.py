@@ -41,21 +41,11 @@ from sessrec.evaluation.tested_runs import read_run
 from sessrec.experiments.fit_and_test import fit_seeds, model_words
 from sessrec.figures.results import comparison_figure, cutoff_curves, slices_figure
 from sessrec.figures.style import save_figures
-from sessrec.writing import atomic_write
+from sessrec.writing import write_text
 
 
 def fit_configs(configs: Sequence[Path], seeds: Sequence[int], name: str, words: Sequence[str]) -> list[Path]:
-    """Fit and test every config with every seed.
-
-    Args:
-        configs: The configs.
-        seeds: The seeds.
-        name: First part of the runs' names.
-        words: More words of each fit.
-
-    Returns:
-        Folders of the runs.
-    """
+    """Fit and test every config with every seed, each fit with more words; gives the folders of the runs."""
     chosen = {config: model_words(str(config)) for config in configs}  # a missing one is found before any fit
     runs = []
     for config, own in chosen.items():
@@ -91,8 +81,7 @@ def write_comparison(comparison: Comparison, output: Path) -> list[str]:
         "comparison.csv": comparison_csv(comparison),
     }
     for name, text in texts.items():
-        with atomic_write(output / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(output / name, text)
     return [*texts, *save_figures(comparison_figures(comparison), output)]
 
 
@@ -117,11 +106,7 @@ def _parser() -> ScriptParser:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the comparison.
-
-    Args:
-        args: Words of the command line; those of the process where None.
-    """
+    """Run the comparison."""
     parser = _parser()
     folders, options, words = _parsed(parser, sys.argv[1:] if args is None else list(args))
     try:

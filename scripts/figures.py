@@ -51,15 +51,7 @@ ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
 
 
 def open_log(run: Run, path: str | None) -> tuple[PreparedLog, dict[str, Any]]:
-    """Prepare the log of a run as it was for its fit.
-
-    Args:
-        run: The run.
-        path: Where the log lies, if no longer where it was.
-
-    Returns:
-        The prepared log, and the options of the data module.
-    """
+    """The log of a run, prepared as it was for its fit or from another path, and the options of the data module."""
     config = run.folder / "config.yaml"
     if not config.is_file():
         raise SessRecError(f"{run.folder} has no config.yaml, so that its click log is not known")
@@ -163,11 +155,7 @@ def draw(runs: Sequence[Run], path: str | None, with_alphas: bool) -> tuple[Mapp
 
 
 def main(args: list[str] | None = None) -> None:
-    """Draw the pictures.
-
-    Args:
-        args: Words of the command line; those of the process where None.
-    """
+    """Draw the pictures."""
     parser = ScriptParser(__doc__)
     parser.add_argument("--runs", nargs="+", type=Path, required=True, help="folders of tested runs, of one test part")
     parser.add_argument("--data", help="the click log, if it no longer lies where the first run read it")

@@ -133,13 +133,10 @@ class SessRecCLI(LightningCLI):
         return self.trainer
 
     def build_for_evaluation(self, callbacks: Callable[[Path], Sequence[Callback]]) -> Path:
-        """Build model, data and trainer, and load the checkpoint's vocabulary, to which the data are mapped.
+        """Build model, data and trainer, map the data to the checkpoint's vocabulary, and give the checkpoint.
 
         Args:
             callbacks: Gives the command's callbacks, from the checkpoint.
-
-        Returns:
-            The checkpoint.
 
         Raises:
             SessRecError: If there is no checkpoint, or what is built does not fit it.
@@ -157,15 +154,12 @@ class SessRecCLI(LightningCLI):
 
 
 def run_command(command: str, story: Callable[[SessRecCLI], None], args: Sequence[str] | None = None) -> SessRecCLI:
-    """Run a command; a user error ends it with one line and exit code 1.
+    """Run a command and give its command line, with what was built; a user error ends it with a line and exit code 1.
 
     Args:
         command: Name of the command.
         story: What it does with the parsed command line.
         args: Command-line arguments; default: `sys.argv[1:]`.
-
-    Returns:
-        The command line with its trainer, model and data.
     """
     tune_memory()
     try:

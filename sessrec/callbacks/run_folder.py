@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from sessrec.environment import hardware, versions
 from sessrec.models.base import SessionRecommender
-from sessrec.writing import atomic_write, write_json
+from sessrec.writing import write_json, write_text
 
 FIT_FILE = "fit.json"
 
@@ -36,8 +36,7 @@ class RunConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the config."""
         if trainer.loggers:  # fast_dev_run takes them away, and leaves no run
-            with atomic_write(self.run_folder / self.config_filename) as temporary:
-                temporary.write_text(self.parser.dump(self.config, skip_none=False), encoding="utf-8")
+            write_text(self.run_folder / self.config_filename, self.parser.dump(self.config, skip_none=False))
 
 
 class RunSummary(Callback):
