@@ -125,7 +125,7 @@ def _lengths_by_part(sessions: Mapping[str, Sessions]) -> Figure:
 
 
 def write_data_report(log: PreparedLog, folder: Path) -> None:
-    """Print the report of a prepared log, and write it as ``data_report.json`` with its figures; older ones go."""
+    """Print the report of a prepared log, and write it as ``data_report.json``, with its figures, over older ones."""
     print(f"\n{log.report}\n")
     write_json(folder / "data_report.json", log.report.as_dict())
     figures = {f"{name}.png": figure for name, figure in data_figures(log).items()}
