@@ -236,11 +236,7 @@ def _last_file(trainer: Trainer) -> Path:
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps ``best.ckpt``, the greatest so far of a validation metric.
-
-    Args:
-        monitor: Name of the metric.
-    """
+    """Keeps ``best.ckpt``, the greatest so far of the validation metric that ``monitor`` names."""
 
     def __init__(self, monitor: str) -> None:
         super().__init__(filename="best", monitor=monitor, mode="max", enable_version_counter=False)
