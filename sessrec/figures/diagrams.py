@@ -159,7 +159,8 @@ def protocol_figure(
     head = ["position", "", "history so far", "", "the model's best items", "", "target"]
     head += [f"rank among\n{n_items:,} items", f"in top\n{cutoff}?", "reciprocal\nrank"]
     head_widths = [0.7, 0.45, 3 * CELL, 0.15, 5 * CELL, 0.15, CELL, 1.2, 0.75, 0.85]
-    drawing.cells(MARGIN, head_widths, head, 0.55, weight="bold")
+    drawing.bottom += 0.15
+    drawing.cells(MARGIN, head_widths, head, 0.4, weight="bold")
     for position, (rank, gain, target) in enumerate(zip(ranks, gains, item_ids[1:], strict=True)):
         history, best = item_ids[max(0, position - 2) : position + 1], top[position][:5]
         cells: list[Cell] = [str(position + 1), f"+{position - 2}" if position > 2 else ""]
