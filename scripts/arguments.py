@@ -18,15 +18,10 @@ class ScriptParser(argparse.ArgumentParser):
         """Print the fault and leave with exit code 2."""
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
-    def check_output(self, output: Path, option: str = "--output") -> None:
-        """Leave with an error where a folder cannot be written to, or is a run's own.
-
-        Args:
-            output: The folder; it need not be there yet.
-            option: Option that names it.
-        """
+    def check_output(self, output: Path) -> None:
+        """Leave with an error where --output, there or not yet, is a file or the folder of a run."""
         existing = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
         if not existing.is_dir():
-            self.error(f"{option} {output}: {existing} is a file; name a folder")
+            self.error(f"--output {output}: {existing} is a file; name a folder")
         if (output / "checkpoints").exists():
-            self.error(f"{option} {output} is the folder of a run; name another one")
+            self.error(f"--output {output} is the folder of a run; name another one")

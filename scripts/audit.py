@@ -27,8 +27,8 @@ from sessrec.evaluation.rank_table import check_metrics
 from sessrec.evaluation.tested_runs import Run, check_comparable, group_runs, read_run
 from sessrec.experiments.audit_runs import fit_leaking, fit_other_model, rank_shuffled
 from sessrec.figures.audits import audit_figure
-from sessrec.figures.style import save_figure
-from sessrec.writing import atomic_write, write_json
+from sessrec.figures.style import save_figures
+from sessrec.writing import write_json, write_text
 
 Models = dict[str, list[Run]]
 
@@ -83,11 +83,7 @@ AUDITS: dict[str, Callable[[Models, argparse.Namespace], Audit]] = {
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the audit.
-
-    Args:
-        args: Words of the command line; those of the process where None.
-    """
+    """Run the audit."""
     parser = ScriptParser(__doc__)
     parser.add_argument("audit", choices=list(AUDITS), help="which audit")
     parser.add_argument("runs", nargs="+", type=Path, help="folders of tested runs, all of one test part")
@@ -120,12 +116,9 @@ def main(args: list[str] | None = None) -> None:
         parser.error(str(error))
     text = "\n\n".join([audit.title, *(table.markdown() for table in audit.tables()), "\n".join(audit.remarks)])
     print(f"\n{text}\n")
-    with atomic_write(output / f"{audit.name}.md") as temporary:
-        temporary.write_text(f"# {text}\n", encoding="utf-8")
+    write_text(output / f"{audit.name}.md", f"# {text}\n")
     write_json(output / f"{audit.name}.json", audit._asdict())
-    figure = audit_figure(audit)
-    for kind in ("png", "svg"):
-        save_figure(figure, output / f"{audit.name}.{kind}")
+    save_figures({audit.name: audit_figure(audit)}, output)
     print(f"table and picture in {output}")
 
 

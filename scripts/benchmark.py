@@ -62,11 +62,7 @@ def _parser() -> ScriptParser:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run a benchmark.
-
-    Args:
-        args: Words of the command line; those of the process where None.
-    """
+    """Run a benchmark."""
     parser = _parser()
     options = parser.parse_args(args)
     if options.accelerator == "gpu" and not torch.cuda.is_available():

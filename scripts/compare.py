@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from arguments import ScriptParser
+from matplotlib.figure import Figure
 
 from sessrec.errors import SessRecError
 from sessrec.evaluation.comparison import Comparison, compare_runs
@@ -39,62 +40,49 @@ from sessrec.evaluation.slices import Slices
 from sessrec.evaluation.tested_runs import read_run
 from sessrec.experiments.fit_and_test import fit_seeds, model_words
 from sessrec.figures.results import comparison_figure, cutoff_curves, slices_figure
-from sessrec.figures.style import save_figure
-from sessrec.writing import atomic_write
+from sessrec.figures.style import save_figures
+from sessrec.writing import write_text
 
 
 def fit_configs(configs: Sequence[Path], seeds: Sequence[int], name: str, words: Sequence[str]) -> list[Path]:
-    """Fit and test every config with every seed.
-
-    Args:
-        configs: The configs.
-        seeds: The seeds.
-        name: First part of the runs' names.
-        words: More words of each fit.
-
-    Returns:
-        Folders of the runs.
-    """
+    """Fit and test every config with every seed, each fit with more words; gives the folders of the runs."""
+    chosen = {config: model_words(str(config)) for config in configs}  # a missing one is found before any fit
     runs = []
-    chosen = {config: model_words(str(config)) for config in configs}
     for config, own in chosen.items():
         runs += fit_seeds(str(config), [*own, *words], seeds, f"{name}-{config.stem}")
     return runs
 
 
-def write_comparison(comparison: Comparison, output: Path) -> list[str]:
-    """Write a comparison into a folder, as Markdown, CSV and pictures.
+def slices_of(comparison: Comparison) -> Slices:
+    """How the positions were told apart in the tests."""
+    return Slices(**comparison.models[0].runs[0].report.get("slice_options", {}))
 
-    Args:
-        comparison: The comparison.
-        output: The folder.
 
-    Returns:
-        Names of the files.
-    """
+def comparison_figures(comparison: Comparison) -> dict[str, Figure]:
+    """Pictures of a comparison; its last metric is that of the slices."""
     models = {model.name: model.runs for model in comparison.models}
-    metric = list(comparison.models[0].metrics)[-1]
-    slices = Slices(**comparison.models[0].runs[0].report.get("slice_options", {}))
-    tables = [metrics_table(comparison), slices_table(models, metric, slices)]
-    if len(models) > 1:
-        tables.insert(1, differences_table(comparison))
-    figures = {
+    return {
         "comparison": comparison_figure(comparison),
         "recall_curves": cutoff_curves(models, "recall"),
         "mrr_curves": cutoff_curves(models, "mrr"),
-        "slices": slices_figure(models, metric, slices),
+        "slices": slices_figure(models, list(comparison.models[0].metrics)[-1], slices_of(comparison)),
     }
+
+
+def write_comparison(comparison: Comparison, output: Path) -> list[str]:
+    """Write a comparison into a folder, as Markdown, CSV and pictures; gives the names of the files."""
+    models = {model.name: model.runs for model in comparison.models}
+    metric = list(comparison.models[0].metrics)[-1]
+    tables = [metrics_table(comparison), slices_table(models, metric, slices_of(comparison))]
+    if len(models) > 1:
+        tables.insert(1, differences_table(comparison))
     texts = {
         "comparison.md": "\n\n".join([*(table.markdown() for table in tables), protocol_text(comparison)]) + "\n",
         "comparison.csv": comparison_csv(comparison),
     }
     for name, text in texts.items():
-        with atomic_write(output / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    for name, figure in figures.items():
-        for kind in ("png", "svg"):
-            save_figure(figure, output / f"{name}.{kind}")
-    return [*texts, *(f"{name}.{kind}" for name in figures for kind in ("png", "svg"))]
+        write_text(output / name, text)
+    return [*texts, *save_figures(comparison_figures(comparison), output)]
 
 
 def _parser() -> ScriptParser:
@@ -118,11 +106,7 @@ def _parser() -> ScriptParser:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the comparison.
-
-    Args:
-        args: Words of the command line; those of the process where None.
-    """
+    """Run the comparison."""
     parser = _parser()
     folders, options, words = _parsed(parser, sys.argv[1:] if args is None else list(args))
     try:

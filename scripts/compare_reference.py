@@ -46,7 +46,7 @@ from sessrec.experiments.fit_and_test import fit_and_test, parsed
 from sessrec.models import GRU4Rec
 from sessrec.models.reference_weights import import_weights, read_weights
 from sessrec.text import Table, spread_text
-from sessrec.writing import atomic_write
+from sessrec.writing import atomic_write, write_text
 
 NO_VALIDATION = ["--data.val_ratio", "0", "--data.val_duration", "null"]
 SPEED = "mini-batches/s"
@@ -58,9 +58,6 @@ _PROBE = "import numpy, pandas; print(f'numpy {numpy.__version__} and pandas {pa
 
 def reference_parameters(cli: SessRecCLI) -> dict[str, str]:
     """The reference's words for the hyper-parameters of a fit of ours.
-
-    Args:
-        cli: The command line of our fit.
 
     Raises:
         SessRecError: If the fit has a model or an option that the reference lacks.
@@ -119,8 +116,7 @@ def write_parts(log: PreparedLog, folder: Path) -> None:
         table = pd.DataFrame({"SessionId": number, "ItemId": sessions.items, "Time": np.arange(len(number))})
         with atomic_write(folder / f"{part}.tsv") as temporary:
             table.to_csv(temporary, sep="\t", index=False, lineterminator="\n")
-    with atomic_write(folder / "items.txt") as temporary:
-        temporary.write_text("".join(f"{item_id}\n" for item_id in log.vocabulary.item_ids), encoding="utf-8")
+    write_text(folder / "items.txt", "".join(f"{item_id}\n" for item_id in log.vocabulary.item_ids))
 
 
 def run_reference(command: Sequence[str], cutoffs: Sequence[int], output: Path) -> dict[str, float]:
@@ -165,24 +161,14 @@ def _failure(python: str, code: int, text: str, output: Path) -> str:
 
 
 def our_results(run: Path, batch_size: int) -> dict[str, float]:
-    """Metrics and speed of a tested run of ours.
-
-    Args:
-        run: Folder of the run.
-        batch_size: Number of lanes.
-    """
+    """Metrics and speed of a tested run of ours, whose batches have a number of lanes."""
     results = {name.removeprefix("test/"): value for name, value in read_run(run).report["metrics"].items()}
     _, speeds = read_curves(run).get("train/events_per_second", (None, np.empty(0)))
     return results | ({SPEED: float(np.median(speeds)) / batch_size} if len(speeds) else {})
 
 
 def results_table(reference: Sequence[dict[str, float]], ours: Sequence[dict[str, float]]) -> Table:
-    """Lay the results of both side by side: means over their runs, with the range where there are several.
-
-    Args:
-        reference: Results of the reference, a run each.
-        ours: Ours.
-    """
+    """Lay the results of both side by side: means over their runs, with the range where there are several."""
     rows = []
     for name in sorted(reference[0], key=lambda name: (name == SPEED, name.split("@")[0] == "mrr")):
         columns = [[result[name] for result in results if name in result] for results in (reference, ours)]
@@ -233,8 +219,7 @@ def compare(checkout: Path, python: str, seeds: Sequence[int], name: str, words:
     text = f"{results_table(reference, ours).markdown()}\n\n{counted['train']}, {counted['test']}, "
     text += f"{log.sessions['test'].n_positions:,} test positions, {len(log.vocabulary):,} items, ties "
     text += f"{cli.model.tie_mode}, on {device}; fits of each: {len(seeds)}\n{', '.join(command[-1].split(','))}"
-    with atomic_write(folder / "comparison.md") as temporary:
-        temporary.write_text(f"{text}\n", encoding="utf-8")
+    write_text(folder / "comparison.md", f"{text}\n")
     return text
 
 
@@ -288,11 +273,7 @@ def _parser() -> ScriptParser:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command.
-
-    Args:
-        args: Words of the command line; those of the process where None.
-    """
+    """Run the command."""
     args = sys.argv[1:] if args is None else list(args)
     checkout = Path(args.pop(0)) if args and not args[0].startswith("-") else None
     parser = _parser()

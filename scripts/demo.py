@@ -25,11 +25,7 @@ MODELS = {
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the demo.
-
-    Args:
-        args: Words of the command line; those of the process where None.
-    """
+    """Run the demo."""
     parser = ScriptParser(__doc__)
     parser.add_argument("--n_sessions", type=int, default=20000, help="sessions to generate (default: 20000)")
     parser.add_argument("--max_epochs", type=int, default=10, help="epochs of GRU4Rec (default: 10)")

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import yaml
 from arguments import ScriptParser
+from compare import comparison_figures
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -29,7 +30,6 @@ from sessrec.data.preparation import PreparedLog
 from sessrec.errors import SessRecError
 from sessrec.evaluation.audits import sampled_audit
 from sessrec.evaluation.comparison import Comparison, compare_runs
-from sessrec.evaluation.slices import Slices
 from sessrec.evaluation.tested_runs import Run, read_run
 from sessrec.experiments.audit_runs import checkpoint_of, fit_other_model
 from sessrec.figures.audits import audit_figure
@@ -41,8 +41,7 @@ from sessrec.figures.diagrams import (
     session_parallel_figure,
     traditional_figure,
 )
-from sessrec.figures.results import comparison_figure, cutoff_curves, slices_figure
-from sessrec.figures.style import save_figure
+from sessrec.figures.style import save_figures
 from sessrec.figures.sweeps import sweep_figure
 from sessrec.figures.training import training_figure
 from sessrec.models import GRU4Rec, SessionRecommender
@@ -52,15 +51,7 @@ ALPHAS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
 
 
 def open_log(run: Run, path: str | None) -> tuple[PreparedLog, dict[str, Any]]:
-    """Prepare the log of a run as it was for its fit.
-
-    Args:
-        run: The run.
-        path: Where the log lies, if no longer where it was.
-
-    Returns:
-        The prepared log, and the options of the data module.
-    """
+    """The log of a run, prepared as it was for its fit or from another path, and the options of the data module."""
     config = run.folder / "config.yaml"
     if not config.is_file():
         raise SessRecError(f"{run.folder} has no config.yaml, so that its click log is not known")
@@ -72,7 +63,7 @@ def open_log(run: Run, path: str | None) -> tuple[PreparedLog, dict[str, Any]]:
 def log_figures(log: PreparedLog, batch_size: int) -> dict[str, Figure]:
     """Pictures of the click log and of how it is used."""
     sessions, item_ids = log.sessions["train"], log.vocabulary.item_ids
-    return data_figures(log.sessions, log.vocabulary.counts, log.report.cuts, log.report.has_times) | {
+    return data_figures(log) | {
         "pipeline": pipeline_figure(log.report, batch_size),
         "session_parallel": session_parallel_figure(sessions, item_ids),
         "traditional_against_session_based": traditional_figure(sessions, item_ids),
@@ -82,14 +73,8 @@ def log_figures(log: PreparedLog, batch_size: int) -> dict[str, Figure]:
 def run_figures(comparison: Comparison) -> dict[str, Figure]:
     """Pictures of the runs' results."""
     models = {model.name: model.runs for model in comparison.models}
-    slices = Slices(**comparison.models[0].runs[0].report.get("slice_options", {}))
-    found = {
-        "comparison": comparison_figure(comparison),
-        "recall_curves": cutoff_curves(models, "recall"),
-        "mrr_curves": cutoff_curves(models, "mrr"),
-        "slices": slices_figure(models, "mrr@20", slices),
-        "sampled": audit_figure(sampled_audit(models, ["recall@20", "mrr@20"])),
-    }
+    found = comparison_figures(comparison)
+    found["sampled"] = audit_figure(sampled_audit(models, ["recall@20", "mrr@20"]))
     folders = {
         name if len(group) == 1 else f"{name}, seed {run.report['seed']}": run.folder
         for name, group in models.items()
@@ -170,11 +155,7 @@ def draw(runs: Sequence[Run], path: str | None, with_alphas: bool) -> tuple[Mapp
 
 
 def main(args: list[str] | None = None) -> None:
-    """Draw the pictures.
-
-    Args:
-        args: Words of the command line; those of the process where None.
-    """
+    """Draw the pictures."""
     parser = ScriptParser(__doc__)
     parser.add_argument("--runs", nargs="+", type=Path, required=True, help="folders of tested runs, of one test part")
     parser.add_argument("--data", help="the click log, if it no longer lies where the first run read it")
@@ -190,8 +171,7 @@ def main(args: list[str] | None = None) -> None:
     except (SessRecError, OSError) as error:
         parser.error(str(error))
     for name, figure in tqdm(figures.items(), desc="writing", disable=None):
-        save_figure(figure, options.output / f"{name}.png")
-        save_figure(figure, options.output / f"{name}.svg")
+        save_figures({name: figure}, options.output)
     print(f"\n{len(figures)} pictures in {options.output}, as PNG and SVG: {', '.join(sorted(figures))}")
     for reason in left_out:
         print(f"left out: {reason}")

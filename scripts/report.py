@@ -29,7 +29,7 @@ from sessrec.errors import SessRecError
 from sessrec.evaluation.comparison import ComparedModel, Comparison, compare_runs
 from sessrec.evaluation.tested_runs import read_run
 from sessrec.experiments.fit_and_test import is_random
-from sessrec.writing import atomic_write, write_json
+from sessrec.writing import write_json, write_text
 
 _SPLIT = "--data.test_ratio 0.1 --data.val_ratio 0"
 _OF_SOURCE = "--data.time_column Order --data.test_start {} --data.val_ratio 0 --trainer.max_epochs 5"
@@ -188,11 +188,7 @@ def texts_of(results: Mapping[str, Any], docs: Path) -> dict[Path, str]:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Write the report.
-
-    Args:
-        args: Words of the command line; those of the process where None.
-    """
+    """Write the report."""
     parser = ScriptParser(__doc__)
     parser.add_argument("--fit", nargs="+", choices=list(LOGS), default=[], help="logs to fit and test models on first")
     parser.add_argument(
@@ -220,8 +216,7 @@ def main(args: list[str] | None = None) -> None:
         write_json(options.docs / "results.json", results)
         copy_pictures(options.runs, options.docs / "figures")
         for file, text in texts.items():
-            with atomic_write(file) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+            write_text(file, text)
     except (SessRecError, OSError) as error:
         parser.error(str(error))
     taken = ", ".join(f"{log} ({len(entry['models'])} models)" for log, entry in found.items() if entry is not None)

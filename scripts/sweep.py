@@ -35,10 +35,10 @@ from sessrec.evaluation.rank_table import gains
 from sessrec.evaluation.tested_runs import PROTOCOL, Run, check_comparable, read_run
 from sessrec.experiments.fit_and_test import fit_seeds, model_words, parsed
 from sessrec.experiments.recent_log import recent_log_words
-from sessrec.figures.style import save_figure
+from sessrec.figures.style import save_figures
 from sessrec.figures.sweeps import sweep_figure
 from sessrec.text import Table, spread_text
-from sessrec.writing import atomic_write
+from sessrec.writing import atomic_write, write_text
 
 DEFAULT_MODELS = ["Popularity", "Markov", str(Path(__file__).resolve().parents[1] / "configs" / "gru4rec.yaml")]
 EXPERIMENTS = {
@@ -132,8 +132,7 @@ def text_of(results: Results, label: str) -> str:
 
 def write(results: Results, label: str, output: Path) -> None:
     """Write the table in Markdown, one row a fit in CSV, and the figure."""
-    with atomic_write(output / "sweep.md") as temporary:
-        temporary.write_text(text_of(results, label), encoding="utf-8")
+    write_text(output / "sweep.md", text_of(results, label))
     rows = [fit for fits in results.values() for fit in fits]
     with atomic_write(output / "sweep.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
@@ -146,17 +145,11 @@ def write(results: Results, label: str, output: Path) -> None:
     for (_, model), fits in results.items():
         for name, metric in METRICS.items():
             lines[name].setdefault(model, []).append([fit[metric] for fit in fits])
-    figure = sweep_figure(f"Sweep of {label}", label, values, lines, "Oracle")
-    for kind in ("png", "svg"):
-        save_figure(figure, output / f"sweep.{kind}")
+    save_figures({"sweep": sweep_figure(f"Sweep of {label}", label, values, lines, "Oracle")}, output)
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run a sweep.
-
-    Args:
-        args: Words of the command line; those of the process where None.
-    """
+    """Run a sweep."""
     parser = ScriptParser(__doc__, usage="python scripts/sweep.py EXPERIMENT | --option NAME ... --values VALUE ...")
     parser.add_argument("--option", nargs="+", help="options of fit that change together, without the leading --")
     parser.add_argument("--values", nargs="+", help="their values")

@@ -125,22 +125,18 @@ class SessRecCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = list(callbacks)
         if not sys.stdout.isatty() and self.config.trainer.enable_progress_bar is not False:
             self.trainer_defaults["callbacks"].append(TQDMProgressBar(refresh_rate=0))  # a file is no place for a bar
-        strategy: dict[str, Any] = {}
-        if (named := self.config_init.trainer.strategy) == "ddp":
-            strategy["strategy"] = LanesStrategy()
-        elif named != "auto":
+        named = self.config_init.trainer.strategy
+        if named not in ("auto", "ddp"):
             raise SessRecError(f"--trainer.strategy {named} is not supported: auto for one device, ddp for several")
-        self.trainer = self.instantiate_trainer(plugins=[CheckpointFiles()], **strategy)
+        strategy = LanesStrategy() if named == "ddp" else named
+        self.trainer = self.instantiate_trainer(plugins=[CheckpointFiles()], strategy=strategy)
         return self.trainer
 
     def build_for_evaluation(self, callbacks: Callable[[Path], Sequence[Callback]]) -> Path:
-        """Build model, data and trainer, and load the checkpoint's vocabulary, to which the data are mapped.
+        """Build model, data and trainer, map the data to the checkpoint's vocabulary, and give the checkpoint.
 
         Args:
             callbacks: Gives the command's callbacks, from the checkpoint.
-
-        Returns:
-            The checkpoint.
 
         Raises:
             SessRecError: If there is no checkpoint, or what is built does not fit it.
@@ -158,15 +154,12 @@ class SessRecCLI(LightningCLI):
 
 
 def run_command(command: str, story: Callable[[SessRecCLI], None], args: Sequence[str] | None = None) -> SessRecCLI:
-    """Run a command; a user error ends it with one line and exit code 1.
+    """Run a command and give its command line, with what was built; a user error ends it with a line and exit code 1.
 
     Args:
         command: Name of the command.
         story: What it does with the parsed command line.
         args: Command-line arguments; default: `sys.argv[1:]`.
-
-    Returns:
-        The command line with its trainer, model and data.
     """
     tune_memory()
     try:
@@ -191,14 +184,7 @@ def run_command(command: str, story: Callable[[SessRecCLI], None], args: Sequenc
 
 
 def user_error(error: BaseException | None) -> BaseException | None:
-    """The user error behind an exception; the parser wraps those of options.
-
-    Args:
-        error: Any exception.
-
-    Returns:
-        The user error, None where there is none.
-    """
+    """The user error behind an exception, None where there is none; the parser wraps those of options."""
     while error is not None and not isinstance(error, (SessRecError, MisconfigurationException, OSError)):
         error = error.__cause__ or error.__context__
     return error

@@ -73,10 +73,9 @@ def exchange_gradients(tables: Sequence[nn.Parameter], others: Sequence[nn.Param
     Returns:
         Whether any process takes part; if none does, there is no update to make.
     """
-    counts = torch.tensor(
-        [int(takes_part), *(len(_rows(table)) if takes_part else 0 for table in tables)], device=tables[0].device
-    )
-    all_counts = join_lanes(counts[None]).tolist()
+    n_rows = [table.grad._nnz() if takes_part and table.grad is not None else 0 for table in tables]
+    counts = torch.tensor([[int(takes_part), *n_rows]], device=tables[0].device)
+    all_counts = join_lanes(counts).tolist()
     if not any(count[0] for count in all_counts):
         return False
     for place, table in enumerate(tables, 1):
@@ -88,11 +87,6 @@ def exchange_gradients(tables: Sequence[nn.Parameter], others: Sequence[nn.Param
     return True
 
 
-def _rows(table: nn.Parameter) -> Tensor:
-    assert table.grad is not None
-    return table.grad._indices()[0]
-
-
 def _exchange_rows(table: nn.Parameter, counts: list[int]) -> None:
     """Put the rows of all processes one after the other; rows that two of them have stay two."""
     own, most = counts[process_rank()], max(counts)
@@ -100,9 +94,7 @@ def _exchange_rows(table: nn.Parameter, counts: list[int]) -> None:
     values = table.new_zeros(most, *table.shape[1:])
     if own:
         assert table.grad is not None
-        rows[:own], values[:own] = _rows(table), table.grad._values()
-    is_filled = torch.arange(most, device=table.device).repeat(len(counts)) < torch.tensor(
-        counts, device=table.device
-    ).repeat_interleave(most)
+        rows[:own], values[:own] = table.grad._indices()[0], table.grad._values()
+    is_filled = torch.cat([torch.arange(most, device=table.device) < count for count in counts])
     rows, values = join_lanes(rows)[is_filled], join_lanes(values)[is_filled]
     table.grad = torch.sparse_coo_tensor(rows[None], values, table.shape, is_coalesced=False, check_invariants=False)

@@ -15,22 +15,14 @@ from sessrec import __version__
 def versions() -> dict[str, str]:
     """Versions of the packages that results depend on."""
     packages = ("torch", "lightning", "torchmetrics", "numpy", "scipy", "pyarrow")
-    return {
-        "sessrec": __version__,
-        "python": platform.python_version(),
-        **{package: version(package) for package in packages},
-    }
+    own = {"sessrec": __version__, "python": platform.python_version()}
+    return own | {package: version(package) for package in packages}
 
 
 def hardware(device: torch.device) -> dict[str, str | int]:
-    """The machine, and the device that the model is on.
-
-    Args:
-        device: Device of the model.
-    """
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    """The machine, and the device that the model is on."""
     return {
-        "device": name,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "system": platform.system(),
         "machine": platform.machine(),
         "cores": os.cpu_count() or 1,

@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
-from sessrec.callbacks.checkpoints import check_run_is_free, checkpoint_callbacks, is_inside_epoch, work_done
+from sessrec.callbacks.checkpoints import BestCheckpoint, check_run_is_free, is_inside_epoch, work_done
 from sessrec.callbacks.event_files import drop_steps_after
 from sessrec.callbacks.run_folder import RunConfig, RunSummary
 from sessrec.cli import SessRecCLI, is_follower, run_command
@@ -20,11 +20,7 @@ from sessrec.options import check_trainer_options
 
 
 def fit(cli: SessRecCLI) -> None:
-    """Fit the model; whatever can be rejected is rejected before the trainer starts and writes.
-
-    Args:
-        cli: The parsed command line.
-    """
+    """Fit the model; whatever can be rejected is rejected before the trainer starts and writes."""
     run_folder, config = cli.name_run(), cli.config
     checkpoint = cli.find_checkpoint(run_folder)
     if not is_follower():
@@ -34,7 +30,8 @@ def fit(cli: SessRecCLI) -> None:
     metrics = [str(name) for name in model.val_metrics]
     if data.has_validation and config.monitor not in metrics:
         raise SessRecError(f"--monitor {config.monitor} is none of the metrics {', '.join(metrics)}")
-    saving = checkpoint_callbacks(config.monitor, data.has_validation, cli.config_init.checkpoint)
+    saving: list[Callback] = [BestCheckpoint(config.monitor)] if data.has_validation else []
+    saving.append(cli.config_init.checkpoint)
     if not config.trainer.fast_dev_run:  # which leaves no run
         saving.append(RunConfig(cli.parser, config, run_folder))
     trainer = cli.build_trainer([RunSummary(checkpoint), *saving])
@@ -43,8 +40,9 @@ def fit(cli: SessRecCLI) -> None:
     content = None if checkpoint is None else read_checkpoint(checkpoint)
     data.setup("fit")
     if content is not None:
-        inside_epoch = _check_resumable(cli, content)
-        if done := work_done(content, trainer.max_epochs, trainer.max_steps):
+        inside_epoch = is_inside_epoch(content)
+        _check_resumable(cli, content, inside_epoch)
+        if done := work_done(content, inside_epoch, trainer.max_epochs, trainer.max_steps):
             _check_same_options(cli, content, run_folder)
             print(f"nothing to do: the checkpoint {checkpoint} has {done}")
             return
@@ -61,9 +59,9 @@ def _check_folders(trainer: Trainer, run_folder: Path) -> None:
             raise SessRecError(f"a checkpoint callback's dirpath {folder} is outside of the run {run_folder}")
 
 
-def _check_resumable(cli: SessRecCLI, content: dict[str, Any]) -> bool:
-    """Reject a checkpoint that this fit cannot resume from; whether it resumes inside an epoch."""
-    model, data, inside_epoch = cli.model, cli.datamodule, is_inside_epoch(content)
+def _check_resumable(cli: SessRecCLI, content: dict[str, Any], inside_epoch: bool) -> None:
+    """Reject a checkpoint that this fit cannot resume from."""
+    model, data = cli.model, cli.datamodule
     if "SessionDataModule" not in content:
         raise SessRecError("the checkpoint was not fitted to a click log by sessrec: it keeps no schedule")
     assert data.vocabulary is not None
@@ -72,7 +70,6 @@ def _check_resumable(cli: SessRecCLI, content: dict[str, Any]) -> bool:
     data.check_training(content["SessionDataModule"], inside_epoch, cli.trainer)
     if content["seed"] != cli.config.seed_everything:
         print(f"the fit resumes with its own seed {content['seed']}, not {cli.config.seed_everything}")
-    return inside_epoch
 
 
 def _check_same_options(cli: SessRecCLI, content: dict[str, Any], run_folder: Path) -> None:

@@ -51,11 +51,7 @@ class CommandParser(LightningArgumentParser):
 
 
 def parser_settings(command: str) -> dict[str, Any]:
-    """What a command's parser is made with.
-
-    Args:
-        command: ``fit``, ``validate``, ``test``, ``predict`` or ``prepare``.
-    """
+    """What a command's parser is made with."""
     return {
         "default_config_files": [str(DEFAULT_CONFIG)],
         "description": _DESCRIPTIONS[command] + _OWN_LOG,
@@ -66,11 +62,7 @@ def parser_settings(command: str) -> dict[str, Any]:
 
 
 def add_options(parser: LightningArgumentParser) -> None:
-    """Add what is neither trainer's, model's nor data's.
-
-    Args:
-        parser: Parser of a command.
-    """
+    """Add what is neither trainer's, model's nor data's."""
     parser.add_argument(
         "--ckpt_path",
         type=str | None,
@@ -80,10 +72,7 @@ def add_options(parser: LightningArgumentParser) -> None:
     )
     parser.add_class_arguments(LastCheckpoint, "checkpoint")
     parser.add_argument(
-        "--monitor",
-        type=str,
-        default="val/mrr@20",
-        help="Validation metric that chooses the best checkpoint in a fit.",
+        "--monitor", type=str, default="val/mrr@20", help="Validation metric that chooses the best checkpoint in a fit."
     )
     parser.add_class_arguments(Slices, "slices")
     parser.add_argument(
@@ -93,26 +82,15 @@ def add_options(parser: LightningArgumentParser) -> None:
         help="Length of the lists whose coverage, Gini coefficient and popularity test reports; 0 makes no lists, "
         "which take as long again as the ranks.",
     )
-    parser.add_argument(
-        "--projector",
-        type=bool,
-        default=False,
-        help="Whether test writes the item embeddings for TensorBoard's projector.",
-    )
+    text = "Whether test writes the item embeddings for TensorBoard's projector."
+    parser.add_argument("--projector", type=bool, default=False, help=text)
     parser.add_argument("--output", type=str, default="predictions.tsv", help="File that predict writes.")
-    parser.add_argument(
-        "--report_dir",
-        type=str,
-        default="lightning_logs/data_report",
-        help="Folder for the report and figures of prepare.",
-    )
+    text = "Folder for the report and figures of prepare."
+    parser.add_argument("--report_dir", type=str, default="lightning_logs/data_report", help=text)
 
 
 def check_trainer_options(options: Any) -> None:
     """Refuse what leaves nothing to train, and what the training step would not heed.
-
-    Args:
-        options: Options of the trainer.
 
     Raises:
         SessRecError: If there is one such.
@@ -126,14 +104,7 @@ def check_trainer_options(options: Any) -> None:
 
 
 def given_option(args: list[str], name: str) -> str | None:
-    """Value of an option given as ``--name value`` or ``--name=value``.
-
-    Args:
-        args: Words of the command line.
-        name: The option, with its two dashes.
-
-    Returns:
-        Its value, None where it is not given.
+    """Value of an option given as ``--name value`` or ``--name=value``; None where it is not given.
 
     Example:
         >>> given_option(["--ckpt_path", "best", "--model.k=5"], "--model.k")
@@ -148,12 +119,7 @@ def given_option(args: list[str], name: str) -> str | None:
 
 
 def with_current_options(command: str, args: list[str]) -> list[str]:
-    """Arguments in which configs of earlier releases have today's option names, and a checkpoint brings its options.
-
-    Args:
-        command: ``fit``, ``validate``, ``test``, ``predict`` or ``prepare``.
-        args: Command-line arguments.
-    """
+    """Arguments in which configs of earlier releases have today's option names, and a checkpoint brings its options."""
     args = [argument for word in args for argument in (word.split("=", 1) if word.startswith("--config=") else [word])]
     for place, (option, file) in enumerate(itertools.pairwise(args), 1):
         if option == "--config" and Path(file).is_file():

@@ -9,11 +9,7 @@ from sessrec.cli import SessRecCLI, run_command
 
 
 def predict(cli: SessRecCLI) -> None:
-    """Write the best next items after each session's last event.
-
-    Args:
-        cli: The parsed command line.
-    """
+    """Write the best next items after each session's last event."""
     checkpoint = cli.build_for_evaluation(lambda _: [PredictionWriter(cli.config.output)])
     cli.trainer.predict(cli.model, cli.datamodule, ckpt_path=checkpoint, return_predictions=False, weights_only=True)
 

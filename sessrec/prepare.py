@@ -11,11 +11,7 @@ from sessrec.figures.data import write_data_report
 
 
 def prepare(cli: SessRecCLI) -> None:
-    """Prepare the log, and print and write its report.
-
-    Args:
-        cli: The parsed command line.
-    """
+    """Prepare the log, and print and write its report."""
     folder = Path(cli.config.report_dir)
     if folder.is_file():
         raise SessRecError(f"--report_dir {folder} is a file; name a folder")

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 from sessrec.callbacks.rank_writer import RankWriter
 from sessrec.cli import SessRecCLI, run_command
 
 
 def test(cli: SessRecCLI) -> None:
-    """Rank all items at every position of the test part, and write the ranks and metrics into the run's folder.
+    """Rank all items at every position of the test part, and write the ranks and metrics into the run's folder."""
 
-    Args:
-        cli: The parsed command line.
-    """
-    checkpoint = cli.build_for_evaluation(
-        lambda checkpoint: [
-            RankWriter(
-                cli.config_init.slices,
-                checkpoint,
-                list_length=cli.config_init.list_length,
-                projector=cli.config_init.projector,
-            )
-        ]
-    )
+    def writers(checkpoint: Path) -> list[RankWriter]:
+        options = cli.config_init
+        return [RankWriter(options.slices, checkpoint, list_length=options.list_length, projector=options.projector)]
+
+    checkpoint = cli.build_for_evaluation(writers)
     cli.trainer.test(cli.model, cli.datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True)
 
 

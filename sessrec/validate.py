@@ -8,11 +8,7 @@ from sessrec.cli import SessRecCLI, run_command
 
 
 def validate(cli: SessRecCLI) -> None:
-    """Rank all items at every position of the validation part.
-
-    Args:
-        cli: The parsed command line.
-    """
+    """Rank all items at every position of the validation part."""
     checkpoint = cli.build_for_evaluation(lambda _: [])
     cli.trainer.validate(cli.model, cli.datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True)
 

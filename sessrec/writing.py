@@ -45,10 +45,15 @@ def atomic_write(file: str | Path) -> Iterator[Path]:
         raise
 
 
+def write_text(file: Path, text: str) -> None:
+    """Write text, whole or not at all."""
+    with atomic_write(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_json(file: Path, content: Any) -> None:
     """Write JSON, whole or not at all."""
-    with atomic_write(file) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_text(file, json.dumps(content, indent=2) + "\n")
 
 
 def _sync(path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from sessrec.callbacks.signals import StoppedError, StopSignals
@@ -29,24 +29,18 @@ def resolve_checkpoint(ckpt_path: str, run_folder: Path) -> Path | None:
     Raises:
         SessRecError: If there is no such file.
     """
+    folder = run_folder / "checkpoints"
     if ckpt_path == "auto":  # a fit that was killed early may have a best checkpoint and no last one
-        return next((file for name in ("last", "best") if (file := _own(run_folder, name)).exists()), None)
-    file = _own(run_folder, ckpt_path) if ckpt_path in ("best", "last") else Path(ckpt_path)
+        return next((file for name in ("last", "best") if (file := folder / f"{name}.ckpt").exists()), None)
+    file = folder / f"{ckpt_path}.ckpt" if ckpt_path in ("best", "last") else Path(ckpt_path)
     if file.is_file():
         return file
     hint = "; a run without validation keeps only last" if ckpt_path == "best" else ""
     raise SessRecError(f"no checkpoint {file} (--ckpt_path {ckpt_path}{hint})")
 
 
-def _own(run_folder: Path, name: str) -> Path:
-    return run_folder / "checkpoints" / f"{name}.ckpt"
-
-
 def load_model(file: Path) -> SessionRecommender:
     """Load the model of a checkpoint, whatever its class.
-
-    Args:
-        file: The checkpoint.
 
     Raises:
         SessRecError: If it is no checkpoint of sessrec, or of a class that is not known here.
@@ -71,18 +65,17 @@ def check_run_is_free(run_folder: Path, checkpoint: Path | None) -> None:
     Raises:
         SessRecError: If the run has checkpoints and the fit starts from none of them, or goes on outside its run.
     """
-    own = checkpoint is not None and checkpoint.resolve().parent == (run_folder / "checkpoints").resolve()
-    config = run_folder / "config.yaml"
-    if checkpoint is not None and not own:
+    folder = run_folder / "checkpoints"
+    if checkpoint is not None and checkpoint.resolve().parent != folder.resolve():
         raise SessRecError(
             f"{checkpoint} is not of the run {run_folder}: a fit goes on in its own run, by --config RUN/config.yaml "
             "--ckpt_path last"
         )
-    if not own and any((run_folder / "checkpoints").glob("*.ckpt")):
-        name = "last" if _own(run_folder, "last").exists() else "best"
+    if checkpoint is None and any(folder.glob("*.ckpt")):
+        name = "last" if (folder / "last.ckpt").exists() else "best"
         raise SessRecError(
-            f"the run {run_folder} exists: give another --trainer.logger.version, or go on with it: --config {config} "
-            f"--ckpt_path {name}"
+            f"the run {run_folder} exists: give another --trainer.logger.version, or go on with it: "
+            f"--config {run_folder / 'config.yaml'} --ckpt_path {name}"
         )
 
 
@@ -103,9 +96,9 @@ def is_inside_epoch(checkpoint: dict[str, Any]) -> bool:
     return Progress.of_checkpoint(checkpoint).inside_epoch
 
 
-def work_done(checkpoint: dict[str, Any], max_epochs: int | None, max_steps: int) -> str | None:
+def work_done(checkpoint: dict[str, Any], inside_epoch: bool, max_epochs: int | None, max_steps: int) -> str | None:
     """What a finished fit has done, in words; None where there is something left to do."""
-    epochs = checkpoint["epoch"] + (0 if is_inside_epoch(checkpoint) else 1)
+    epochs = checkpoint["epoch"] + (0 if inside_epoch else 1)
     if max_epochs is not None and 0 <= max_epochs <= epochs:
         return f"{epochs} of {max_epochs} epochs"
     if 0 < max_steps <= checkpoint["global_step"]:
@@ -145,8 +138,7 @@ class CheckpointFiles(TorchCheckpointIO):
 class LastCheckpoint(Checkpoint):
     """Saves ``last.ckpt``, from which a fit resumes as if it had never stopped, and stops the fit at a signal.
 
-    It saves at the end of each epoch, and inside an epoch when the next window of steps begins, so that a validation
-    between two windows is done.
+    It saves at the end of each epoch, and inside an epoch when the next window begins, after any validation.
 
     Args:
         every_n_steps: Save at the end of a window in which the number of steps passes a multiple of this; null for no
@@ -165,8 +157,6 @@ class LastCheckpoint(Checkpoint):
         self.every_n_steps = every_n_steps
         self.every_minutes = every_minutes
         self.signals = StopSignals()
-        self._last_step = 0
-        self._last_time = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen to the signals from here on: before, there is nothing to save."""
@@ -182,11 +172,7 @@ class LastCheckpoint(Checkpoint):
         self.signals.leave()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Save what is due between two windows, and stop if a signal has come.
-
-        Raises:
-            StoppedError: If a signal has come.
-        """
+        """Save what is due between two windows, and stop if a signal has come."""
         if _inside_epoch(pl_module):
             self._save_or_stop(trainer, self._is_due(trainer.global_step))
 
@@ -200,25 +186,18 @@ class LastCheckpoint(Checkpoint):
             self._save_where_stopped(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save a complete epoch, and stop if a signal has come and there is another epoch to do.
-
-        Raises:
-            StoppedError: If so.
-        """
+        """Save a complete epoch, and stop if a signal has come and there is another epoch to do."""
         if not _inside_epoch(pl_module):  # otherwise it has been saved where it was stopped
-            n_epochs = trainer.current_epoch + 1
-            is_over = _is_stopping(trainer) or n_epochs == trainer.max_epochs
+            is_over = _is_stopping(trainer) or trainer.current_epoch + 1 == trainer.max_epochs
             self._save_or_stop(trainer, save=True, stop=not is_over)
 
     def _is_due(self, step: int) -> bool:
-        n = self.every_n_steps
+        n, minutes = self.every_n_steps, self.every_minutes
         by_steps = n is not None and step // n > self._last_step // n
-        return by_steps or (
-            self.every_minutes is not None and time.monotonic() - self._last_time >= 60 * self.every_minutes
-        )
+        return by_steps or (minutes is not None and time.monotonic() - self._last_time >= 60 * minutes)
 
     def _save_or_stop(self, trainer: Trainer, save: bool, stop: bool = True) -> None:
-        """Save if any process is due or has received a signal, and stop all of them in the latter case."""
+        """Save if any process is due or has received a signal, and stop all of them by an error in the latter case."""
         own = [int(self.signals.received or 0), int(save)]
         received, save_any = greatest_of_processes(own, trainer.strategy.root_device)
         if received or save_any:
@@ -258,11 +237,7 @@ def _last_file(trainer: Trainer) -> Path:
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps ``best.ckpt``, the greatest so far of a validation metric.
-
-    Args:
-        monitor: Name of the metric.
-    """
+    """Keeps ``best.ckpt``, the greatest so far of the validation metric that ``monitor`` names."""
 
     def __init__(self, monitor: str) -> None:
         super().__init__(filename="best", monitor=monitor, mode="max", enable_version_counter=False)
@@ -278,8 +253,3 @@ class BestCheckpoint(ModelCheckpoint):
         models = {here(path): score for path, score in state_dict["best_k_models"].items()}
         super().load_state_dict(state_dict | paths | {"dirpath": folder, "best_k_models": models})
         self.current_score = state_dict["current_score"]
-
-
-def checkpoint_callbacks(monitor: str, has_validation: bool, last: LastCheckpoint) -> list[Callback]:
-    """Keep ``last.ckpt``, and ``best.ckpt`` by a validation metric where there is a validation part."""
-    return [BestCheckpoint(monitor), last] if has_validation else [last]

@@ -16,9 +16,8 @@ from sessrec.writing import atomic_write
 def drop_steps_after(run_folder: Path, step: int, inside_epoch: bool) -> None:
     """Drop from a run's event files what was logged after the step of a checkpoint: a resumed fit logs it again.
 
-    TensorBoard's own mark of a restart works by the order of the files' names and for its own readers only; here each
-    step has one value in the files themselves. Final metrics are dropped, too, whatever their step, and so is a record
-    that a killed process has left half-written.
+    Final metrics are dropped, too, whatever their step, and so is a record that a killed process has left half-written.
+    TensorBoard's own mark of a restart would do this for its own readers only.
 
     Args:
         run_folder: Folder of the run; nothing is done where it has no event files.
@@ -41,9 +40,6 @@ def drop_steps_after(run_folder: Path, step: int, inside_epoch: bool) -> None:
 
 def read_curves(run_folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Read the curves of a run.
-
-    Args:
-        run_folder: Folder of the run.
 
     Returns:
         Steps (int64) and values (float64) of each tag, in the order of the steps.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import pyarrow as pa
 from lightning.pytorch import LightningModule, Trainer
@@ -23,9 +22,7 @@ from sessrec.writing import atomic_write
 class PredictionWriter(BasePredictionWriter):
     """Writes the best items of each session as a tab-separated file: SessionId, Rank, ItemId, Score.
 
-    Ids that hold a tab, a quote or an end of line stand in quotes.
-
-    The file gets its name when it is complete.
+    Ids that hold a tab, a quote or an end of line stand in quotes. The file gets its name when it is complete.
 
     Args:
         output: File to write.
@@ -38,7 +35,6 @@ class PredictionWriter(BasePredictionWriter):
         super().__init__("batch")
         self.output = Path(output)
         self._open = ExitStack()
-        self._stream: TextIO | None = None
         self._n_sessions = 0
         if self.output.exists():
             raise SessRecError(f"{self.output} exists: remove it or give another --output")
@@ -46,25 +42,16 @@ class PredictionWriter(BasePredictionWriter):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the temporary file."""
         temporary = self._open.enter_context(atomic_write(self.output))
-        self._stream = self._open.enter_context(temporary.open("w", encoding="utf-8", newline="\n"))
-        self._stream.write("SessionId\tRank\tItemId\tScore\n")
+        stream = self._open.enter_context(temporary.open("w", encoding="utf-8", newline="\n"))
+        self._rows = csv.writer(stream, delimiter="\t", lineterminator="\n")  # an id may hold a tab or a quote
+        self._rows.writerow(("SessionId", "Rank", "ItemId", "Score"))
 
     def write_on_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        prediction: Any,
-        batch_indices: Sequence[int] | None,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, prediction: TopItems, *args: Any
     ) -> None:
         """Write one batch."""
-        assert isinstance(prediction, TopItems)
         assert isinstance(pl_module, SessionRecommender)
-        assert self._stream is not None
         item_ids = pl_module.vocabulary.item_ids
-        rows = csv.writer(self._stream, delimiter="\t", lineterminator="\n")  # an id may hold a tab or a quote
         all_ids = trainer.datamodule.sessions["predict"].session_ids  # type: ignore[attr-defined]
         session_ids = all_ids.take(pa.array(prediction.sessions.cpu().numpy())).to_pylist()
         for session_id, items, scores in zip(
@@ -72,7 +59,7 @@ class PredictionWriter(BasePredictionWriter):
         ):
             for rank, (item, score) in enumerate(zip(items, scores, strict=True), 1):
                 if score > EXCLUDED:
-                    rows.writerow((session_id, rank, item_ids[item], f"{score:.9g}"))
+                    self._rows.writerow((session_id, rank, item_ids[item], f"{score:.9g}"))
         self._n_sessions += len(prediction.sessions)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

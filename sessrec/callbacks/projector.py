@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
 from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender
@@ -18,9 +17,6 @@ _MOST_ITEMS = 10_000  # more than that makes the projector slow
 
 def item_embeddings(model: SessionRecommender) -> nn.Parameter:
     """The table of item embeddings of a model, shape (N, size).
-
-    Args:
-        model: The model.
 
     Raises:
         SessRecError: If it has none.
@@ -41,6 +37,8 @@ def write_projector(model: SessionRecommender, folder: Path) -> int:
     Returns:
         Number of items.
     """
+    from torch.utils.tensorboard import SummaryWriter  # imports TensorFlow where it is installed
+
     vocabulary = model.vocabulary
     items = np.argsort(-vocabulary.counts, kind="stable")[:_MOST_ITEMS]
     names = [" ".join(vocabulary.item_ids[item].split()) or "(blank)" for item in items]  # a line an item

@@ -7,11 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor
 
 from sessrec.callbacks.projector import item_embeddings, write_projector
 from sessrec.data.loaders import EvaluationBatch
@@ -55,7 +52,6 @@ class RankWriter(Callback):
         self.slices, self.checkpoint, self.folder, self.list_length = slices, checkpoint, folder, list_length
         self.projector = projector
         self.ranks: Ranks | None = None
-        self._start = 0.0
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make room for the counts of every position."""
@@ -64,20 +60,13 @@ class RankWriter(Callback):
             item_embeddings(pl_module)  # whether there are any is known before the test
         self._start = time.perf_counter()
         n_positions = _test_sessions(trainer).n_positions
-        self._above = torch.zeros(n_positions, dtype=torch.int64)
-        self._tied = torch.zeros(n_positions, dtype=torch.int64)
-        self._weight = torch.zeros(n_positions, dtype=torch.float64)
-        self._is_ranked = torch.zeros(n_positions, dtype=torch.bool)
+        kinds = {"above": torch.int64, "tied": torch.int64, "weight": torch.float64}
+        self._counts = {name: torch.zeros(n_positions, dtype=kind) for name, kind in kinds.items()}
+        self._is_ranked = torch.zeros(n_positions, dtype=torch.int64)
         self._times_recommended = torch.zeros(pl_module.n_items, dtype=torch.int64)
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: EvaluationBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: EvaluationBatch, *args: Any
     ) -> None:
         """Keep the counts of a batch."""
         assert isinstance(pl_module, SessionRecommender)
@@ -85,13 +74,9 @@ class RankWriter(Callback):
         first = torch.from_numpy(_test_sessions(trainer).offsets[batch.sessions.cpu().numpy()]) - batch.sessions.cpu()
         within = torch.arange(int(lengths.sum())) - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
         position = first.repeat_interleave(lengths) + within
-        for kept, own in (
-            (self._above, outputs["above"]),
-            (self._tied, outputs["tied"]),
-            (self._weight, outputs["weight"]),
-        ):
-            kept[position] = own.cpu()
-        self._is_ranked[position] = True
+        for name, kept in self._counts.items():
+            kept[position] = outputs[name].cpu()
+        self._is_ranked[position] = 1
         if self.list_length:
             best = top_items_at_positions(pl_module, batch, self.list_length)
             self._times_recommended += torch.bincount(best[best >= 0].cpu(), minlength=pl_module.n_items)
@@ -101,8 +86,8 @@ class RankWriter(Callback):
         assert isinstance(pl_module, SessionRecommender)
         seconds = time.perf_counter() - self._start
         above, tied, weight, is_ranked, times_recommended = (
-            _joined(counts, pl_module.device)
-            for counts in (self._above, self._tied, self._weight, self._is_ranked.long(), self._times_recommended)
+            sum_over_processes(own.to(pl_module.device)).cpu().numpy()  # each process has counted its own positions
+            for own in (*self._counts.values(), self._is_ranked, self._times_recommended)
         )
         folder = self.folder or trainer.log_dir  # which all processes have to ask for
         if not trainer.is_global_zero:
@@ -122,26 +107,19 @@ class RankWriter(Callback):
             report["lists"] = {"length": min(self.list_length, pl_module.n_items), **statistics}
         report["slices"] = slice_metrics(self.ranks, self.slices)
         report["slice_options"] = self.slices.options()
-        rank_zero_only(print)(_text(report))
+        print(_text(report))
         if folder:
-            write_ranks(table, Path(folder) / RANKS_FILE, pl_module.tie_mode)
-            report["ranks_digest"] = hashlib.sha256((Path(folder) / RANKS_FILE).read_bytes()).hexdigest()
-            write_json(Path(folder) / METRICS_FILE, report)
+            folder = Path(folder)
+            write_ranks(table, folder / RANKS_FILE, pl_module.tie_mode)
+            report["ranks_digest"] = hashlib.sha256((folder / RANKS_FILE).read_bytes()).hexdigest()
+            write_json(folder / METRICS_FILE, report)
             if self.projector:
-                n_items = write_projector(pl_module, Path(folder) / "projector")
-                rank_zero_only(print)(
-                    f"embeddings of {n_items:,} items for TensorBoard's projector in {folder}/projector"
-                )
+                n_items = write_projector(pl_module, folder / "projector")
+                print(f"embeddings of {n_items:,} items for TensorBoard's projector in {folder}/projector")
 
 
 def test_report(model: SessionRecommender, data: Any, ranks: Ranks) -> dict[str, Any]:
-    """The metrics of a test with all that is needed to know what they mean.
-
-    Args:
-        model: The model.
-        data: The data module.
-        ranks: Ranks of the test.
-    """
+    """The metrics of a test with all that is needed to know what they mean."""
     return {
         "model": type(model).__name__,
         "model_options": {name: value for name, value in model.hparams.items() if not name.startswith("_")},
@@ -182,8 +160,3 @@ def _text(report: dict[str, Any]) -> str:
 
 def _test_sessions(trainer: Trainer) -> Sessions:
     return trainer.datamodule.sessions["test"]  # type: ignore[attr-defined]
-
-
-def _joined(counts: Tensor, device: torch.device) -> np.ndarray:
-    """What all processes counted, each at its own positions."""
-    return sum_over_processes(counts.to(device)).cpu().numpy()

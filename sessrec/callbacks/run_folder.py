@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from pathlib import Path
 from typing import Any
@@ -14,38 +15,28 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from sessrec.environment import hardware, versions
 from sessrec.models.base import SessionRecommender
-from sessrec.writing import atomic_write, write_json
+from sessrec.writing import write_json, write_text
 
 FIT_FILE = "fit.json"
 
 
 def free_run_name(log_folder: Path, model: str) -> str:
     """The first of ``model-1``, ``model-2``, ... that no run has yet."""
-    number = 1
-    while (log_folder / f"{model}-{number}").exists():
-        number += 1
-    return f"{model}-{number}"
+    names = (f"{model}-{number}" for number in itertools.count(1))
+    return next(name for name in names if not (log_folder / name).exists())
 
 
 class RunConfig(SaveConfigCallback):
-    """Keeps the config in the run's folder, written whole or not at all.
+    """Keeps the config of the command line in the run's folder, written whole or not at all."""
 
-    Args:
-        parser: Parser of the command line.
-        config: What it parsed.
-        run_folder: Folder of the run.
-        options: Options of Lightning's callback.
-    """
-
-    def __init__(self, parser: LightningArgumentParser, config: Namespace, run_folder: Path, **options: Any) -> None:
-        super().__init__(parser, config, **(options | {"save_to_log_dir": False}))
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, run_folder: Path) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
         self.run_folder = run_folder
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the config."""
         if trainer.loggers:  # fast_dev_run takes them away, and leaves no run
-            with atomic_write(self.run_folder / self.config_filename) as temporary:
-                temporary.write_text(self.parser.dump(self.config, skip_none=False), encoding="utf-8")
+            write_text(self.run_folder / self.config_filename, self.parser.dump(self.config, skip_none=False))
 
 
 class RunSummary(Callback):
@@ -57,7 +48,6 @@ class RunSummary(Callback):
 
     def __init__(self, checkpoint: Path | None = None) -> None:
         self.checkpoint = checkpoint
-        self._start = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Print the data report."""

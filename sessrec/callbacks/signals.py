@@ -15,17 +15,11 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") i
 
 
 class StoppedError(SessRecError):
-    """A fit that was stopped by a signal, and saved.
-
-    Args:
-        message: Where it stopped, and how it goes on.
-        number: Number of the signal.
-    """
+    """A fit that was stopped by the signal of a number, and saved."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
-        self.exit_code = 128 + number
-        """As a shell gives it for a process that the signal ended."""
+        self.exit_code = 128 + number  # as a shell gives it for a process that the signal ended
 
 
 class StopSignals:

@@ -4,68 +4,46 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sessrec.evaluation.audits import Audit
+from sessrec.evaluation.bootstrap import Interval
 from sessrec.evaluation.rank_table import metric_name
 from sessrec.figures.style import PALETTE, STYLE, look
 
 
+@rc_context(STYLE)
 def audit_figure(audit: Audit) -> Figure:
-    """Draw every model's way through the conditions, one panel a metric, with 95 % intervals.
-
-    Args:
-        audit: The audit.
-    """
-    if len(audit.conditions) == 1:
-        return _bars(audit)
-    places = np.arange(len(audit.conditions))
-    with rc_context(STYLE):
-        figure = Figure(figsize=(min(11.0, 4.3 * len(audit.values) + 2), 4.6))
-        panels = figure.subplots(1, len(audit.values), squeeze=False)[0]
-        names = sorted(next(iter(audit.values.values())), key=lambda name: -audit_value(audit, name))
-        for (metric, by_model), axes in zip(audit.values.items(), panels, strict=True):
-            for number, name in enumerate(names):
-                value, low, high = np.array(by_model[name]).T
-                axes.errorbar(
-                    places,
-                    value,
-                    yerr=[np.maximum(0, value - low), np.maximum(0, high - value)],
-                    markersize=5,
-                    capsize=3,
-                    label=name if axes is panels[0] else None,
-                    **look(number),
-                )
-            axes.set_xticks(places, [condition.replace(" by ", "\nby ") for condition in audit.conditions], fontsize=10)
-            axes.set_title(metric_name(metric))
-            axes.set_ylim(bottom=0)
-            axes.margins(x=0.12)
-        figure.suptitle(audit.title)
-        figure.legend(frameon=False, loc="outside right upper")
+    """Draw every model's way through the conditions, one panel a metric, with 95 % intervals; bars of one condition."""
+    n_metrics, is_one = len(audit.values), len(audit.conditions) == 1
+    by_first_metric = next(iter(audit.values.values()))
+    names = sorted(by_first_metric, key=lambda name: -by_first_metric[name][0].value)
+    size = (4.2 * n_metrics + 1.5, 1.4 + 0.36 * len(names)) if is_one else (4.3 * n_metrics + 2, 4.6)
+    figure = Figure(figsize=(min(11.0, size[0]), size[1]))
+    panels = figure.subplots(1, n_metrics, sharey=is_one, squeeze=False)[0]
+    for (metric, by_model), axes in zip(audit.values.items(), panels, strict=True):
+        draw = _draw_bars if is_one else _draw_lines
+        draw(axes, {name: by_model[name] for name in names}, audit.conditions)
+        axes.set_title(metric_name(metric))
+        axes.margins(x=0.12)
+    figure.suptitle(audit.title)
+    if not is_one:
+        figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, loc="outside right upper")
     return figure
 
 
-def audit_value(audit: Audit, name: str) -> float:
-    """A model's value of the first metric in the first condition."""
-    return next(iter(audit.values.values()))[name][0].value
+def _draw_lines(axes: Axes, intervals: dict[str, list[Interval]], conditions: list[str]) -> None:
+    for number, (name, of_model) in enumerate(intervals.items()):
+        value, low, high = np.array(of_model).T
+        errors = np.maximum(0, [value - low, high - value])
+        axes.errorbar(range(len(value)), value, errors, markersize=5, capsize=3, label=name, **look(number))
+    axes.set_xticks(range(len(conditions)), [name.replace(" by ", "\nby ") for name in conditions], fontsize=10)
+    axes.set_ylim(bottom=0)
 
 
-def _bars(audit: Audit) -> Figure:
-    with rc_context(STYLE):
-        names = sorted(next(iter(audit.values.values())), key=lambda name: audit_value(audit, name))
-        figure = Figure(figsize=(min(11.0, 4.2 * len(audit.values) + 1.5), 1.4 + 0.36 * len(names)))
-        panels = figure.subplots(1, len(audit.values), sharey=True, squeeze=False)[0]
-        for (metric, by_model), axes in zip(audit.values.items(), panels, strict=True):
-            value, low, high = np.array([by_model[name][0] for name in names]).T
-            axes.barh(
-                names,
-                value,
-                xerr=[np.maximum(0, value - low), np.maximum(0, high - value)],
-                color=PALETTE[5],
-                ecolor="black",
-                capsize=3,
-            )
-            axes.set_title(metric_name(metric))
-            axes.margins(x=0.12)
-        figure.suptitle(audit.title)
-    return figure
+def _draw_bars(axes: Axes, intervals: dict[str, list[Interval]], conditions: list[str]) -> None:
+    names = [*intervals][::-1]  # the best one on top
+    value, low, high = np.array([intervals[name][0] for name in names]).T
+    errors = np.maximum(0, [value - low, high - value])
+    axes.barh(names, value, xerr=errors, color=PALETTE[5], ecolor="black", capsize=3)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -21,27 +19,15 @@ from sessrec.writing import write_json
 _DAY = 86400
 
 
-def data_figures(
-    sessions: Mapping[str, Sessions], item_counts: np.ndarray, cuts: Mapping[str, float], has_times: bool
-) -> dict[str, Figure]:
-    """Draw what a prepared log looks like.
-
-    Args:
-        sessions: Sessions of the parts ``train``, ``val`` and ``test``.
-        item_counts: Training events of each item, int64, shape (N,).
-        cuts: Time at which each later part begins, by its name.
-        has_times: False where times are numbers of rows.
-
-    Returns:
-        The figures ``session_lengths``, ``item_popularity``, ``events_per_day`` and ``lengths_by_part``.
-    """
-    with rc_context(STYLE):
-        return {
-            "session_lengths": _session_lengths(sessions),
-            "item_popularity": _item_popularity(item_counts),
-            "events_per_day": _events_over_time(sessions, cuts, has_times),
-            "lengths_by_part": _lengths_by_part(sessions),
-        }
+@rc_context(STYLE)
+def data_figures(log: PreparedLog) -> dict[str, Figure]:
+    """Draw ``session_lengths``, ``item_popularity``, ``events_per_day`` and ``lengths_by_part`` of a prepared log."""
+    return {
+        "session_lengths": _session_lengths(log.sessions),
+        "item_popularity": _item_popularity(log.vocabulary.counts),
+        "events_per_day": _events_over_time(log.sessions, log.report.cuts, log.report.has_times),
+        "lengths_by_part": _lengths_by_part(log.sessions),
+    }
 
 
 def _session_lengths(sessions: Mapping[str, Sessions]) -> Figure:
@@ -89,18 +75,20 @@ def _events_over_time(sessions: Mapping[str, Sessions], cuts: Mapping[str, float
     edges = np.arange(first // width, last // width + 2) * width
     figure = Figure(figsize=(9, 4))
     axes = figure.subplots()
-    counts = [np.histogram(part, edges)[0] for part in times.values()]
-    places = _as_dates(edges, axes) if has_times else edges
-    for name, below, count in zip(
-        times, np.cumsum([np.zeros_like(counts[0]), *counts[:-1]], axis=0), counts, strict=True
-    ):
-        axes.stairs(below + count, places, baseline=below, fill=True, color=COLOURS[name], label=name)
+    if has_times:
+        locator = AutoDateLocator()
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    unit_of_axis = _DAY if has_times else 1  # matplotlib counts days since 1970
+    below = np.zeros(len(edges) - 1, dtype=np.int64)
+    for name, part in times.items():
+        above = below + np.histogram(part, edges)[0]
+        axes.stairs(above, edges / unit_of_axis, baseline=below, fill=True, color=COLOURS[name], label=name)
+        below = above
     for name, t in cuts.items():
-        place = _as_dates(np.array([t]), None)[0] if has_times else t
-        axes.axvline(place, color="black", linestyle="--", linewidth=1)
-        axes.annotate(
-            f" {name} begins", (place, 1), xycoords=("data", "axes fraction"), va="top", ha="right", rotation=90
-        )
+        place = (t / unit_of_axis, 1)
+        axes.axvline(place[0], color="black", linestyle="--", linewidth=1)
+        axes.annotate(f" {name} begins", place, xycoords=("data", "axes fraction"), va="top", ha="right", rotation=90)
     axes.set_title(f"Events {unit}")
     axes.set_ylabel("events")
     axes.set_xlabel("time (UTC)" if has_times else "time as the log counts it")
@@ -118,32 +106,16 @@ def _bin_width(first: float, last: float, has_times: bool) -> tuple[float, str]:
     return max(365 * _DAY, (last - first) // 1000), "over time"
 
 
-def _as_dates(times: np.ndarray, axes: Axes | None) -> np.ndarray:
-    """Times as places on an axis of dates; on plain numbers where a time is no date of the calendar."""
-    if axes is not None:
-        locator = AutoDateLocator()
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    epoch = date2num(datetime(1970, 1, 1, tzinfo=timezone.utc))
-    return epoch + times / _DAY
-
-
 def _lengths_by_part(sessions: Mapping[str, Sessions]) -> Figure:
     figure = Figure(figsize=(7, 4))
     axes = figure.subplots()
     lengths = {name: np.diff(part.offsets) for name, part in sessions.items()}
     shown = max(3, int(max(np.quantile(part, 0.99) for part in lengths.values())))
+    marker = "o" if shown < 100 else None
     for name, part in lengths.items():
-        share = np.bincount(part, minlength=shown + 1)[: shown + 1] / len(part)
-        places = np.arange(2, shown + 1)
-        axes.plot(
-            places,
-            share[2:],
-            marker="o" if shown < 100 else None,
-            markersize=4,
-            color=COLOURS[name],
-            label=f"{name} ({len(part):,})",
-        )
+        share = np.bincount(part, minlength=shown + 1)[2 : shown + 1] / len(part)
+        label = f"{name} ({len(part):,})"
+        axes.plot(range(2, shown + 1), share, marker=marker, markersize=4, color=COLOURS[name], label=label)
     axes.set_title("Session lengths in each part")
     axes.set_xlabel("events in the session")
     axes.set_ylabel("share of the part's sessions")
@@ -152,19 +124,11 @@ def _lengths_by_part(sessions: Mapping[str, Sessions]) -> Figure:
     return figure
 
 
-def write_data_report(prepared: PreparedLog, folder: str | Path) -> None:
-    """Print the report of a prepared log, and write it as JSON with its figures.
-
-    Args:
-        prepared: The prepared log.
-        folder: Where ``data_report.json`` and the figures are written; older ones are replaced.
-    """
-    report, folder = prepared.report, Path(folder)
-    print(f"\n{report}\n")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / "data_report.json", report.as_dict())
-    figures = data_figures(prepared.sessions, prepared.vocabulary.counts, report.cuts, report.has_times)
-    for name, figure in figures.items():
-        save_figure(figure, folder / f"{name}.png")
-    files = ["data_report.json", *(f"{name}.png" for name in figures)]
-    print(f"report and figures in {folder}: {', '.join(files)}")
+def write_data_report(log: PreparedLog, folder: Path) -> None:
+    """Print the report of a prepared log, and write it as ``data_report.json``, with its figures, over older ones."""
+    print(f"\n{log.report}\n")
+    write_json(folder / "data_report.json", log.report.as_dict())
+    figures = {f"{name}.png": figure for name, figure in data_figures(log).items()}
+    for file, figure in figures.items():
+        save_figure(figure, folder / file)
+    print(f"report and figures in {folder}: {', '.join(['data_report.json', *figures])}")

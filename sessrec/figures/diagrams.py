@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import PlaceHolderLayoutEngine
-from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from sessrec.data.report import DataReport
@@ -20,103 +16,19 @@ from sessrec.data.session_parallel import LaneGrid
 from sessrec.data.sessions import Sessions
 from sessrec.errors import SessRecError
 from sessrec.evaluation.metrics import CUTOFFS
+from sessrec.figures.drawing import CELL, GAP, MARGIN, Box, Cell, Drawing, short_id
 from sessrec.figures.style import COLOURS, PALETTE
 from sessrec.models.gru4rec import GRU4Rec
 from sessrec.text import counted, date_text
 
-MARGIN, GAP, LINE, CELL = 0.25, 0.3, 0.175, 0.82
-"""Around a picture, between boxes, from line to line, and the width of a cell that holds an item id."""
 GREY = "#777777"
-
-Box = tuple[str, Sequence[str], str]  # name, lines and colour
-
-
-def _short(item_id: str) -> str:
-    """An item id in at most nine letters: an ellipsis stands for its middle, as ids often differ at their ends."""
-    words = item_id if len(item_id) <= 9 else f"{item_id[:4]}…{item_id[-4:]}"
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in words)
-
-
-class _Drawing:
-    """A canvas of a fixed width that grows downwards, below a title."""
-
-    def __init__(self, width: float, title: str) -> None:
-        self.width = width
-        # no layout: what is placed here stays; "none" would become the style's engine when the figure is saved
-        self.figure = Figure(figsize=(width, 1), layout=PlaceHolderLayoutEngine(True, True))
-        self.axes = self.figure.add_axes((0, 0, 1, 1), xlim=(0, width))
-        self.axes.set_axis_off()
-        lines = textwrap.wrap(title, int(9 * width))
-        self.bottom = MARGIN + 0.22 * len(lines)
-        self.text(width / 2, MARGIN, "\n".join(lines), 12, weight="bold", va="top")
-
-    def text(self, x: float, y: float, words: str, size: float = 9, **look: Any) -> None:
-        """Write text around a place."""
-        look = {"ha": "center", "va": "center", "linespacing": 1.3, **look}
-        self.axes.text(x, y, words, fontsize=size, parse_math=False, **look)  # an id may hold dollar signs
-
-    def note(self, words: str) -> None:
-        """Write a paragraph below all that was drawn."""
-        lines = textwrap.wrap(words, int(14 * (self.width - 2 * MARGIN)))
-        self.text(MARGIN, self.bottom + 0.12, "\n".join(lines), ha="left", va="top")
-        self.bottom += 0.12 + LINE * len(lines)
-
-    def cells(self, left: float, widths: Sequence[float], row: Sequence[tuple[str, str]], height: float) -> None:
-        """Draw a row of cells below all that was drawn: the words of each, and a colour if it holds an item."""
-        y = self.bottom + height / 2
-        for number, ((words, colour), width) in enumerate(zip(row, widths, strict=True)):
-            x = left + sum(widths[:number])
-            if colour:
-                look = Rectangle((x, self.bottom), width, height, fc=to_rgba(colour, 0.4), ec="white", lw=2)
-                self.axes.add_patch(look)
-            self.text(x + width / 2, y, words, family="monospace" if colour else None)
-        self.bottom += height
-
-    def columns(self, n_columns: int, inset: float = 0.0) -> tuple[list[float], float]:
-        """Middles of columns beside each other, and their width."""
-        width = (self.width - 2 * MARGIN - 2 * inset - (n_columns - 1) * GAP) / n_columns
-        return [MARGIN + inset + width / 2 + number * (width + GAP) for number in range(n_columns)], width
-
-    def row(self, boxes: Sequence[Box | None], above: Sequence[float] = (), inset: float = 0.0) -> float:
-        """Draw boxes beside each other below all that was drawn, with arrows from above; the height of their middle."""
-        middles, width = self.columns(len(boxes), inset)
-        for x in above:
-            self.arrow((x, self.bottom), (x, self.bottom + GAP))
-        texts = [
-            [line for words in box[1] for line in textwrap.wrap(words, int(15 * width))] if box else [] for box in boxes
-        ]
-        top, height = self.bottom + GAP, 0.35 + LINE * max(map(len, texts))
-        for x, box, lines in zip(middles, boxes, texts, strict=True):
-            if box:
-                place, colour = (x - width / 2, top), to_rgba(box[2], 0.25)
-                self.axes.add_patch(Rectangle(place, width, height, facecolor=colour, edgecolor=box[2]))
-                self.text(x, top + 0.17, box[0], 10, weight="bold")
-                self.text(x, top + 0.28, "\n".join(lines), va="top")
-        self.bottom = top + height
-        return top + height / 2
-
-    def arrow(self, start: tuple[float, float], end: tuple[float, float], **look: Any) -> None:
-        """Draw an arrow."""
-        self.axes.annotate(
-            "", end, start, arrowprops={"arrowstyle": "-|>", "color": "black", "shrinkA": 0, "shrinkB": 0, **look}
-        )
-
-    def finished(self) -> Figure:
-        """The figure, as high as what was drawn."""
-        self.figure.set_size_inches(self.width, self.bottom + MARGIN)
-        self.axes.set_ylim(self.bottom + MARGIN, 0)
-        return self.figure
 
 
 def architecture_figure(model: GRU4Rec) -> Figure:
-    """Draw what a GRU4Rec is made of, with its sizes, options and numbers of weights.
-
-    Args:
-        model: A model that knows its items: fitted, loaded, or given a vocabulary.
-    """
+    """Draw what a GRU4Rec that knows its items is made of, with its sizes, options and numbers of weights."""
     n_items, n_weights = len(model.vocabulary), sum(weight.numel() for weight in model.parameters())
     layers, options = counted(len(model.layers), "GRU layer"), model.options
-    drawing = _Drawing(10, f"GRU4Rec with {layers} and {n_weights:,} weights scores {n_items:,} items")
+    drawing = Drawing(10, f"GRU4Rec with {layers} and {n_weights:,} weights scores {n_items:,} items")
     inset, above, edge = 2.2, [drawing.width / 2], drawing.width - MARGIN
     left, right = MARGIN + inset, edge - inset
     drawing.row([("item of the event", [f"one of N = {n_items:,} items"], GREY)], inset=inset)
@@ -126,10 +38,8 @@ def architecture_figure(model: GRU4Rec) -> Figure:
     table = drawing.row([(f"{kind} embedding", lines, PALETTE[0])], above, inset)
     for number, (cell, units) in enumerate(zip(model.cells, model.layers, strict=True), 1):
         weights = sum(weight.numel() for weight in cell.parameters())
-        lines = [
-            f"{units} numbers of state: {weights:,} weights",
-            f"dropout of output and state: p = {options.dropout_p_hidden:g}",
-        ]
+        lines = [f"{units} numbers of state: {weights:,} weights"]
+        lines.append(f"dropout of output and state: p = {options.dropout_p_hidden:g}")
         y = drawing.row([(f"GRU layer {number}: {units} units", lines, PALETTE[2])], above, inset)
         drawing.arrow((left - 0.5, y), (left, y))
         drawing.text(left - 0.6, y, "state after\nthe event before;\n0 at a session's start", ha="right")
@@ -177,7 +87,7 @@ def pipeline_figure(
         raise SessRecError("the report has no training part: give the data report of a fit or of sessrec.prepare")
     parts = {part: figures[part] for part in COLOURS if part in figures}
     later, n_items = list(parts)[1:], figures["train"]["items"]
-    drawing = _Drawing(10, f"How {figures['log']['events']:,} events become a model of {n_items:,} items")
+    drawing = Drawing(10, f"How {figures['log']['events']:,} events become a model of {n_items:,} items")
     places, (thirds, width) = drawing.columns(len(parts))[0], drawing.columns(3)
     y = drawing.row(_preparation(figures, later))
     for x, following in zip(thirds, thirds[1:], strict=False):
@@ -245,25 +155,23 @@ def protocol_figure(
     gains = [1 / rank if rank is not None and rank <= cutoff else 0.0 for rank in ranks]
     n_hits, place = sum(gain > 0 for gain in gains), f"{counted(n_positions, 'position')} of this session"
     widths = [0.7, 0.45, *[CELL] * 3, 0.15, *[CELL] * 5, 0.15, CELL, 1.2, 0.75, 0.85]
-    drawing = _Drawing(2 * MARGIN + sum(widths), f"The next item is among the top {cutoff} at {n_hits} of {place}")
-    drawing.bottom += 0.55
-    names = ["position", "history so far", "the model's best items", "target", f"rank among\n{n_items:,} items"]
-    names += [f"in top\n{cutoff}?", "reciprocal\nrank"]
-    for name, first, last in zip(names, (0, 2, 6, 12, 13, 14, 15), (1, 5, 11, 13, 14, 15, 16), strict=True):
-        x = MARGIN + (sum(widths[:first]) + sum(widths[:last])) / 2
-        drawing.text(x, drawing.bottom - 0.2, name, weight="bold")
+    drawing = Drawing(2 * MARGIN + sum(widths), f"The next item is among the top {cutoff} at {n_hits} of {place}")
+    head = ["position", "", "history so far", "", "the model's best items", "", "target"]
+    head += [f"rank among\n{n_items:,} items", f"in top\n{cutoff}?", "reciprocal\nrank"]
+    head_widths = [0.7, 0.45, 3 * CELL, 0.15, 5 * CELL, 0.15, CELL, 1.2, 0.75, 0.85]
+    drawing.bottom += 0.15
+    drawing.cells(MARGIN, head_widths, head, 0.4, weight="bold")
     for position, (rank, gain, target) in enumerate(zip(ranks, gains, item_ids[1:], strict=True)):
         history, best = item_ids[max(0, position - 2) : position + 1], top[position][:5]
-        cells = [(str(position + 1), ""), (f"+{position - 2}" if position > 2 else "", "")]
-        cells += [(_short(item), GREY) for item in history] + [("", "")] * (4 - len(history))
-        cells += [(_short(item), PALETTE[2] if item == target else "#CCCCCC") for item in best]
-        cells += [("", "")] * (6 - len(best)) + [(_short(target), PALETTE[2] if gain else PALETTE[1])]
-        words = ["no candidate" if rank is None else f"{rank:,.10g}", "hit" if gain else "miss"]
-        cells += [(word, "") for word in (*words, f"{gain:.3f}" if gain else "0")]
-        drawing.cells(MARGIN, widths, cells, 0.36)
-    recall, mrr = f"Recall@{cutoff} = {n_hits / n_positions:.4f}", f"MRR@{cutoff} = {sum(gains) / n_positions:.4f}"
-    drawing.note(f"{recall}: hits at {n_hits} of {counted(n_positions, 'position')}")
-    drawing.note(f"{mrr}: {sum(gains):.3f} / {n_positions}, the mean of the last column")
+        cells: list[Cell] = [str(position + 1), f"+{position - 2}" if position > 2 else ""]
+        cells += [*((short_id(item), GREY) for item in history), *[""] * (4 - len(history))]
+        cells += [(short_id(item), PALETTE[2] if item == target else "#CCCCCC") for item in best]
+        cells += [*[""] * (6 - len(best)), (short_id(target), PALETTE[2] if gain else PALETTE[1])]
+        cells += ["no candidate" if rank is None else f"{rank:,.10g}", "hit" if gain else "miss"]
+        drawing.cells(MARGIN, widths, [*cells, f"{gain:.3f}" if gain else "0"], 0.36)
+    recall, mrr = n_hits / n_positions, sum(gains) / n_positions
+    drawing.note(f"Recall@{cutoff} = {recall:.4f}: hits at {n_hits} of {counted(n_positions, 'position')}")
+    drawing.note(f"MRR@{cutoff} = {mrr:.4f}: {sum(gains):.3f} / {n_positions}, the mean of the last column")
     return drawing.finished()
 
 
@@ -285,21 +193,20 @@ def session_parallel_figure(sessions: Sessions, item_ids: Sequence[str], n_lanes
     title = f"A lane whose session ends takes the next one: {counted(int(starts.sum()), 'session')}"
     head, width, height = 0.7, 0.95, 0.66
     widths = [head, *[width] * window.n_steps]
-    drawing = _Drawing(max(7.0, 2 * MARGIN + sum(widths)), title)
-    drawing.cells(MARGIN, widths, [("", ""), *((f"step {step + 1}", "") for step in range(window.n_steps))], 0.4)
+    drawing = Drawing(max(7.0, 2 * MARGIN + sum(widths)), title)
+    drawing.cells(MARGIN, widths, ["", *(f"step {step + 1}" for step in range(window.n_steps))], 0.4)
     for lane in range(n_lanes):
-        cells = [(f"lane {lane + 1}", "")]
+        cells: list[Cell] = [f"lane {lane + 1}"]
         for step in range(window.n_steps):
-            name, target = (_short(item_ids[int(part[step, lane])]) for part in (window.inputs, window.targets))
+            name, target = (short_id(item_ids[int(part[step, lane])]) for part in (window.inputs, window.targets))
             if starts[step, lane]:
                 x, y = MARGIN + head + step * width + 0.03, drawing.bottom
                 drawing.axes.plot([x, x], [y + 0.03, y + height - 0.03], "k", linewidth=3.5)
             first = f"session {numbers[step, lane]}" if starts[step, lane] else " "
             colour = PALETTE[(lane + of_lane[step, lane]) % 6]  # neighbours in a lane differ
-            cells.append((f"{first}\n{name}\n→ {target}", colour) if live[step, lane] else ("empty", ""))
+            cells.append((f"{first}\n{name}\n→ {target}", colour) if live[step, lane] else "empty")
         drawing.cells(MARGIN, widths, cells, height)
-    resets = [(str(int(starts[step].sum())), "") for step in range(window.n_steps)]
-    drawing.cells(MARGIN, widths, [("resets", ""), *resets], 0.35)
+    drawing.cells(MARGIN, widths, ["resets", *map(str, starts.sum(axis=1))], 0.35)
     drawing.note(
         "In each cell the input and, behind the arrow, the target: the next item of the same session. The hidden state "
         "of a session goes on from step to step. A black bar marks a reset: a new session begins with a state of 0. "
@@ -316,14 +223,15 @@ def traditional_figure(sessions: Sessions, item_ids: Sequence[str], n_shown: int
         item_ids: Item id of each item index.
         n_shown: Sessions to show, at most 20, of popular items; one more gives the first click of a newcomer.
     """
-    rows = {tuple(item_ids[item] for item in sessions[number]): 0 for number in range(min(len(sessions), 2000))}
+    first = (sessions[number] for number in range(min(len(sessions), 2000)))
+    rows = dict.fromkeys(tuple(item_ids[item] for item in session) for session in first)
     if not 1 <= n_shown <= 20 or len(rows) < n_shown + 1:
         raise SessRecError(f"{n_shown} of {len(rows)} sessions cannot be shown: 1 to 20, and one more in the log")
     popularity = Counter(item for row in rows for item in {*row})
     order = sorted(rows, key=lambda row: (not 3 <= len(row) <= 4, -sum(popularity[item] for item in {*row}) / len(row)))
     shown, newcomer = order[:n_shown], order[n_shown][:1]
-    items = sorted(item for item, _ in Counter(item for row in shown for item in {*row}).most_common(12))
-    drawing = _Drawing(11, "A user-item matrix keeps what was clicked; a session keeps the order as well")
+    items = sorted(item for item, _ in Counter(item for row in shown for item in dict.fromkeys(row)).most_common(12))
+    drawing = Drawing(11, "A user-item matrix keeps what was clicked; a session keeps the order as well")
     name, square = 0.85, 0.35
     left, middle = MARGIN + name, 6.3
     drawing.bottom += 0.35
@@ -332,17 +240,16 @@ def traditional_figure(sessions: Sessions, item_ids: Sequence[str], n_shown: int
     drawing.bottom += 0.85
     for number, item in enumerate(items):
         x = left + (number + 0.5) * square
-        drawing.text(x, drawing.bottom - 0.05, _short(item), family="monospace", rotation=90, va="bottom")
+        drawing.text(x, drawing.bottom - 0.05, short_id(item), family="monospace", rotation=90, va="bottom")
     for number, row in enumerate([*shown, newcomer]):
         colour, top, is_new = PALETTE[number % 6], drawing.bottom, number == n_shown
         squares = [("", colour if item in row and not is_new else "#DDDDDD") for item in items]
-        user = ("new user" if is_new else f"user {number + 1}", "")
+        user, session = ("new user", "new session") if is_new else (f"user {number + 1}", f"session {number + 1}")
         drawing.cells(MARGIN, [name, *[square] * len(items)], [user, *squares], square)
         drawing.bottom = top
-        clicks = [(_short(item), colour) for item in row[-4:]]
-        session = ("new session" if is_new else f"session {number + 1}", "")
+        clicks = [(short_id(item), colour) for item in row[-4:]]
         widths = [name, *[CELL] * len(clicks), 0.3, 0.3]
-        drawing.cells(middle - name, widths, [session, *clicks, ("→", ""), ("?", GREY)], square)
+        drawing.cells(middle - name, widths, [session, *clicks, "→", ("?", GREY)], square)
     drawing.note(
         "Left, a filled square: the user clicked the item. The order is lost, and a new user's row is empty. "
         f"Right: the last clicks in order. The model ranks all {len(item_ids):,} items, from the first click on."

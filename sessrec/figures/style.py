@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,7 @@ STYLE: Any = {
 
 
 def look(number: int) -> Any:
-    """Colour, line and marker of a model.
-
-    Args:
-        number: Number of the model in the picture.
-    """
+    """Colour, line and marker of the model with this number in a picture."""
     return {
         "color": PALETTE[number % len(PALETTE)],
         "linestyle": LINES[number // len(PALETTE) % len(LINES)],
@@ -46,23 +43,21 @@ def look(number: int) -> Any:
 
 
 def save_figure(figure: Figure, file: Path) -> None:
-    """Write a picture, whole or not at all.
-
-    Args:
-        figure: The picture.
-        file: A name that ends in ``.png`` or ``.svg``.
-    """
+    """Write a picture to a ``.png`` or ``.svg`` file, whole or not at all."""
     with atomic_write(file) as temporary:
         temporary.write_bytes(figure_bytes(figure, file.suffix[1:]))
 
 
-def figure_bytes(figure: Figure, kind: str) -> bytes:
-    """A picture as the bytes of a file.
+def save_figures(figures: Mapping[str, Figure], folder: Path) -> list[str]:
+    """Write pictures, by their names, as PNG and SVG; gives the names of the files."""
+    files = {f"{name}.{kind}": figure for name, figure in figures.items() for kind in ("png", "svg")}
+    for file, figure in files.items():
+        save_figure(figure, folder / file)
+    return list(files)
 
-    Args:
-        figure: The picture.
-        kind: ``png`` or ``svg``.
-    """
+
+def figure_bytes(figure: Figure, kind: str) -> bytes:
+    """A picture as the bytes of a file of a kind, ``png`` or ``svg``."""
     stream = io.BytesIO()
     with rc_context(STYLE):
         figure.savefig(stream, format=kind, metadata={"Date": None} if kind == "svg" else None)

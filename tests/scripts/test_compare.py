@@ -46,7 +46,7 @@ def rows_of(text: str) -> list[list[str]]:
 def test_one_table_of_several_models(
     compare: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compare, "save_figure", lambda *_: None)  # takes seconds
+    monkeypatch.setattr(compare, "save_figures", lambda *_: [])  # takes seconds
     args = [*words("random", "markov", "gru4rec"), "--seeds", "1", "2", "--output", "tables"]
     compare.main(args)
     file = Path("tables/comparison.md")
