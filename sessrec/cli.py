@@ -163,7 +163,7 @@ def run_command(command: str, story: Callable[[SessRecCLI], None], args: Sequenc
     """
     tune_memory()
     try:
-        with _quiet(), _interrupt_at_once():
+        with quiet(), _interrupt_at_once():
             cli = SessRecCLI(command, args)
             story(cli)
     except _Interrupt:
@@ -217,7 +217,7 @@ def _interrupt_at_once() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence warnings and advertisements that say nothing to a user of the commands."""
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     logger.addFilter(_is_no_tip)

@@ -9,7 +9,7 @@ References:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from sessrec.errors import SessRecError
 from sessrec.evaluation.bootstrap import Interval, interval
 from sessrec.evaluation.comparison import pooled_means
+from sessrec.evaluation.metrics import TieMode
 from sessrec.evaluation.rank_table import Ranks, gains, metric_name
 from sessrec.evaluation.tested_runs import Run
 from sessrec.text import Table
@@ -38,10 +39,8 @@ class Audit(NamedTuple):
         """One table a metric, the best model by the first condition on top."""
         found = []
         for metric, models in self.values.items():
-            rows = [
-                [name, *(f"{one.value:.4f} [{one.low:.4f}, {one.high:.4f}]" for one in intervals)]
-                for name, intervals in sorted(models.items(), key=lambda item: -item[1][0].value)
-            ]
+            ordered = sorted(models.items(), key=lambda item: -item[1][0].value)
+            rows = [[name, *map(str, intervals)] for name, intervals in ordered]
             found.append(Table([metric_name(metric), *self.conditions], rows))
         return found
 
@@ -64,8 +63,7 @@ def sampled_rank(ranks: Ranks, n_negatives: int, by_popularity: bool, seed: int 
     rng = np.random.default_rng(seed)
     is_candidate = np.isfinite(ranks.rank)
     if by_popularity:
-        odds = np.nan_to_num(ranks.column("popular_odds"), nan=0.0)
-        above = rng.binomial(n_negatives, odds)
+        above = rng.binomial(n_negatives, np.nan_to_num(ranks.column("popular_odds"), nan=0.0))
     else:
         at_least = np.where(is_candidate, ranks.rank_by("conservative") - 1, 0).astype(np.int64)
         others = ranks.column("candidates").astype(np.int64) - is_candidate
@@ -76,69 +74,51 @@ def sampled_rank(ranks: Ranks, n_negatives: int, by_popularity: bool, seed: int 
 def sampled_audit(
     models: Mapping[str, Sequence[Run]], metrics: Sequence[str], n_negatives: int = 100, seed: int = 0
 ) -> Audit:
-    """Full ranking against ranks among sampled negatives: how far figures rise, and which models change places.
-
-    Args:
-        models: Runs of each model.
-        metrics: The metrics.
-        n_negatives: Negatives a position.
-        seed: Seed of the draws.
-    """
+    """Full ranking against ranks among sampled negatives: how far metrics rise, and which models change places."""
     conditions = ["all items", f"{n_negatives} uniform", f"{n_negatives} by popularity"]
 
     def ranks_of(run: Run) -> list[np.ndarray]:
-        ranks = run.ranks
         own_seed = int(run.report["protocol"]["data_digest"][:8], 16) + seed
-        return [
-            ranks.rank_by("conservative"),
-            sampled_rank(ranks, n_negatives, False, own_seed),
-            sampled_rank(ranks, n_negatives, True, own_seed),
-        ]
+        sampled = [sampled_rank(run.ranks, n_negatives, by_popularity, own_seed) for by_popularity in (False, True)]
+        return [run.ranks.rank_by("conservative"), *sampled]
 
-    values = _intervals(models, metrics, ranks_of)
-    remarks = []
+    values, remarks = _intervals(models, metrics, ranks_of), []
+    for metric, condition, ratios, reversals in _against_first(values, conditions):
+        if ratios:
+            least, greatest = min(ratios.values()), max(ratios.values())
+            remarks.append(
+                f"{metric} among {condition}: {least:.1f} to {greatest:.1f} times that among all items; {reversals}."
+            )
+    return Audit("sampled", "Ranks among sampled negatives against all items", conditions, values, remarks)
+
+
+def _against_first(
+    values: Mapping[str, Mapping[str, Sequence[Interval]]], conditions: Sequence[str]
+) -> Iterator[tuple[str, str, dict[str, float], str]]:
+    """Metric, condition, each model's value over that in the first condition, and the pairs that change places."""
     for metric, by_model in values.items():
         for place, condition in enumerate(conditions[1:], 1):
-            ratios = [own[place].value / own[0].value for own in by_model.values() if own[0].value > 0]
-            if ratios:
-                remarks.append(
-                    f"{metric_name(metric)} among {condition}: {min(ratios):.1f} to {max(ratios):.1f} times that among "
-                    f"all items; {_reversals(by_model, place)}."
-                )
-    return Audit("sampled", "Ranks among sampled negatives against all items", conditions, values, remarks)
+            ratios = {name: own[place].value / own[0].value for name, own in by_model.items() if own[0].value > 0}
+            yield metric_name(metric), condition, ratios, _reversals(by_model, place)
 
 
 def _reversals(by_model: Mapping[str, Sequence[Interval]], place: int) -> str:
     """Pairs of models that stand the other way round in another condition than in the first."""
-    found = []
-    for one, other in itertools.combinations(sorted(by_model, key=lambda name: -by_model[name][0].value), 2):
-        if (
-            by_model[one][place].value < by_model[other][place].value
-            and by_model[one][0].value > by_model[other][0].value
-        ):
-            found.append(f"{other} above {one}")
-    n_pairs = len(by_model) * (len(by_model) - 1) // 2
-    return f"{len(found)} of {n_pairs} pairs change places" + (f": {', '.join(found)}" if found else "")
+    first, other = ({name: own[at].value for name, own in by_model.items()} for at in (0, place))
+    pairs = list(itertools.combinations(sorted(first, key=lambda name: -first[name]), 2))
+    found = [f"{b} above {a}" for a, b in pairs if first[a] > first[b] and other[a] < other[b]]
+    return f"{len(found)} of {len(pairs)} pairs change places" + (f": {', '.join(found)}" if found else "")
 
 
 def ties_audit(models: Mapping[str, Sequence[Run]], metrics: Sequence[str]) -> Audit:
-    """The three rules for ties side by side.
-
-    Args:
-        models: Runs of each model.
-        metrics: The metrics.
-    """
-    conditions = ["conservative", "median", "standard"]
-    values = _intervals(
-        models,
-        metrics,
-        lambda run: [run.ranks.rank_by(mode) for mode in conditions],  # type: ignore[arg-type]
-    )
+    """The three rules for ties side by side."""
+    conditions: list[TieMode] = ["conservative", "median", "standard"]
+    values = _intervals(models, metrics, lambda run: [run.ranks.rank_by(mode) for mode in conditions])
     remarks = []
     for name, runs in models.items():
-        shares = [float((run.ranks.column("ties") > 0).mean()) for run in runs]
-        remarks.append(f"{name}: other items tie with the target at {np.mean(shares):.2%} of the positions.")
-    return Audit("ties", "The three rules for ties", conditions, values, remarks)
+        share = np.mean([(run.ranks.column("ties") > 0).mean() for run in runs])
+        remarks.append(f"{name}: other items tie with the target at {share:.2%} of the positions.")
+    return Audit("ties", "The three rules for ties", [*conditions], values, remarks)
 
 
 def changed_data_audit(
@@ -148,42 +128,23 @@ def changed_data_audit(
     models_by_condition: Sequence[Mapping[str, Sequence[Run]]],
     metrics: Sequence[str],
 ) -> Audit:
-    """The same models on other data, such as shuffled sessions or a leaking split.
-
-    Args:
-        name: Name of the audit.
-        title: What is shown.
-        conditions: What differs; the first one is what the others are held against.
-        models_by_condition: Runs of each model, in each condition.
-        metrics: The metrics.
-    """
+    """The same models on other data, such as shuffled sessions or a leaking split, by condition."""
     parts = [_intervals(models, metrics, lambda run: [run.ranks.rank]) for models in models_by_condition]
     values = {
         metric: {model: [part[metric][model][0] for part in parts] for model in models_by_condition[0]}
         for metric in metrics
     }
     remarks = []
-    for metric, by_model in values.items():
-        for place, condition in enumerate(conditions[1:], 1):
-            told = ", ".join(
-                f"{model} {own[place].value / own[0].value:.2f}" for model, own in by_model.items() if own[0].value > 0
-            )
-            remarks.append(
-                f"{metric_name(metric)}, {condition} over {conditions[0]}: {told}; {_reversals(by_model, place)}."
-            )
+    for metric, condition, ratios, reversals in _against_first(values, conditions):
+        told = ", ".join(f"{model} {ratio:.2f}" for model, ratio in ratios.items())
+        remarks.append(f"{metric}, {condition} over {conditions[0]}: {told}; {reversals}.")
     return Audit(name, title, list(conditions), values, remarks)
 
 
 def chance_audit(
     models: Mapping[str, Sequence[Run]], metrics: Sequence[str], chance: str, ceiling: str | None
 ) -> Audit:
-    """Where models stand between chance and, where it is known, the best that is possible.
-
-    Args:
-        models: Runs of each model, chance and ceiling among them.
-        metrics: The metrics.
-        chance: Name of the model that guesses.
-        ceiling: Name of the one that knows the process behind the data; None where it is not known.
+    """Where models stand between the one that guesses and, if given, the one that knows the process behind the data.
 
     Raises:
         SessRecError: If one of the two is missing.
@@ -195,21 +156,14 @@ def chance_audit(
     remarks = []
     for metric, by_model in values.items():
         low = by_model[chance][0].value
+        others = {name: own[0].value for name, own in by_model.items() if name not in (chance, ceiling)}
         if ceiling is None:
-            told = [
-                f"{name} {own[0].value / low:.0f}" if low else f"{name} -"
-                for name, own in by_model.items()
-                if name != chance
-            ]
-            remarks.append(f"{metric_name(metric)} over that of chance ({low:.4f}): {', '.join(told)}.")
+            what = f" over that of chance ({low:.4f})"
+            told = [f"{name} {value / low:.0f}" if low else f"{name} -" for name, value in others.items()]
         else:
-            way = by_model[ceiling][0].value - low
-            told = [
-                f"{name} {(own[0].value - low) / way:.0%}" if way else f"{name} -"
-                for name, own in by_model.items()
-                if name not in (chance, ceiling)
-            ]
-            remarks.append(f"{metric_name(metric)}, share of the way from chance to the ceiling: {', '.join(told)}.")
+            what, way = ", share of the way from chance to the ceiling", by_model[ceiling][0].value - low
+            told = [f"{name} {(value - low) / way:.0%}" if way else f"{name} -" for name, value in others.items()]
+        remarks.append(f"{metric_name(metric)}{what}: {', '.join(told)}.")
     return Audit("chance", "Between chance and ceiling", ["all items"], values, remarks)
 
 

@@ -32,6 +32,9 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
 
 class Difference(NamedTuple):
     """A paired difference of two means."""
@@ -81,8 +84,7 @@ def resampled_means(gains: np.ndarray, positions: np.ndarray, n_resamples: int =
     n_sessions, n_means = gains.shape
     if n_sessions == 0:
         raise SessRecError("there are no sessions to resample")
-    counts = positions[:, None] if positions.ndim == 1 else positions
-    both = np.concatenate([gains, counts], axis=1).astype(np.float64)
+    both = np.concatenate([gains, positions.reshape(n_sessions, -1)], axis=1).astype(np.float64)
     rng = np.random.default_rng(seed)
     at_once = max(1, _DRAWS_AT_ONCE // n_sessions)
     found = []
@@ -126,22 +128,15 @@ def pool_seeds(means: np.ndarray, own: np.ndarray, n_sessions: int, seed: int | 
 def interval(mean: PooledMean, level: float = 0.95) -> Interval:
     """Percentile interval, widened as Student's is where there are few sessions or seeds.
 
-    Args:
-        mean: The mean.
-        level: Share of cases in which the interval holds the true mean.
+    ``level`` is the share of cases in which it holds the true mean.
     """
     return Interval(mean.value, *_limits(mean.resampled, mean.value, _freedom(mean.resampled, mean), level))
 
 
 def difference(mean: PooledMean, other: PooledMean, level: float = 0.95) -> Difference:
-    """Paired difference of two models, with its interval and the p value of there being none.
+    """Paired difference of two models' means from the same draws of sessions, with its interval as in `interval`.
 
     The p value is Student's, of the difference over its standard error among the resamples.
-
-    Args:
-        mean: A model's mean.
-        other: That of another model, from the same draws of sessions.
-        level: As in `interval`.
     """
     changes, value = mean.resampled - other.resampled, mean.value - other.value
     freedom = _freedom(changes, mean, other)
@@ -175,13 +170,7 @@ def _limits(resampled: np.ndarray, value: float, freedom: float, level: float) -
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p values for their number: among all that are below 0.05, one is false in at most 5 % of such tables.
-
-    Args:
-        p_values: The p values.
-
-    Returns:
-        Corrected ones, in the same order.
+    """Correct p values for their number, so that in at most 5 % of such tables any below 0.05 is false.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])

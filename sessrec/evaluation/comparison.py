@@ -86,10 +86,8 @@ def pooled_means(
     n_sessions = int(session[-1]) + 1
     columns: list[np.ndarray] = []
     for _, run in runs:
-        values = values_of(run)
-        if inside is not None:
-            values = [value * part for value, part in zip(values, inside, strict=True)]
-        columns += [np.bincount(session, value, n_sessions) for value in values]
+        for place, value in enumerate(values_of(run)):
+            columns.append(np.bincount(session, value if inside is None else value * inside[place], n_sessions))
     n_means = len(columns) // len(runs)
     parts = [np.ones(len(session), dtype=bool)] * n_means if inside is None else inside
     positions = np.stack([np.bincount(session, part, n_sessions) for part in parts], axis=1)
@@ -142,20 +140,21 @@ def compare_runs(
     against = order[0] if against is None else against
     if against not in groups:
         raise SessRecError(f"there is no model {against} to compare to; there are {', '.join(order)}")
-    others = [name for name in order if name != against]
     differences = {
         (name, metric): difference(pooled[name][metric], pooled[against][metric], level)
-        for name in others
+        for name in order
+        if name != against
         for metric in metrics
     }
-    corrected = dict(zip(differences, holm([one.p for one in differences.values()]), strict=True))
+    for key, p in zip(differences, holm([one.p for one in differences.values()]), strict=True):
+        differences[key] = differences[key]._replace(p=p)
     models = [
         ComparedModel(
             name,
             groups[name],
-            {metric: interval(pooled[name][metric], level) for metric in metrics},
-            {metric: pooled[name][metric].by_fit for metric in metrics},
-            {} if name == against else {m: differences[name, m]._replace(p=corrected[name, m]) for m in metrics},
+            {metric: interval(mean, level) for metric, mean in pooled[name].items()},
+            {metric: mean.by_fit for metric, mean in pooled[name].items()},
+            {metric: differences[name, metric] for metric in metrics if name != against},
         )
         for name in order
     ]

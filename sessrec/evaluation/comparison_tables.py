@@ -15,56 +15,38 @@ from sessrec.text import Table, seconds_text
 
 
 def metrics_table(comparison: Comparison) -> Table:
-    """Metrics of all models with their intervals, the best model first.
-
-    Args:
-        comparison: The comparison.
-    """
+    """Metrics of all models with their intervals, the best model first."""
     metrics = list(comparison.models[0].metrics)
     has_seeds = any(len(model.runs) > 1 for model in comparison.models)
     last = metric_name(metrics[-1])
     head = ["model", "fits", *map(metric_name, metrics), *([f"{last} of the fits"] if has_seeds else []), "fit", "test"]
     rows = []
     for model in comparison.models:
-        cells = [f"{m.value:.4f} [{m.low:.4f}, {m.high:.4f}]" for m in model.metrics.values()]
         own = model.by_run[metrics[-1]]
         spread = [f"{min(own):.4f} - {max(own):.4f}" if len(own) > 1 else ""] if has_seeds else []
         times = [seconds_text(model.fit_seconds), seconds_text(model.test_seconds)]
-        rows.append([model.name, str(len(model.runs)), *cells, *spread, *times])
+        rows.append([model.name, str(len(model.runs)), *map(str, model.metrics.values()), *spread, *times])
     return Table(head, rows)
 
 
 def differences_table(comparison: Comparison) -> Table:
-    """Paired differences to the chosen model; a star where the corrected p value is below 0.05.
-
-    Args:
-        comparison: The comparison.
-    """
+    """Paired differences to the chosen model; a star where the corrected p value is below 0.05."""
     head = [f"minus {comparison.against}"]
     for metric in comparison.models[0].metrics:
         head += [metric_name(metric), "p"]
     rows = []
     for model in comparison.models:
         if model.differences:
-            cells = []
+            row = [model.name]
             for d in model.differences.values():
-                cells += [f"{d.value:+.4f} [{d.low:+.4f}, {d.high:+.4f}]", _p_value(d.p)]
-            rows.append([model.name, *cells])
+                p = ("<0.001" if d.p < 0.001 else f"{d.p:.3f}") + (" *" if d.p < 0.05 else "  ")
+                row += [f"{d.value:+.4f} [{d.low:+.4f}, {d.high:+.4f}]", p]
+            rows.append(row)
     return Table(head, rows)
 
 
-def _p_value(p: float) -> str:
-    return f"{'<0.001' if p < 0.001 else f'{p:.3f}'}{' *' if p < 0.05 else '  '}"
-
-
 def slices_table(models: Mapping[str, Sequence[Run]], metric: str, slices: Slices) -> Table:
-    """A metric of all models in every slice; means over the fits of a model.
-
-    Args:
-        models: Runs of each model.
-        metric: The metric.
-        slices: How positions are told apart.
-    """
+    """A metric of all models in every slice; means over the fits of a model."""
     by_model = {name: [slice_metrics(run.ranks, slices, [metric]) for run in runs] for name, runs in models.items()}
     kinds = max((of_runs[0] for of_runs in by_model.values()), key=len)  # older checkpoints do not know ages
     rows = []
@@ -79,11 +61,7 @@ def slices_table(models: Mapping[str, Sequence[Run]], metric: str, slices: Slice
 
 
 def protocol_text(comparison: Comparison) -> str:
-    """What the figures are: data, rules, intervals and tests, in a few sentences.
-
-    Args:
-        comparison: The comparison.
-    """
+    """What the figures are: data, rules, intervals and tests, in a few sentences."""
     p = comparison.protocol
     rule = "the last item no candidate" if p["exclude_last"] else "all items candidates"
     rule = "no item of the session so far a candidate" if p["exclude_seen"] else rule
@@ -93,8 +71,7 @@ def protocol_text(comparison: Comparison) -> str:
         f"sessions ({comparison.n_resamples:,} resamples), and over seeds where a model was fitted several times. "
         "Differences are paired; p values are corrected for their number (Holm), a star is below 0.05."
     )
-    single = [model.name for model in comparison.models if len(model.runs) == 1]
-    if single:
+    if single := [model.name for model in comparison.models if len(model.runs) == 1]:
         text += (
             f" One fit only: {', '.join(single)}; where that fit drew random numbers, figures and p values are of it, "
             "and another seed's may differ by more."
@@ -103,11 +80,7 @@ def protocol_text(comparison: Comparison) -> str:
 
 
 def comparison_csv(comparison: Comparison) -> str:
-    """One row a model and metric, for programs.
-
-    Args:
-        comparison: The comparison.
-    """
+    """One row a model and metric, for programs."""
     stream = io.StringIO()
     rows = csv.writer(stream, lineterminator="\n")
     rows.writerow(
@@ -117,9 +90,8 @@ def comparison_csv(comparison: Comparison) -> str:
     for model in comparison.models:
         for metric, found in model.metrics.items():
             d = model.differences.get(metric)
-            difference = ["", "", "", "", ""] if d is None else [comparison.against, d.value, d.low, d.high, d.p]
-            own = json.dumps(model.by_run[metric])
+            difference = [None] * 5 if d is None else [comparison.against, *d]  # None makes an empty cell
             folders = json.dumps([str(run.folder) for run in model.runs])
-            times = ["" if model.fit_seconds is None else model.fit_seconds, model.test_seconds]
-            rows.writerow([model.name, metric, len(model.runs), *found, *difference, own, *times, folders])
+            fits = [json.dumps(model.by_run[metric]), model.fit_seconds, model.test_seconds, folders]
+            rows.writerow([model.name, metric, len(model.runs), *found, *difference, *fits])
     return stream.getvalue()

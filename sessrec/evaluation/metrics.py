@@ -21,7 +21,7 @@ CUTOFFS = (1, 5, 10, 20)
 
 
 def target_rank(scores: Tensor, target: Tensor, tie_mode: TieMode = "conservative", block_size: int = 8192) -> Tensor:
-    """Rank of each target among all items, counting from 1.
+    """Rank of each target among all items, from 1.
 
     Args:
         scores: Score of every item, float, shape (P, N).
@@ -144,40 +144,42 @@ def rank_from_counts(above: Tensor, tied: Tensor, tie_mode: TieMode) -> Tensor:
     raise SessRecError(f"tie_mode must be conservative, standard or median, got {tie_mode!r}")
 
 
-class _MeanOverPositions(Metric):
-    """Mean of a gain that each position's rank earns; two sum states, whatever the number of positions."""
+class _Mean(Metric):
+    """Mean over positions; two sum states, whatever the number of positions."""
 
     is_differentiable = False
-    higher_is_better = True
     full_state_update = False
     total: Tensor
     positions: Tensor
 
-    def __init__(self, cutoff: int, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if cutoff < 1:
-            raise SessRecError(f"a cutoff must be at least 1, got {cutoff}")
-        self.cutoff = cutoff
         # float64: a float32 sum stops counting ones at 16.8 million positions
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("positions", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def _add(self, rank: Tensor, gain: Tensor) -> None:
-        """Add what each position gains if its rank is within the cutoff, float64, shape (P,)."""
-        self.total += torch.where(rank <= self.cutoff, gain, 0.0).sum()
-        self.positions += rank.numel()
+    def _add(self, values: Tensor) -> None:
+        """Add a value of each position, float64, shape (P,)."""
+        self.total += values.sum()
+        self.positions += values.numel()
 
     def compute(self) -> Tensor:
         """Average over all positions seen; NaN before the first."""
         return self.total / self.positions
 
 
-class Recall(_MeanOverPositions):
-    r"""Recall@K of the next item: the share of positions whose target ranks at most K.
+class TiedShare(_Mean):
+    """Share of positions at which other items score exactly as the target does."""
 
-    ``update`` takes the rank of each target from 1, int64 or float, shape (P,); ``compute`` gives a scalar in [0, 1].
-    With one target a position this is also the hit rate. Every position weighs the same, so long sessions weigh more
-    than short ones, as in the GRU4Rec papers.
+    def update(self, tied: Tensor) -> None:
+        """Add positions by the number of items tied with each target, int64, shape (P,)."""
+        self._add((tied > 0).double())
+
+
+class _RankMetric(_Mean):
+    """Mean gain of targets that rank at most K; others gain 0.
+
+    Every position weighs the same, so long sessions weigh more than short ones, as in the GRU4Rec papers.
 
     Args:
         cutoff: Length K of the recommendation list, at least 1; it may exceed the catalogue.
@@ -185,6 +187,25 @@ class Recall(_MeanOverPositions):
 
     Raises:
         SessRecError: If ``cutoff`` is below 1.
+    """
+
+    higher_is_better = True
+    gain: Callable[[Tensor], Tensor]
+    """Gain in [0, 1] by rank, both float64, shape (P,)."""
+
+    def __init__(self, cutoff: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if cutoff < 1:
+            raise SessRecError(f"a cutoff must be at least 1, got {cutoff}")
+        self.cutoff = cutoff
+
+    def update(self, rank: Tensor) -> None:
+        """Add positions by the rank of each target from 1, int64 or float, shape (P,)."""
+        self._add(torch.where(rank <= self.cutoff, self.gain(rank.double()), 0.0))
+
+
+class Recall(_RankMetric):
+    """Recall@K of the next item: the share of targets that rank at most K; with one target a position, the hit rate.
 
     Example:
         >>> recall = Recall(cutoff=3)
@@ -193,22 +214,11 @@ class Recall(_MeanOverPositions):
         0.75
     """
 
-    def update(self, rank: Tensor) -> None:
-        """Add a batch of target ranks."""
-        self._add(rank, torch.ones_like(rank, dtype=torch.float64))
+    gain = staticmethod(torch.ones_like)
 
 
-class MRR(_MeanOverPositions):
-    r"""Mean reciprocal rank of the next item, MRR@K: the mean of 1 / rank, 0 where the rank exceeds K.
-
-    ``update`` takes the rank of each target from 1, int64 or float, shape (P,); ``compute`` gives a scalar in [0, 1].
-
-    Args:
-        cutoff: Length K of the recommendation list, at least 1.
-        kwargs: See :class:`torchmetrics.Metric`.
-
-    Raises:
-        SessRecError: If ``cutoff`` is below 1.
+class MRR(_RankMetric):
+    """Mean reciprocal rank of the next item, MRR@K: the mean of 1 / rank, 0 where the rank exceeds K.
 
     Example:
         >>> mrr = MRR(cutoff=3)
@@ -217,23 +227,11 @@ class MRR(_MeanOverPositions):
         0.5
     """
 
-    def update(self, rank: Tensor) -> None:
-        """Add a batch of target ranks."""
-        self._add(rank, rank.double().reciprocal())
+    gain = staticmethod(torch.reciprocal)
 
 
-class NDCG(_MeanOverPositions):
-    r"""NDCG@K of the next item: the mean of 1 / log2(rank + 1), 0 where the rank exceeds K.
-
-    With one target a position the ideal gain is 1, so nothing else divides it. ``update`` takes the rank of each target
-    from 1, int64 or float, shape (P,); ``compute`` gives a scalar in [0, 1].
-
-    Args:
-        cutoff: Length K of the recommendation list, at least 1.
-        kwargs: See :class:`torchmetrics.Metric`.
-
-    Raises:
-        SessRecError: If ``cutoff`` is below 1.
+class NDCG(_RankMetric):
+    """NDCG@K of the next item: the mean of 1 / log2(rank + 1), 0 where the rank exceeds K; the ideal gain is 1.
 
     Example:
         >>> ndcg = NDCG(cutoff=3)
@@ -242,49 +240,19 @@ class NDCG(_MeanOverPositions):
         0.5
     """
 
-    def update(self, rank: Tensor) -> None:
-        """Add a batch of target ranks."""
-        self._add(rank, torch.log2(rank.double() + 1).reciprocal())
-
-
-class TiedShare(Metric):
-    """Share of positions at which other items score exactly as the target does.
-
-    ``update`` takes the number of items tied with each target, int64, shape (P,); ``compute`` gives a scalar in [0, 1].
-    """
-
-    full_state_update = False
-    tied: Tensor
-    positions: Tensor
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.add_state("tied", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("positions", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-
-    def update(self, tied: Tensor) -> None:
-        """Add positions."""
-        self.tied += (tied > 0).sum()
-        self.positions += tied.numel()
-
-    def compute(self) -> Tensor:
-        """Share of all positions seen; NaN before the first."""
-        return self.tied / self.positions
+    gain = staticmethod(lambda rank: torch.log2(rank + 1).reciprocal())
 
 
 def ranking_metrics(cutoffs: Sequence[int] = CUTOFFS, prefix: str = "") -> MetricCollection:
-    """Recall, MRR and NDCG at every cutoff, named ``recall@20`` and so on.
-
-    Args:
-        cutoffs: Lengths of the recommendation list.
-        prefix: Put before every name, such as ``val/``.
+    """Recall, MRR and NDCG at every cutoff, named ``recall@20`` and so on behind the prefix.
 
     Example:
         >>> sorted(ranking_metrics([20], prefix="val/"))
         ['val/mrr@20', 'val/ndcg@20', 'val/recall@20']
     """
-    metrics: dict[str, Metric] = {}
-    for cutoff in cutoffs:
-        metrics |= {f"recall@{cutoff}": Recall(cutoff), f"mrr@{cutoff}": MRR(cutoff), f"ndcg@{cutoff}": NDCG(cutoff)}
+    kinds = {"recall": Recall, "mrr": MRR, "ndcg": NDCG}
+    metrics: dict[str, Metric | MetricCollection] = {
+        f"{name}@{k}": kind(k) for k in cutoffs for name, kind in kinds.items()
+    }
     # compute groups would merge metrics whose states are equal after the first batch, such as Recall@1 and Recall@5
-    return MetricCollection(dict(metrics), prefix=prefix, compute_groups=False)
+    return MetricCollection(metrics, prefix=prefix, compute_groups=False)

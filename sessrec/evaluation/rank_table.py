@@ -34,6 +34,7 @@ _COLUMNS = {
     "popular_odds": "probability that a candidate other than the target, drawn by popularity, scores at least as high",
 }
 """Columns of the file and what they hold; kept in the file, too."""
+_SHARE_OF_TIES = {"standard": 0.0, "median": 0.5, "conservative": 1.0}
 
 
 @dataclass(frozen=True)
@@ -59,35 +60,27 @@ class Ranks:
     @cached_property
     def session(self) -> np.ndarray:
         """Number of each position's session, from 0 in the order of the file, int64."""
-        codes = self.table["session"].combine_chunks()
-        if isinstance(codes, pa.ChunkedArray):
-            codes = codes.chunk(0)
-        numbers = codes.indices.to_numpy()
-        begins = np.concatenate([[True], numbers[1:] != numbers[:-1]])
-        return np.cumsum(begins) - 1
+        codes = self.table["session"].combine_chunks().indices.to_numpy()
+        return np.cumsum(np.diff(codes, prepend=codes[:1]) != 0)
 
     @cached_property
     def rank(self) -> np.ndarray:
         """Rank of each target, float64; infinite where it is no candidate."""
         rank = self.column("rank").astype(np.float64)
-        return np.where(np.isnan(rank), np.inf, rank)
+        return np.nan_to_num(rank, nan=np.inf)
 
     @cached_property
     def above(self) -> np.ndarray:
         """Candidates that score higher than the target, float64; infinite where it is no candidate."""
-        return self.rank - 1 - _share_of_ties(self.tie_mode) * self.column("ties")
+        return self.rank - 1 - _SHARE_OF_TIES[self.tie_mode] * self.column("ties")
 
     def rank_by(self, tie_mode: TieMode) -> np.ndarray:
         """Rank of each target by any rule for ties, float64; infinite where it is no candidate."""
-        return 1 + self.above + _share_of_ties(tie_mode) * self.column("ties")
-
-
-def _share_of_ties(tie_mode: TieMode) -> float:
-    return {"standard": 0.0, "median": 0.5, "conservative": 1.0}[tie_mode]
+        return 1 + self.above + _SHARE_OF_TIES[tie_mode] * self.column("ties")
 
 
 def gains(rank: np.ndarray, metric: str) -> np.ndarray:
-    """What each position adds to a metric, whose value is the mean of all.
+    """What each position gains by a metric, whose value is the mean of all.
 
     Args:
         rank: Rank of each target, float64, infinite for a miss, shape (P,).
@@ -111,14 +104,7 @@ def gains(rank: np.ndarray, metric: str) -> np.ndarray:
 
 
 def check_metrics(metrics: Iterable[str]) -> None:
-    """Refuse names that are no metrics, before the work.
-
-    Args:
-        metrics: Names such as ``recall@20``.
-
-    Raises:
-        SessRecError: If one is none.
-    """
+    """Refuse names that are no metrics, before the work; see `gains`."""
     for metric in metrics:
         gains(np.ones(1), metric)
 
@@ -141,8 +127,8 @@ def ranks_table(
     tied: np.ndarray,
     weight: np.ndarray,
     tie_mode: TieMode,
-    excluded: tuple[bool, bool] = (False, False),
-    has_times: bool = True,
+    excluded: tuple[bool, bool],
+    has_times: bool,
 ) -> pa.Table:
     """Lay the counts of a test out as the table that the ranks file holds.
 
@@ -156,10 +142,10 @@ def ranks_table(
         excluded: Whether the last item, and whether all items of the session so far, are no candidates.
         has_times: Whether the times of the sessions are times, and no numbers of rows.
     """
-    lengths = np.diff(sessions.offsets)
+    assert sessions.session_ids is not None
+    lengths, items = np.diff(sessions.offsets), np.asarray(sessions.items)
     session = np.repeat(np.arange(len(sessions)), lengths - 1)
-    target = _targets(sessions)
-    items = np.asarray(sessions.items)
+    target = np.delete(np.arange(len(items)), sessions.offsets[:-1])  # events but the first of each session
     is_first, n_seen, share_seen = _so_far(items, sessions.offsets, vocabulary.popularity)
     n_excluded, share_excluded = np.zeros(len(target), dtype=np.int64), np.zeros(len(target))
     exclude_last, exclude_seen = excluded
@@ -169,13 +155,15 @@ def ranks_table(
         n_excluded, share_excluded = n_excluded + 1, vocabulary.popularity[items[target - 1]]
     is_candidate = above < MISSED
     others = 1 - share_excluded - vocabulary.popularity[items[target]]  # share of the candidates but the target
-    rank = 1 + above + _share_of_ties(tie_mode) * tied
+    rank = 1 + above + _SHARE_OF_TIES[tie_mode] * tied
     kept, codes = np.unique(items[target], return_inverse=True)
     age = np.full(len(target), np.nan)
     if has_times and sessions.times is not None and vocabulary.first_times is not None:
         age = np.asarray(sessions.times)[target] - vocabulary.first_times[items[target]]
     columns = {
-        "session": pa.DictionaryArray.from_arrays(pa.array(session.astype(np.int32)), _text(sessions.session_ids)),
+        "session": pa.DictionaryArray.from_arrays(
+            pa.array(session.astype(np.int32)), sessions.session_ids.cast(pa.string())
+        ),
         "position": pa.array((target - sessions.offsets[session]).astype(np.int32)),
         "item": pa.DictionaryArray.from_arrays(
             pa.array(codes.reshape(-1).astype(np.int32)), pa.array([vocabulary.item_ids[item] for item in kept])
@@ -191,26 +179,13 @@ def ranks_table(
             np.clip(weight / np.where(others > 0, others, 1.0), 0.0, 1.0), mask=~is_candidate | (others <= 0)
         ),
     }
-    assert columns.keys() == _COLUMNS.keys()
     return pa.table(columns)
-
-
-def _targets(sessions: Sessions) -> np.ndarray:
-    """Number of the event that each position's target is: all but the first of a session, int64, shape (P,)."""
-    is_target = np.ones(len(sessions.items), dtype=bool)
-    is_target[sessions.offsets[:-1]] = False
-    return np.flatnonzero(is_target)
 
 
 def _so_far(
     items: np.ndarray, offsets: np.ndarray, popularity: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each event: whether its item is new in the session, and how many items the session has up to it.
-
-    Returns:
-        Whether it is new, bool; the number of different items up to it, int64; the sum of their popularity, float64;
-        all of shape (events,).
-    """
+    """Whether each event's item is new in the session, and number and summed popularity of different items up to it."""
     lengths = np.diff(offsets)
     pair = np.repeat(np.arange(len(lengths)), lengths) * len(popularity) + items
     is_first = np.zeros(len(items), dtype=bool)
@@ -229,20 +204,8 @@ def _share_above(counts: np.ndarray) -> np.ndarray:
     return (total[-1] - total[np.searchsorted(ordered, counts, side="right")]) / total[-1]
 
 
-def _text(ids: pa.Array | None) -> pa.Array:
-    assert ids is not None
-    ids = ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids
-    return ids.cast(pa.string())
-
-
 def write_ranks(table: pa.Table, file: Path, tie_mode: TieMode) -> None:
-    """Write a ranks file, whole or not at all.
-
-    Args:
-        table: What `ranks_table` gave.
-        file: The file.
-        tie_mode: Rule for ties.
-    """
+    """Write a table of `ranks_table` as a ranks file, whole or not at all."""
     described = table.replace_schema_metadata({"sessrec.tie_mode": tie_mode, **_COLUMNS})
     with atomic_write(file) as temporary:
         pq.write_table(described, temporary, compression="zstd", write_page_checksum=True)
@@ -251,26 +214,21 @@ def write_ranks(table: pa.Table, file: Path, tie_mode: TieMode) -> None:
 def read_ranks(file: Path) -> Ranks:
     """Read a ranks file.
 
-    Args:
-        file: The file.
-
     Raises:
         SessRecError: If it is missing, damaged or of another kind.
     """
     try:
         table = pq.read_table(file, page_checksum_verification=True)
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-        missing = _COLUMNS.keys() - set(table.column_names)
-        for name in {"session", "item"} - missing:
-            table[name].validate(full=True)
+        table.validate(full=True)
     except FileNotFoundError:
         raise SessRecError(f"there is no {file}: `python -m sessrec.test` on that run writes it") from None
     except (OSError, ValueError, pa.ArrowException) as error:
         raise SessRecError(
             f"{file} cannot be read ({' '.join(str(error).split())[:120]}): test the run again"
         ) from None
-    if missing:
+    if missing := _COLUMNS.keys() - set(table.column_names):
         raise SessRecError(f"{file} has no column {min(missing)}: test the run again")
-    if metadata.get("sessrec.tie_mode") not in ("conservative", "standard", "median"):
+    if metadata.get("sessrec.tie_mode") not in _SHARE_OF_TIES:
         raise SessRecError(f"{file} does not say by which rule its ranks were taken: test the run again")
     return Ranks(table, metadata["sessrec.tie_mode"])

@@ -32,12 +32,7 @@ Excluded = Callable[[slice], tuple[Tensor, Tensor]]
 
 
 def on_enough_rows(function: Callable[[Tensor], Tensor], items: Tensor) -> Tensor:
-    """A function's rows, rounded alike whatever the number of rows: too few are filled up with item 0.
-
-    Args:
-        function: Gives as many rows as it is given.
-        items: Item indices, int64, shape (S, L).
-    """
+    """A function's rows for items (S, L), int64, rounded alike whatever S is: too few are filled up with item 0."""
     missing = max(0, MIN_ROWS - len(items))
     return function(F.pad(items, (0, 0, 0, missing)))[: len(items)]
 
@@ -63,8 +58,12 @@ def items_so_far(items: Tensor, row: Tensor, place: Tensor, last_only: bool) -> 
 
 def item_blocks(n_items: int, device: torch.device, at_least: int = 0) -> list[slice]:
     """Consecutive blocks of all items, of about equal size, the same whatever else is scored."""
-    n_blocks = -(-n_items // max(at_least, _BLOCK.get(device.type, _BLOCK["cpu"])))
-    bounds = [n_items * number // n_blocks for number in range(n_blocks + 1)]
+    return _equal_parts(n_items, max(at_least, _BLOCK.get(device.type, _BLOCK["cpu"])))
+
+
+def _equal_parts(n: int, at_most: int) -> list[slice]:
+    n_parts = -(-n // at_most)
+    bounds = [n * number // n_parts for number in range(n_parts + 1)]
     return [slice(start, stop) for start, stop in itertools.pairwise(bounds)]
 
 
@@ -101,7 +100,7 @@ def count_positions(
     chunk = _POSITIONS if in_blocks else positions_at_once(n_items)
     counts = []
     for start in range(0, len(targets), chunk):
-        part = slice(start, min(start + chunk, len(targets)))
+        part = slice(start, start + chunk)
         pairs = None if excluded is None else excluded(part)
         counts.append(_count_block(score, score_targets, queries[part], targets[part], blocks, pairs, weights))
     above, tied, weight = zip(*counts, strict=True)
@@ -183,41 +182,31 @@ def best_items(
     Returns:
         Item indices (int64) and scores, both of shape (P, min(k, N)), best first; equal scores by item index.
     """
-    device = queries.device
-    blocks = item_blocks(n_items, device, at_least=k * _ITEMS_A_PLACE) if in_blocks else [slice(0, n_items)]
-    # chunks of about equal size: matrix products of a few rows round otherwise
-    n_chunks = -(-len(queries) // (_SESSIONS if in_blocks else positions_at_once(n_items)))
-    bounds = [len(queries) * number // n_chunks for number in range(n_chunks + 1)]
+    blocks = item_blocks(n_items, queries.device, at_least=k * _ITEMS_A_PLACE) if in_blocks else [slice(0, n_items)]
     found = []
-    for part in (slice(start, stop) for start, stop in itertools.pairwise(bounds)):
-        found.append(_best_of_block(score, queries[part], blocks, k, None if excluded is None else excluded(part)))
+    # parts of about equal size: matrix products of a few rows round otherwise
+    for part in _equal_parts(len(queries), _SESSIONS if in_blocks else positions_at_once(n_items)):
+        found.append(_best_of_part(score, queries[part], blocks, k, None if excluded is None else excluded(part)))
     best, scores = zip(*found, strict=True)
     return torch.cat(best), torch.cat(scores)
 
 
-def _best_of_block(
+def _best_of_part(
     score: Score, queries: Tensor, blocks: list[slice], k: int, excluded: tuple[Tensor, Tensor] | None
 ) -> tuple[Tensor, Tensor]:
-    best, best_scores = None, None
+    found, found_scores = [], []
     for items in blocks:
-        scores, found = _stable_topk(_without(_finite(score(queries, items), items), items, excluded), k)
-        found = found + items.start
-        if best is not None and best_scores is not None:
-            scores, found = torch.cat([best_scores, scores], dim=1), torch.cat([best, found], dim=1)
-        by_item = found.argsort(dim=1)
-        by_score = scores.gather(1, by_item).argsort(dim=1, descending=True, stable=True)
-        order = by_item.gather(1, by_score)[:, :k]
-        best, best_scores = found.gather(1, order), scores.gather(1, order)
-    assert best is not None
-    assert best_scores is not None
-    return best, best_scores
-
-
-def _finite(scores: Tensor, items: slice) -> Tensor:
-    """The scores, if all are numbers: else there is no list."""
-    if not scores.sum(dtype=torch.promote_types(scores.dtype, torch.float32)).isfinite():
-        raise not_finite(items)
-    return scores
+        block = score(queries, items)
+        if not block.sum(dtype=torch.promote_types(block.dtype, torch.float32)).isfinite():
+            raise not_finite(items)
+        best_scores, columns = _stable_topk(_without(block, items, excluded), k)
+        found.append(columns + items.start)
+        found_scores.append(best_scores)
+    best, scores = torch.cat(found, dim=1), torch.cat(found_scores, dim=1)
+    by_item = best.argsort(dim=1)
+    by_score = scores.gather(1, by_item).argsort(dim=1, descending=True, stable=True)
+    order = by_item.gather(1, by_score)[:, :k]
+    return best.gather(1, order), scores.gather(1, order)
 
 
 def _stable_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,6 @@ from sessrec.errors import SessRecError
 from sessrec.evaluation.rank_table import Ranks, gains
 
 SLICE_METRICS = ("recall@20", "mrr@20")
-_DAY = 86400.0
 
 
 class Slicing(NamedTuple):
@@ -44,42 +43,31 @@ class Slices:
         popularity: Sequence[float] = (1 / 3, 2 / 3),
         ages: Sequence[float] = (1.0, 7.0, 30.0),
     ) -> None:
-        for name, bounds in (
-            ("lengths", lengths),
-            ("positions", positions),
-            ("popularity", popularity),
-            ("ages", ages),
-        ):
+        self.lengths, self.positions, self.popularity, self.ages = lengths, positions, popularity, ages
+        for name, bounds in self.options().items():
             if not bounds or any(high <= low for low, high in itertools.pairwise([0, *bounds])):
-                raise SessRecError(f"--slices.{name} {list(bounds)} must ascend from above 0")
+                raise SessRecError(f"--slices.{name} {bounds} must ascend from above 0")
         if len(popularity) != 2 or popularity[-1] >= 1:
             raise SessRecError(f"--slices.popularity {list(popularity)} must be two shares below 1: head, middle, tail")
         if lengths[0] < 2:
             raise SessRecError(f"--slices.lengths {list(lengths)} must begin at 2 or more: no session is shorter")
-        self.lengths, self.positions, self.popularity, self.ages = lengths, positions, popularity, ages
 
     def options(self) -> dict[str, list[float]]:
         """The options, as plain values."""
         return {name: list(getattr(self, name)) for name in ("lengths", "positions", "popularity", "ages")}
 
     def of(self, ranks: Ranks) -> list[Slicing]:
-        """Give every position of a test its slices.
-
-        Args:
-            ranks: Ranks of the test.
-        """
-        age = ranks.column("age").astype(np.float64) / _DAY
-        in_days = np.where(np.isnan(age), -1, np.searchsorted(self.ages, age))
+        """Every way to tell the positions of a test apart, without ages where none is known."""
+        days = ranks.column("age").astype(np.float64) / 86400
+        ends = [f"{bound:g}" for bound in self.ages]
+        ages = [f"up to {ends[0]}", *map(" to ".join, itertools.pairwise(ends)), f"over {ends[-1]}"]
+        tails = np.searchsorted(self.popularity, ranks.column("popularity"), side="right")
         found = [
             _by_whole_numbers("session length", ranks.column("length"), self.lengths, first=2),
             _by_whole_numbers("position", ranks.column("position"), self.positions, first=1),
-            Slicing(
-                "target's popularity",
-                ["head", "middle", "tail"],
-                np.searchsorted(self.popularity, ranks.column("popularity"), side="right"),
-            ),
+            Slicing("target's popularity", ["head", "middle", "tail"], tails),
             Slicing("target in the session", ["new", "repeat"], ranks.column("repeat").astype(np.int64)),
-            Slicing("target's age in days", _labels([f"{bound:g}" for bound in self.ages]), in_days),
+            Slicing("target's age in days", ages, np.where(np.isnan(days), -1, np.searchsorted(self.ages, days))),
         ]
         return [slicing for slicing in found if (slicing.codes >= 0).any()]
 
@@ -90,21 +78,10 @@ def _by_whole_numbers(name: str, values: np.ndarray, bounds: Sequence[int], firs
     return Slicing(name, [*labels, f"{firsts[-1]}+"], np.searchsorted(bounds, values))
 
 
-def _labels(bounds: list[str]) -> list[str]:
-    between = [f"{low} to {high}" for low, high in itertools.pairwise(bounds)]
-    return [f"up to {bounds[0]}", *between, f"over {bounds[-1]}"]
-
-
 def slice_metrics(
     ranks: Ranks, slices: Slices, metrics: Sequence[str] = SLICE_METRICS
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Metrics of every slice: by what positions are told apart, then by slice.
-
-    Args:
-        ranks: Ranks of the test.
-        slices: How positions are told apart.
-        metrics: The metrics.
-    """
+    """Metrics of every slice of a test: by what positions are told apart, then by slice."""
     values = {metric: gains(ranks.rank, metric) for metric in metrics}
     found: dict[str, dict[str, dict[str, float]]] = {}
     for slicing in slices.of(ranks):

@@ -53,9 +53,6 @@ class Run:
 def read_run(folder: str | Path) -> Run:
     """Read what a test left in a run's folder.
 
-    Args:
-        folder: The run's folder.
-
     Raises:
         SessRecError: If it is no tested run, or its files are damaged or do not belong together.
     """
@@ -67,16 +64,14 @@ def read_run(folder: str | Path) -> Run:
     if missing := set(PROTOCOL) - report["protocol"].keys():
         raise SessRecError(f"{file} does not say {min(missing)}: test the run again")
     ranks = read_ranks(folder / RANKS_FILE)
-    file_digest = hashlib.sha256((folder / RANKS_FILE).read_bytes()).hexdigest()
-    is_one_test = report.get("ranks_digest", file_digest) == file_digest
-    is_one_test = (
-        is_one_test
-        and ranks.tie_mode == report["protocol"]["tie_mode"]
-        and len(ranks) == report["protocol"]["positions"]
-    )
-    for name, value in report["metrics"].items():
-        is_one_test = is_one_test and abs(gains(ranks.rank, name.removeprefix("test/")).mean() - value) < 1e-9
-    if not is_one_test:
+    digest = hashlib.sha256((folder / RANKS_FILE).read_bytes()).hexdigest()
+    metrics = {name.removeprefix("test/"): value for name, value in report["metrics"].items()}
+    if (
+        report.get("ranks_digest", digest) != digest
+        or ranks.tie_mode != report["protocol"]["tie_mode"]
+        or len(ranks) != report["protocol"]["positions"]
+        or not all(abs(gains(ranks.rank, name).mean() - value) < 1e-9 for name, value in metrics.items())
+    ):
         raise SessRecError(f"{folder}: metrics.json and {RANKS_FILE} are of two tests, or damaged: test the run again")
     fit_file = folder / "fit.json"
     fit_seconds = _read_json(fit_file, ("seconds",))["seconds"] if fit_file.is_file() else None
@@ -111,11 +106,8 @@ def _settings(folder: Path, report: dict[str, Any]) -> str:
 def group_runs(runs: Sequence[Run], prefix: str = "") -> dict[str, list[Run]]:
     """Put runs that differ in their seeds only together, and give each model a name.
 
-    The name is the run's, without the seed at its end and without what all names begin with.
-
-    Args:
-        runs: Tested runs.
-        prefix: What all names begin with, where it is known; else it is looked for.
+    The name is the run's, without the seed at its end and without what all names begin with: the prefix, or what is
+    found where not all do.
 
     Raises:
         SessRecError: If a run is given twice, or two models would have one name.
@@ -123,10 +115,10 @@ def group_runs(runs: Sequence[Run], prefix: str = "") -> dict[str, list[Run]]:
     folders = [run.folder.resolve() for run in runs]
     if doubled := [run.folder for run, folder in zip(runs, folders, strict=True) if folders.count(folder) > 1]:
         raise SessRecError(f"the run {doubled[0]} is given twice")
-    by_settings: dict[str, list[Run]] = {}
+    by_settings: dict[str, list[Run]] = {run.settings: [] for run in runs}
     for run in sorted(runs, key=lambda run: run.report["seed"] or 0):  # so that draws of them do not hang on the order
-        by_settings.setdefault(run.settings, []).append(run)
-    groups = [by_settings[settings] for settings in dict.fromkeys(run.settings for run in runs)]
+        by_settings[run.settings].append(run)
+    groups = list(by_settings.values())
     for group in groups:
         for run, other in itertools.pairwise(group):
             if run.report["seed"] == other.report["seed"]:
@@ -154,9 +146,6 @@ def _name(group: list[Run]) -> str:
 
 def check_comparable(runs: Sequence[Run]) -> None:
     """Refuse to compare what was not measured alike.
-
-    Args:
-        runs: Tested runs.
 
     Raises:
         SessRecError: If test data or rules differ.

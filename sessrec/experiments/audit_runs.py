@@ -24,15 +24,11 @@ from sessrec.experiments.fit_and_test import fit_and_test, plain_log_words
 from sessrec.writing import atomic_write
 
 _ONE_PROCESS = ["--trainer.devices", "1", "--trainer.strategy", "auto"]
+_USUAL_FOLDER = ["--trainer.logger.save_dir", ".", "--trainer.logger.name", "lightning_logs"]
 
 
 def shuffle_sessions(sessions: Sessions, seed: int) -> Sessions:
-    """The same sessions with the same items, each in a random order.
-
-    Args:
-        sessions: The sessions.
-        seed: Seed of the orders.
-    """
+    """The same sessions with the same items, each in a random order."""
     rng = np.random.default_rng(seed)
     session = np.repeat(np.arange(len(sessions)), np.diff(sessions.offsets))
     order = np.lexsort((rng.random(len(session)), session))
@@ -40,22 +36,11 @@ def shuffle_sessions(sessions: Sessions, seed: int) -> Sessions:
 
 
 def rank_shuffled(run: Run, seed: int) -> Run:
-    """Test a run's model once more, on its test sessions with the clicks shuffled inside each.
-
-    Args:
-        run: The run.
-        seed: Seed of the orders.
-
-    Returns:
-        What the test found; its files lie in the run's folder, in ``audits/order``.
-    """
+    """Test a run's model again with the clicks shuffled inside each session, into its folder's ``audits/order``."""
     folder = run.folder / "audits" / "order"
-    checkpoint = checkpoint_of(run)
-    cli = SessRecCLI(
-        "test",
-        ["--config", str(run.folder / "config.yaml"), "--ckpt_path", str(checkpoint), *_rules(run), *_ONE_PROCESS],
-    )
-    cli.build_for_evaluation(lambda checkpoint: [RankWriter(cli.config_init.slices, checkpoint, folder)])
+    words = ["--config", str(run.folder / "config.yaml"), "--ckpt_path", str(checkpoint_of(run))]
+    cli = SessRecCLI("test", [*words, *_rules(run), *_ONE_PROCESS])
+    checkpoint = cli.build_for_evaluation(lambda file: [RankWriter(cli.config_init.slices, file, folder)])
     model, data, trainer = cli.model, cli.datamodule, cli.trainer
     if data.sessions["test"].digest_of_ids(model.vocabulary.item_ids) != run.report["protocol"]["data_digest"]:
         raise SessRecError(f"{run.folder} was tested on another log than the one in its config.yaml")
@@ -70,10 +55,6 @@ def randomize_split(events: Events, seed: int) -> pa.Table:
 
     A split by time then deals the sessions to its parts at random: a model is trained on sessions from after those that
     it is tested on, and knows what will be new, or in fashion.
-
-    Args:
-        events: The log.
-        seed: Seed of the deal.
 
     Returns:
         Columns SessionId, ItemId and Time.
@@ -91,51 +72,35 @@ def randomize_split(events: Events, seed: int) -> pa.Table:
 
 
 def fit_leaking(run: Run, seed: int) -> Run:
-    """Fit and test a run's model once more, with sessions dealt to train and test at random.
-
-    Args:
-        run: The run.
-        seed: Seed of the deal.
-    """
+    """Fit and test a run's model once more, with sessions dealt to train and test at random."""
     config = _config_of(run)
     log = run.folder / "audits" / "leakage" / f"dealt-{seed}.parquet"
     if not log.exists():
         events = SessionDataModule(**config["data"]).preparation.read(DataReport())
         with atomic_write(log) as temporary:
             pq.write_table(randomize_split(events, seed), temporary, compression="zstd")
-    words = ["--config", str(run.folder / "config.yaml"), *_rules(run), *plain_log_words(log), *_place()]
+    words = ["--config", str(run.folder / "config.yaml"), *_rules(run), *plain_log_words(log), *_USUAL_FOLDER]
     return read_run(fit_and_test(words, f"{run.folder.resolve().name}-leaking-{seed}"))
 
 
 def fit_other_model(run: Run, name: str, options: Sequence[str] = (), ending: str = "") -> Run:
-    """Fit and test another model on a run's data, by its rules.
+    """Fit and test another model, by its class and words for its options, on a run's data by its rules.
 
-    Args:
-        run: The run.
-        name: Class of the model, one without settings of its own that matter.
-        options: Words for its options.
-        ending: End of the new run's name, for several with different options.
+    The new run's name is the run's, the model's and, for several with different options, an ending.
     """
     config = _config_of(run)
     config["model"] = {"class_path": name}
     config_file = run.folder / "audits" / "other_models" / f"{name}.yaml"
     with atomic_write(config_file) as temporary:
         temporary.write_text(yaml.safe_dump(config), encoding="utf-8")
-    words = ["--config", str(config_file), *_rules(run), *options, *_place(), *_ONE_PROCESS]
+    words = ["--config", str(config_file), *_rules(run), *options, *_USUAL_FOLDER, *_ONE_PROCESS]
     return read_run(fit_and_test(words, f"{run.folder.resolve().name}-{name.lower()}{ending}"))
-
-
-def _place() -> list[str]:
-    """Words that put a run into the usual folder."""
-    return ["--trainer.logger.save_dir", ".", "--trainer.logger.name", "lightning_logs"]
 
 
 def _rules(run: Run) -> list[str]:
     """Words for the rules that a run was tested by: they may have been changed for the test."""
-    protocol, words = run.report["protocol"], []
-    for name in ("tie_mode", "exclude_last", "exclude_seen"):
-        words += [f"--model.{name}", str(protocol[name]).lower()]
-    return words
+    rules = {name: str(run.report["protocol"][name]).lower() for name in ("tie_mode", "exclude_last", "exclude_seen")}
+    return [word for name, value in rules.items() for word in (f"--model.{name}", value)]
 
 
 def _config_of(run: Run) -> dict[str, Any]:
@@ -147,9 +112,6 @@ def _config_of(run: Run) -> dict[str, Any]:
 
 def checkpoint_of(run: Run) -> Path:
     """The checkpoint that was tested, found in the run even if that was moved.
-
-    Args:
-        run: The run.
 
     Raises:
         SessRecError: If it is gone.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,41 +9,22 @@ import yaml
 
 import sessrec.models
 from sessrec import fit, test
-from sessrec.cli import SessRecCLI, user_error
+from sessrec.cli import SessRecCLI, quiet, user_error
 from sessrec.errors import SessRecError
 from sessrec.models.neural import NeuralRecommender
 
-_PLAIN_LOG = {
-    "session_column": "SessionId",
-    "item_column": "ItemId",
-    "time_column": "Time",
-    "order_column": "null",
-    "visitor_column": "null",
-    "session_gap": "null",
-    "event_column": "null",
-    "events": "null",
-    "column_names": "null",
-    "separator": "null",
-    "quoting": "null",
-    "time_unit": "s",
-    "time_format": "null",
-    "expected": "null",
-}
-"""How a log is read that has the three columns."""
+_OTHER_LOGS = (
+    *("order_column", "visitor_column", "session_gap", "event_column", "events"),
+    *("column_names", "separator", "quoting", "time_format", "expected"),
+)
+"""Options of the data that a log of three columns has no use for."""
 
 
 def fit_and_test(words: Sequence[str], run_name: str) -> Path:
-    """Fit a model and test the checkpoint that the fit chose: `best` with a validation part, `last` without.
+    """Fit by words of the command line and test the checkpoint that the fit chose; gives the folder of the run.
 
-    A run of that name that is there already is gone on with; one that is finished is tested only, and refused where the
-    words are not those that it was fitted with.
-
-    Args:
-        words: Words of the command line of fit.
-        run_name: Name of the run.
-
-    Returns:
-        Folder of the run, with its ``metrics.json`` and ``ranks.parquet``.
+    That is `best` with a validation part, `last` without. A run of that name that is there already is gone on with; one
+    that is finished is tested only, and refused where the words are not those that it was fitted with.
     """
     run = Path("lightning_logs", run_name)
     fit.main([*words, "--trainer.logger.version", run_name, "--ckpt_path", "auto"])
@@ -54,28 +34,23 @@ def fit_and_test(words: Sequence[str], run_name: str) -> Path:
 
 
 def plain_log_words(file: Path) -> list[str]:
-    """Words that read a log of the columns SessionId, ItemId and Time (in seconds), whatever a config says of another.
-
-    Args:
-        file: The log.
-    """
-    return ["--data.path", str(file), *(w for name, value in _PLAIN_LOG.items() for w in (f"--data.{name}", value))]
+    """Words that read a log of columns SessionId, ItemId and Time (in seconds), whatever a config says of another."""
+    options = {"path": str(file), "session_column": "SessionId", "item_column": "ItemId", "time_column": "Time"}
+    options |= {"time_unit": "s"} | dict.fromkeys(_OTHER_LOGS, "null")
+    return [word for name, value in options.items() for word in (f"--data.{name}", value)]
 
 
 def parsed(words: Sequence[str]) -> SessRecCLI:
     """Parse the words of a fit and build model, data and trainer, without fitting.
 
-    Args:
-        words: Words of the command line of fit.
-
     Raises:
         SessRecError: If fit would refuse them.
     """
-    warnings.filterwarnings("ignore", "LightningCLI's args parameter")
     try:
-        cli = SessRecCLI("fit", words)
-        cli.build_model_and_data()
-        cli.build_trainer()
+        with quiet():
+            cli = SessRecCLI("fit", words)
+            cli.build_model_and_data()
+            cli.build_trainer()
     except Exception as error:
         fault = user_error(error)  # the parser wraps those of options
         if fault is None:
@@ -85,10 +60,7 @@ def parsed(words: Sequence[str]) -> SessRecCLI:
 
 
 def model_words(model: str) -> list[str]:
-    """Words of fit that choose a model.
-
-    Args:
-        model: Name of a class, or a config.
+    """Words of fit that choose a model by the name of its class, or by a config.
 
     Raises:
         SessRecError: If there is no such config.
@@ -101,29 +73,20 @@ def model_words(model: str) -> list[str]:
 
 
 def fit_seeds(model: str, words: Sequence[str], seeds: Sequence[int], name: str) -> list[Path]:
-    """Fit and test a model with every seed; one that draws no random numbers is fitted once.
-
-    Args:
-        model: Name of a class, or a config.
-        words: Words of the command line of fit, those that choose the model among them.
-        seeds: The seeds.
-        name: First part of the runs' names.
-
-    Returns:
-        Folders of the runs.
-    """
-    return [
-        fit_and_test([*words, "--seed_everything", str(seed)], f"{name}-{seed}")
-        for seed in (seeds if is_random(model) else seeds[:1])
-    ]
-
-
-def is_random(model: str) -> bool:
-    """Whether the fit of a model draws random numbers; that of somebody else's model may.
+    """Fit and test a model with every seed, once if it draws no random numbers; gives the folders of the runs.
 
     Args:
         model: Name of its class, with or without that of its module, or a config.
+        words: Words of the command line of fit, those that choose the model among them.
+        seeds: The seeds.
+        name: First part of the runs' names.
     """
+    seeds = seeds if is_random(model) else seeds[:1]
+    return [fit_and_test([*words, "--seed_everything", str(seed)], f"{name}-{seed}") for seed in seeds]
+
+
+def is_random(model: str) -> bool:
+    """Whether the fit of a model, see `fit_seeds`, draws random numbers; that of somebody else's model may."""
     if model.endswith((".yaml", ".yml")):
         named = (yaml.safe_load(Path(model).read_text(encoding="utf-8")) or {}).get("model") or {}
         model = named if isinstance(named, str) else named.get("class_path", "")
