@@ -6,6 +6,7 @@ from pathlib import Path
 
 import lightning
 import pytest
+from helpers import make_trainer
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 
@@ -29,9 +30,7 @@ class Counts(Callback):
 def trainer(tmp_path: Path) -> Trainer:
     """After two epochs of windows of 8 steps."""
     data = SessionDataModule(cache_dir=None, batch_size=64, steps_per_window=8, val_ratio=0)
-    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
-    limits = {"max_epochs": 2, "limit_train_batches": 3}
-    trainer = Trainer(accelerator="cpu", default_root_dir=tmp_path, callbacks=[Counts()], **limits, **quiet)
+    trainer = make_trainer(tmp_path, callbacks=[Counts()], max_epochs=2, limit_train_batches=3)
     trainer.fit(GRU4Rec(layers=[8], n_sample=16), data)
     return trainer
 
@@ -66,13 +65,10 @@ def test_a_resumed_epoch_has_its_batches_behind_it(trainer: Trainer) -> None:
 
 def test_a_new_fit_of_a_model_left_inside_an_epoch_starts_a_new_epoch(tmp_path: Path) -> None:
     data = SessionDataModule(cache_dir=None, batch_size=64, steps_per_window=8, val_ratio=0)
-    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False)
     model = GRU4Rec(layers=[8], n_sample=16)
     for max_steps in (12, 20):
         counts = Counts()
-        Trainer(accelerator="cpu", default_root_dir=tmp_path, callbacks=[counts], max_steps=max_steps, **quiet).fit(
-            model, data
-        )
+        make_trainer(tmp_path, callbacks=[counts], max_steps=max_steps).fit(model, data)
         n_windows = -(-max_steps // 8)
         assert counts.seen[0][0] == 0
         assert [row[1] for row in counts.seen] == list(range(1, n_windows + 1))

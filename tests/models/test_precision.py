@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+from pathlib import Path
+
 import pytest
 import torch
-from helpers import make_sessions, make_vocabulary
+from helpers import make_sessions, make_trainer, make_vocabulary
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch.callbacks import LambdaCallback, StochasticWeightAveraging
 
 from sessrec.data import SessionDataModule
 from sessrec.data.loaders import EvaluationLoader
 from sessrec.data.session_parallel import LaneGrid
+from sessrec.data.synthetic import generate_synthetic_sessions
 from sessrec.errors import SessRecError
 from sessrec.models import GRU4Rec
 from sessrec.nn.losses import Candidates
@@ -67,42 +71,40 @@ def test_scores_are_taken_in_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(seen) == {(False, torch.float32, torch.float32)}
 
 
-@pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        *(({"precision": f"{bits}-true"}, f"--trainer.precision {bits}-true is not supported: use one of 32-true")
+          for bits in ("16", "bf16")),
+        # what it leaves in a checkpoint cannot be loaded as the model's weights
+        ({"callbacks": [StochasticWeightAveraging(0.1)]}, "StochasticWeightAveraging is not supported"),
+    ],
+)  # fmt: skip
 @pytest.mark.filterwarnings("ignore")
-def test_other_precisions_are_refused(precision: str, tmp_path) -> None:  # noqa: ANN001
-    options: dict = {"accelerator": "cpu", "max_epochs": 1, "logger": False, "default_root_dir": tmp_path}
-    with pytest.raises(SessRecError, match=rf"--trainer.precision {precision} is not supported: use one of 32-true"):
-        Trainer(precision=precision, **options).fit(model_for(), SessionDataModule(cache_dir=None))
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_averaging_of_weights_by_lightning_is_refused(tmp_path) -> None:  # noqa: ANN001
-    """What it leaves in a checkpoint cannot be loaded as the model's weights."""
-    options: dict = {"accelerator": "cpu", "max_epochs": 1, "logger": False, "default_root_dir": tmp_path}
-    trainer = Trainer(callbacks=[StochasticWeightAveraging(0.1)], **options)
-    with pytest.raises(SessRecError, match="StochasticWeightAveraging is not supported"):
-        trainer.fit(model_for(), SessionDataModule(cache_dir=None))
+def test_other_precisions_and_averages_of_weights_are_refused(options: dict, said: str, tmp_path: Path) -> None:
+    with pytest.raises(SessRecError, match=said):
+        make_trainer(tmp_path, max_epochs=1, **options).fit(model_for(), SessionDataModule(cache_dir=None))
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_precisions_agree(tmp_path) -> None:  # noqa: ANN001
-    """The same fit in 16, 32 and 64 bits ends at about the same metric."""
-    results = {}
+def test_precisions_agree(tmp_path: Path) -> None:
+    """The same fit in 16, 32 and 64 bits, from the same weights, ends at about the same metric."""
+    generate_synthetic_sessions(1500, 100, seed=1).to_csv(tmp_path / "log.tsv", sep="\t", index=False)
+    results: dict[str, float] = {}
+    weights: list[dict[str, torch.Tensor]] = []
+
+    def begin(_: Trainer, model: GRU4Rec) -> None:
+        weights.append(copy.deepcopy(model.state_dict()))
+        model.load_state_dict(weights[0])
+
     for precision in ("32-true", "bf16-mixed", "64-true"):
         torch.manual_seed(3)
-        model = GRU4Rec(layers=[32], n_sample=256)
-        data = SessionDataModule(cache_dir=None)
-        trainer = Trainer(
-            accelerator="cpu",
-            precision=precision,  # type: ignore[arg-type]
-            max_epochs=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            default_root_dir=tmp_path,
-        )
-        trainer.fit(model, data)
-        results[precision] = model.results["val/recall@20"]
+        model = GRU4Rec(layers=[16], n_sample=64, cutoffs=[5])
+        data = SessionDataModule(str(tmp_path / "log.tsv"), val_ratio=0.3, batch_size=16, cache_dir=None)
+        callbacks = [LambdaCallback(on_fit_start=begin)]
+        make_trainer(tmp_path, precision=precision, max_epochs=1, callbacks=callbacks).fit(model, data)
+        results[precision] = model.results["val/recall@5"]
+    assert weights[2]["output_embedding"].dtype == torch.float64
     assert results["32-true"] > 0.1
     assert results["64-true"] == pytest.approx(results["32-true"], rel=0.01)
     assert results["bf16-mixed"] == pytest.approx(results["32-true"], rel=0.03)

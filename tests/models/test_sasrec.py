@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import make_sessions, make_vocabulary, one_error
+from helpers import TRAINER, fit_log, make_sessions, make_vocabulary, one_error
 from torch import Tensor
 
 from sessrec import fit
@@ -159,8 +161,8 @@ def test_every_session_comes_once_an_epoch(batch_size: int, shuffle: bool) -> No
 
 
 def test_learns_a_cycle_of_items_by_heart() -> None:
-    sequences = [[(start + step) % 8 for step in range(5)] for start in range(8)] * 6
-    model = SASRec(hidden_size=16, n_sample=8, dropout=0.1, learning_rate=0.01)
+    sequences = [[(start + step) % 8 for step in range(5)] for start in range(8)] * 3
+    model = SASRec(hidden_size=16, n_sample=8, dropout=0.1, learning_rate=0.02)
     model.set_vocabulary(make_vocabulary(8))
     optimizer = model.configure_optimizers()
     for epoch in range(30):
@@ -196,25 +198,19 @@ def test_wrong_options_are_refused(option: str, value: Any) -> None:
 
 
 def test_a_fit_stopped_anywhere_ends_the_same(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], write_log: Callable[..., Path]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    lines = [f"s{s}\ti{i}\t{1_600_000_000 + 100 * s + p}" for s, row in enumerate(SEQUENCES) for p, i in enumerate(row)]
-    (tmp_path / "log.tsv").write_text("SessionId\tItemId\tTime\n" + "\n".join(lines) + "\n")
-    args = [
-        *("--model", "SASRec", "--model.hidden_size", "8", "--model.max_length", "3", "--model.n_sample", "4"),
-        *("--data.path", "log.tsv", "--data.cache_dir", "null", "--data.batch_size", "3", "--data.shuffle", "true"),
-        *("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--trainer.max_epochs", "3"),
-    ]
-    fit.main([*args, "--trainer.logger.version", "whole"])
-    fit.main([*args, "--trainer.logger.version", "halves", "--trainer.max_steps", "7"])
-    fit.main(["--config", "lightning_logs/halves/config.yaml", "--ckpt_path", "last", "--trainer.max_steps", "-1"])
-    whole, halves = (
-        torch.load(f"lightning_logs/{name}/checkpoints/last.ckpt", weights_only=True) for name in ("whole", "halves")
-    )
+    rows = [(s, f"i{i}", 1_600_000_000 + 100 * s + p) for s, row in enumerate(SEQUENCES) for p, i in enumerate(row)]
+    words = "--model.hidden_size 8 --model.max_length 3 --model.n_sample 4 --data.batch_size 3 --data.shuffle true "
+    log, options = write_log(rows).name, [*words.split(), "--trainer.max_epochs", "2"]
+    runs = [fit_log(log, *options, model="SASRec", run="whole")]
+    runs.append(fit_log(log, *options, "--trainer.max_steps", "7", model="SASRec", run="halves"))
+    fit.main(["--config", str(runs[1] / "config.yaml"), "--ckpt_path", "last", "--trainer.max_steps", "-1"])
+    whole, halves = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in runs)
     assert whole["global_step"] == halves["global_step"] > 7
     for name, weight in whole["state_dict"].items():
         assert torch.equal(weight, halves["state_dict"][name]), name
-    two = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
-    assert "SASRec is fitted in one process" in one_error(capsys, fit.main, [*args, *two])
     assert np.isfinite(list(whole["results"].values())).all()
+    two = ["--model", "SASRec", "--data.path", log, "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    assert "SASRec is fitted in one process" in one_error(capsys, fit.main, [*TRAINER, *two])
