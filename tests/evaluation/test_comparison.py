@@ -18,18 +18,7 @@ import pytest
 import torch
 import yaml
 from helpers import ROOT, one_error, random_rows
-from tested import (
-    LOGS,
-    MARKS,
-    METRICS,
-    OPTIONS,
-    change_ranks,
-    fit_and_test,
-    fit_run,
-    report_of,
-    test_run,
-    write_rows,
-)
+from tested import LOGS, MARKS, METRICS, OPTIONS, change_ranks, fit_and_test, fit_run, report_of, test_run, write_rows
 
 from sessrec.errors import SessRecError
 from sessrec.evaluation.bootstrap import difference, holm
