@@ -40,6 +40,7 @@ GRU = [
     *("--model.momentum", "0.3", "--data.shuffle", "true", "--trainer.max_epochs", "2"),
 ]
 INSIDE = ["--trainer.val_check_interval", "0.3"]  # several validations in an epoch
+MAIN = [*COMMON, *GRU, *INSIDE]
 NOT_REPEATABLE = "train/events_per_second"
 
 
@@ -61,14 +62,14 @@ def fit_code(args: Sequence[str]) -> int:
     return 0
 
 
-def stop_self(number: int = signal.SIGTERM) -> None:
+def stop_self() -> None:
     """Send this process a signal that a fit listens to; the handler runs before the call returns."""
-    assert signal.getsignal(number) not in (signal.SIG_DFL, signal.default_int_handler, None)
-    signal.raise_signal(number)
+    assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, None)
+    signal.raise_signal(signal.SIGTERM)
 
 
 @contextmanager
-def stop_at_step(step: int, number: int = signal.SIGTERM) -> Iterator[None]:
+def stop_at_step(step: int) -> Iterator[None]:
     """A real signal arrives while the window is trained in which a step lies; the fit stops at the window's end."""
     original, sent = GRU4Rec.train_window, []
 
@@ -76,7 +77,7 @@ def stop_at_step(step: int, number: int = signal.SIGTERM) -> Iterator[None]:
         losses = original(self, window, *args)
         if self.global_step + len(losses) >= step and not sent:
             sent.append(step)
-            stop_self(number)
+            stop_self()
         return losses
 
     with patch.object(GRU4Rec, "train_window", train_window):
@@ -99,32 +100,25 @@ def stop_in_validation(batch: int) -> Iterator[None]:
 
 
 @contextmanager
-def should_stop_when(hook: str, is_time: Callable[[Any], bool]) -> Iterator[None]:
-    """Another callback asks the trainer to stop, as EarlyStopping and Timer do."""
+def should_stop_at(step: int) -> Iterator[None]:
+    """Another callback asks the trainer to stop, as Timer does."""
 
     def ask(self: RunSummary, trainer: Any, *args: Any) -> None:
-        if is_time(trainer):
+        if trainer.global_step >= step:
             trainer.should_stop = True
 
-    with patch.object(RunSummary, hook, ask):
+    with patch.object(RunSummary, "on_train_batch_end", ask):
         yield
 
 
-def fit_with_stops(args: Sequence[str], stops: Sequence[Any], resume: Sequence[str] = RESUME) -> int:
-    """Fit, stop in each of the contexts, go on, and at last go on to the end.
-
-    Returns:
-        How often it was stopped.
-    """
-    command, n_stopped = list(args), 0
+def fit_with_stops(args: Sequence[str], stops: Sequence[Any]) -> None:
+    """Fit, stop in each of the contexts, go on, and at last go on to the end."""
+    command = args
     for stop in stops:
         with stop:
-            code = fit_code(command)
-        assert code == 128 + signal.SIGTERM
-        n_stopped += 1
-        command = list(resume)
+            assert fit_code(command) == 128 + signal.SIGTERM
+        command = RESUME
     assert fit_code(command) == 0
-    return n_stopped
 
 
 # What equal runs are
@@ -226,7 +220,13 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["torch", "lightning.pytorch", "sessrec.cli"])  # so that children start at once
 
 
-def start(folder: Path, args: Sequence[str], prepare: Callable[..., None] | None = None, *more: Any) -> BaseProcess:
+def start(
+    folder: Path,
+    args: Sequence[str],
+    prepare: Callable[..., None] | None = None,
+    *more: Any,
+    main: Callable[[list[str]], Any] = fit.main,
+) -> BaseProcess:
     """Start a fit in a process and a folder of its own; what it says goes to ``stdout`` and ``stderr`` there.
 
     Args:
@@ -234,13 +234,20 @@ def start(folder: Path, args: Sequence[str], prepare: Callable[..., None] | None
         args: Words of the command.
         prepare: Called in the child before the command, with ``more``.
         more: Arguments of ``prepare``.
+        main: Another command than a fit.
     """
-    process = _CONTEXT.Process(target=_child, args=(folder, list(args), prepare, more))
+    process = _CONTEXT.Process(target=_child, args=(folder, list(args), main, prepare, more))
     process.start()
     return process
 
 
-def _child(folder: Path, args: list[str], prepare: Callable[..., None] | None, more: tuple[Any, ...]) -> None:
+def _child(
+    folder: Path,
+    args: list[str],
+    main: Callable[[list[str]], Any],
+    prepare: Callable[..., None] | None,
+    more: tuple[Any, ...],
+) -> None:
     os.chdir(folder)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts the tests beside itself ignores it
     torch.set_num_threads(1)
@@ -249,7 +256,7 @@ def _child(folder: Path, args: list[str], prepare: Callable[..., None] | None, m
     sys.argv = ["fit"]
     if prepare is not None:
         prepare(*more)
-    fit.main(args)
+    main(args)
 
 
 def finish(process: BaseProcess, timeout: float = 60) -> int:

@@ -5,23 +5,22 @@ from __future__ import annotations
 import hashlib
 import importlib
 import itertools
-import json
-import os
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from helpers import ROOT, make_sessions, one_error, random_rows
+from helpers import ROOT, make_sessions, one_error, paint_blanks, random_rows
+from tested import LOGS, MARKS, METRICS, change_ranks, fit_and_test, fit_run, rows_of, run_of, test_run, write_rows
 
-from sessrec import fit, models, test
+from sessrec import models
 from sessrec.click_log.events import Events, events_from_frame
 from sessrec.data.synthetic import SyntheticProcess
 from sessrec.errors import SessRecError
@@ -38,17 +37,7 @@ from sessrec.experiments.audit_runs import (
 )
 from sessrec.figures.audits import audit_figure
 
-pytestmark = [
-    pytest.mark.usefixtures("copy_of_fits"),
-    pytest.mark.filterwarnings("ignore:at .* other items score exactly"),
-]
-LOGS = Path("lightning_logs")
-METRICS = ("recall@5", "mrr@20")
-OPTIONS = [
-    *("--data.path", "log.tsv", "--data.cache_dir", "null", "--data.val_ratio", "0", "--trainer.accelerator", "cpu"),
-    *("--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"),
-]
-SMALL = {"GRU4Rec": ["--model.layers", "[6]", "--model.n_sample", "4"], "SKNN": ["--model.n_neighbours", "4"]}
+pytestmark = MARKS
 MODELS = ["Popularity", "Markov", "SKNN", "GRU4Rec"]
 RUNS = [str(LOGS / name) for name in MODELS]
 N_ITEMS = 25
@@ -56,15 +45,8 @@ N_ITEMS = 25
 
 @pytest.fixture(scope="module")
 def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, before = tmp_path_factory.mktemp("fits"), Path.cwd()
-    os.chdir(folder)
-    lines = ["SessionId\tItemId\tTime", *("\t".join(map(str, row)) for row in random_rows(100, N_ITEMS))]
-    Path("log.tsv").write_text("\n".join(lines) + "\n")
-    for name in MODELS:
-        fit.main(["--model", name, *OPTIONS, *SMALL.get(name, []), "--trainer.logger.version", name])
-        test_again(name)
-    os.chdir(before)
-    return folder
+    rows = random_rows(100, N_ITEMS)
+    return fit_and_test(tmp_path_factory.mktemp("fits"), rows, {name: [name] for name in MODELS})
 
 
 @pytest.fixture
@@ -74,19 +56,11 @@ def audit(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def test_again(name: str, *words: str) -> Run:
-    test.main(["--config", str(LOGS / name / "config.yaml"), "--ckpt_path", "last", *words])
-    return read_run(LOGS / name)
+    test_run(name, *words)
+    return run_of(name)
 
 
 test_again.__test__ = False  # type: ignore[attr-defined]
-
-
-def run_of(name: str) -> Run:
-    return read_run(LOGS / name)
-
-
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    return pq.read_table(folder / "ranks.parquet").to_pylist()
 
 
 def files_of(folder: Path) -> dict[str, str]:
@@ -217,37 +191,22 @@ def test_the_audit_of_sampled_ranks() -> None:
     runs = {name: [run_of(name)] for name in MODELS}
     found = sampled_audit(runs, METRICS, n_negatives=5, seed=2)
     assert found.conditions == ["all items", "5 uniform", "5 by popularity"]
-    for metric in METRICS:
-        for name in MODELS:
-            intervals = found.values[metric][name]
-            own = run_of(name).report["metrics"][f"test/{metric}"]
-            assert intervals[0].value == pytest.approx(own, abs=1e-9)
-            assert intervals[1].value > own  # fewer rivals
-            assert all(one.low <= one.value <= one.high for one in intervals)
-    again = sampled_audit(runs, METRICS, n_negatives=5, seed=2)
-    assert again == found
+    for (name, (run,)), metric in itertools.product(runs.items(), METRICS):
+        intervals = found.values[metric][name]
+        own = run.report["metrics"][f"test/{metric}"]
+        assert intervals[0].value == pytest.approx(own, abs=1e-9)
+        assert intervals[1].value > own  # fewer rivals
+        assert all(one.low <= one.value <= one.high for one in intervals)
+        seed = int(run.report["protocol"]["data_digest"][:8], 16) + 2
+        for one, by_popularity in zip(intervals[1:], (False, True), strict=True):
+            rank = sampled_rank(run.ranks, 5, by_popularity, seed)
+            assert one.value == pytest.approx(gains(rank, metric).mean(), abs=1e-12)
+    assert sampled_audit(runs, METRICS, n_negatives=5, seed=2) == found
     assert sampled_audit(runs, METRICS, n_negatives=5, seed=3) != found
     assert len(found.remarks) == 4
     values = found.values["mrr@20"]
     ratios = [one[1].value / one[0].value for one in values.values()]
     assert f"MRR@20 among 5 uniform: {min(ratios):.1f} to {max(ratios):.1f} times" in "".join(found.remarks)
-
-
-def change_ranks(name: str, rank: int) -> Run:
-    """A run in which every target has one rank, without ties."""
-    folder = LOGS / name
-    table = pq.read_table(folder / "ranks.parquet")
-    for column, value in (("rank", rank), ("ties", 0)):
-        new = pa.array([value] * len(table), table.schema.field(column).type)
-        table = table.set_column(table.column_names.index(column), column, new)
-    pq.write_table(table, folder / "ranks.parquet")
-    report = json.loads((folder / "metrics.json").read_text())
-    report["ranks_digest"] = hashlib.sha256((folder / "ranks.parquet").read_bytes()).hexdigest()
-    for metric in report["metrics"]:
-        one = gains(np.array([float(rank)] * len(table)), metric.removeprefix("test/")).mean()
-        report["metrics"][metric] = float(one)
-    (folder / "metrics.json").write_text(json.dumps(report))
-    return read_run(folder)
 
 
 def test_a_metric_that_is_zero_among_all_items(audit: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
@@ -270,7 +229,7 @@ def test_the_audit_of_ties_gives_what_three_tests_give() -> None:
                 )
     assert set(found.conditions) == {"conservative", "median", "standard"}
     for remark, name in zip(found.remarks, MODELS, strict=True):
-        share = sum(row["ties"] > 0 for row in rows_of(LOGS / name)) / len(rows_of(LOGS / name))
+        share = sum(row["ties"] > 0 for row in rows_of(name)) / len(rows_of(name))
         assert remark == f"{name}: other items tie with the target at {share:.2%} of the positions."
 
 
@@ -352,7 +311,7 @@ def test_shuffled_sessions_are_ranked_as_any_others(name: str) -> None:
     assert run.folder == LOGS / name / "audits" / "order"
     assert run.report["protocol"].pop("data_digest") != run_of(name).report["protocol"]["data_digest"]
     model, n_moved = load(name), 0
-    for session, rows in itertools.groupby(rows_of(run.folder), lambda row: row["session"]):
+    for session, rows in itertools.groupby(rows_of(run.folder.relative_to(LOGS)), lambda row: row["session"]):
         rows_of_session, items = list(rows), test_sessions()[session]
         targets = [row["item"] for row in rows_of_session]
         (first,) = (Counter(items) - Counter(targets)).elements()  # what the file does not show
@@ -366,24 +325,15 @@ def test_shuffled_sessions_are_ranked_as_any_others(name: str) -> None:
 
 
 def test_popularity_gives_an_item_the_same_rank_wherever_it_stands() -> None:
-    rank_of = {row["item"]: row["rank"] for row in rows_of(LOGS / "Popularity")}
-    shuffled = rows_of(rank_shuffled(run_of("Popularity"), 1).folder)
+    rank_of = {row["item"]: row["rank"] for row in rows_of("Popularity")}
+    shuffled = rows_of(rank_shuffled(run_of("Popularity"), 1).folder.relative_to(LOGS))
     assert all(row["rank"] == rank_of.get(row["item"], row["rank"]) for row in shuffled)
     own, other = run_of("Markov").report["metrics"], rank_shuffled(run_of("Markov"), 1).report["metrics"]
     assert other["test/mrr@20"] < 0.8 * own["test/mrr@20"]  # the log is a walk from item to item
 
 
-def test_the_rules_of_the_test_are_those_of_the_shuffled_test() -> None:
-    words = ["--model.tie_mode", "median", "--model.exclude_last", "true"]
-    own = test_again("SKNN", *words).report["protocol"]
-    other = rank_shuffled(run_of("SKNN"), 1).report["protocol"]
-    assert own | {"data_digest": ""} == other | {"data_digest": ""}
-    assert own["tie_mode"] == "median"
-
-
 def test_order_of_a_run_that_was_tested_on_another_log(audit: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = ["SessionId\tItemId\tTime", *("\t".join(map(str, row)) for row in random_rows(90, N_ITEMS, seed=9))]
-    Path("other.tsv").write_text("\n".join(lines) + "\n")
+    write_rows(random_rows(90, N_ITEMS, seed=9), "other.tsv")
     test_again("Markov", "--data.path", "other.tsv")
     message = one_error(capsys, audit.main, ["order", RUNS[1], "--output", "out"])
     assert "was tested on another log than the one in its config.yaml" in message
@@ -436,16 +386,19 @@ def test_a_dealt_log_has_the_same_sessions_at_other_times() -> None:
     assert not randomize_split(events, 3).equals(randomize_split(events, 4))
 
 
-def test_the_audit_of_leakage(audit: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_audit_of_leakage(
+    audit: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint_blanks(monkeypatch)
     before = {run: files_of(Path(run)) for run in RUNS}
-    audit.main(["leakage", *RUNS, "--metrics", *METRICS, "--seed", "6", "--output", "out"])
+    audit.main(["leakage", RUNS[1], RUNS[3], "--metrics", *METRICS, "--seed", "6", "--output", "out"])
     assert {run: files_of(Path(run)) for run in RUNS} == before
     assert_written("leakage", capsys)
     dealt = pq.read_table(LOGS / "Markov" / "audits" / "leakage" / "dealt-6.parquet")
     starts = starts_of(tuple(column.to_pylist() for column in dealt.columns))  # type: ignore[arg-type]
     later = set(sorted(starts, key=lambda name: starts[name])[80:])
     leaking = read_run(LOGS / "Markov-leaking-6")
-    tested = {row["session"] for row in rows_of(leaking.folder)}
+    tested = {row["session"] for row in rows_of(leaking.folder.name)}
     assert len(later) == 20
     assert tested <= later
     assert len(tested & set(test_sessions())) < len(tested) / 2  # most of them are of before the split
@@ -458,28 +411,27 @@ def test_the_audit_of_leakage(audit: ModuleType, capsys: pytest.CaptureFixture[s
         assert f"{leaking.report['metrics'][f'test/{metric}']:.4f}" in text
 
 
-def test_the_rules_of_the_test_are_those_of_the_leaking_fit() -> None:
-    own = test_again("Markov", "--model.tie_mode", "median", "--model.exclude_last", "true").report["protocol"]
-    leaking = fit_leaking(run_of("Markov"), 0)
+def test_the_rules_of_the_test_are_those_of_what_is_done_again() -> None:
+    run = test_again("Markov", "--model.tie_mode", "median", "--model.exclude_last", "true")
+    own, shuffled = run.report["protocol"], rank_shuffled(run, 1).report["protocol"]
+    assert own["tie_mode"] == "median"
+    assert own | {"data_digest": ""} == shuffled | {"data_digest": ""}
+    leaking = fit_leaking(run, 0)
     assert leaking.folder == LOGS / "Markov-leaking-0"
     names = ("tie_mode", "exclude_last", "exclude_seen")
     assert [leaking.report["protocol"][name] for name in names] == [own[name] for name in names]
-    assert own["tie_mode"] == "median"
 
 
 # 6. Chance
 
 
-def write_generated(n_sessions: int = 400) -> None:
-    frame = SyntheticProcess(n_items=30, seed=3).sample(n_sessions, seed=9)
-    frame.to_csv("generated.tsv", sep="\t", index=False)
-
-
-def test_the_audit_of_chance(audit: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    write_generated()
+def test_the_audit_of_chance(
+    audit: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint_blanks(monkeypatch)
+    SyntheticProcess(n_items=30, seed=3).sample(400, seed=9).to_csv("generated.tsv", sep="\t", index=False)
     for name in ("Markov", "Popularity"):
-        place = ["--trainer.logger.version", f"{name}-made", "--data.path", "generated.tsv"]
-        fit.main(["--model", name, *OPTIONS, *place])
+        fit_run(name, "--data.path", "generated.tsv", name=f"{name}-made")
         test_again(f"{name}-made", "--model.exclude_last", "true")  # rules of the test alone
     runs = [str(LOGS / f"{name}-made") for name in ("Markov", "Popularity")]
     before = {run: files_of(Path(run)) for run in runs}
@@ -499,7 +451,7 @@ def test_the_audit_of_chance(audit: ModuleType, capsys: pytest.CaptureFixture[st
         assert f"{title}, share of the way from chance to the ceiling: {told}." in text
     assert chance["protocol"] == ceiling["protocol"]
     assert chance["protocol"]["exclude_last"]
-    expected = sum(1 / row["candidates"] for row in rows_of(Path(runs[0]))) / len(rows_of(Path(runs[0])))
+    expected = np.mean([1 / row["candidates"] for row in rows_of("Markov-made")])
     assert chance["metrics"]["test/recall@5"] == pytest.approx(5 * expected, abs=0.05)
     audit.main(["chance", *runs, *words])  # without a ceiling
     text = capsys.readouterr().out
@@ -553,8 +505,10 @@ def assert_written(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("name", ["sampled", "ties", "order"])
 def test_audits_write_their_tables_and_leave_the_runs(
-    audit: ModuleType, capsys: pytest.CaptureFixture[str], name: str
+    audit: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    if name != "ties":  # one picture is painted
+        paint_blanks(monkeypatch)
     before = {run: files_of(Path(run)) for run in RUNS}
     audit.main([name, *RUNS, "--metrics", *METRICS, "--negatives", "5", "--output", "out"])
     assert {run: files_of(Path(run)) for run in RUNS} == before
@@ -567,13 +521,11 @@ def test_audits_write_their_tables_and_leave_the_runs(
 
 
 def test_fits_of_one_model_are_pooled(audit: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    for seed in (1, 2):
-        words = ["--seed_everything", str(seed), "--trainer.logger.version", f"net-{seed}"]
-        fit.main(["--model", "GRU4Rec", *OPTIONS, *SMALL["GRU4Rec"], *words])
-        test_again(f"net-{seed}")
+    for seed, rank in ((1, 3), (2, 9)):
+        shutil.copytree(LOGS / "GRU4Rec", LOGS / f"net-{seed}")
+        change_ranks(f"net-{seed}", rank, seed)
     audit.main(["ties", RUNS[1], str(LOGS / "net-1"), str(LOGS / "net-2"), "--metrics", *METRICS, "--output", "out"])
-    own = [run_of(f"net-{seed}").report["metrics"]["test/mrr@20"] for seed in (1, 2)]
-    assert f"| net    | {sum(own) / 2:.4f} [" in capsys.readouterr().out
+    assert f"| net    | {(1 / 3 + 1 / 9) / 2:.4f} [" in capsys.readouterr().out
 
 
 def test_usual_place(audit: ModuleType) -> None:
@@ -608,18 +560,21 @@ def test_runs_under_other_rules_are_refused(audit: ModuleType, capsys: pytest.Ca
     assert not list(LOGS.glob("*/audits"))
 
 
-@pytest.mark.parametrize("name", ["order", "leakage", "chance"])
-def test_what_has_to_be_done_again_needs_the_config(
-    audit: ModuleType, capsys: pytest.CaptureFixture[str], name: str
+@pytest.mark.parametrize(
+    ("name", "file", "message"),
+    [
+        ("order", "config.yaml", "has no config.yaml"),
+        ("leakage", "config.yaml", "has no config.yaml"),
+        ("chance", "config.yaml", "has no config.yaml"),
+        ("order", "checkpoints/last.ckpt", "that was tested is gone"),
+    ],
+)
+def test_what_is_done_again_needs_its_files(
+    audit: ModuleType, capsys: pytest.CaptureFixture[str], name: str, file: str, message: str
 ) -> None:
-    (LOGS / "Markov" / "config.yaml").unlink()
-    assert "has no config.yaml" in one_error(capsys, audit.main, [name, RUNS[1]])
+    (LOGS / "Markov" / file).unlink()
+    assert message in one_error(capsys, audit.main, [name, RUNS[1]])
     audit.main(["ties", RUNS[1], "--output", "out"])  # which reads the ranks only
-
-
-def test_order_needs_the_checkpoint(audit: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    (LOGS / "Markov" / "checkpoints" / "last.ckpt").unlink()
-    assert "that was tested is gone" in one_error(capsys, audit.main, ["order", RUNS[1]])
 
 
 def test_a_run_that_was_moved_is_audited_where_it_lies(audit: ModuleType) -> None:
@@ -627,13 +582,3 @@ def test_a_run_that_was_moved_is_audited_where_it_lies(audit: ModuleType) -> Non
     audit.main(["order", str(LOGS / "elsewhere"), "--output", "out"])
     assert not (LOGS / "Markov").exists()
     assert (LOGS / "elsewhere" / "audits" / "order" / "ranks.parquet").exists()
-
-
-def test_gains_of_sampled_ranks_are_what_the_table_says() -> None:
-    run = run_of("Markov")
-    digest = int(run.report["protocol"]["data_digest"][:8], 16)
-    found = sampled_audit({"m": [run]}, ["recall@5"], 5, seed=1).values["recall@5"]["m"]
-    for one, by_popularity in zip(found[1:], (False, True), strict=True):
-        rank = sampled_rank(run.ranks, 5, by_popularity, digest + 1)
-        assert one.value == pytest.approx(gains(rank, "recall@5").mean(), abs=1e-12)
-    assert json.dumps(found[0].value) == json.dumps(run.report["metrics"]["test/recall@5"])

@@ -21,7 +21,7 @@ from sessrec.evaluation.rank_table import gains
 from sessrec.models import Oracle
 
 METRICS = ("recall@5", "mrr@20")
-N_ITEMS, N_SESSIONS = 30, 300
+N_ITEMS, N_SESSIONS = 30, 150
 
 
 # 1. Resamples
@@ -78,22 +78,6 @@ def test_the_spread_is_that_of_a_ratio_of_sums_over_sessions() -> None:
     np.testing.assert_allclose(found.std(axis=0), theory, rtol=0.05)
     as_positions = math.sqrt(mean[0] * (1 - mean[0]) / positions.sum())
     assert theory[0] > 1.3 * as_positions  # the positions of a session hang together
-
-
-def test_the_same_seed_draws_the_same() -> None:
-    sums, positions = some_sessions()
-    one, again, other = (resampled_means(sums, positions, 100, seed) for seed in (5, 5, 6))
-    assert one.tolist() == again.tolist()
-    assert one.tolist() != other.tolist()
-    assert (
-        one[:, 0].tolist() == resampled_means(sums[:, :1], positions, 100, 5)[:, 0].tolist()
-    )  # whatever stands beside
-
-
-def test_models_are_drawn_together() -> None:
-    sums, positions = some_sessions()
-    twice = resampled_means(np.concatenate([sums, sums], axis=1), positions, 100)
-    assert twice[:, :2].tolist() == twice[:, 2:].tolist()
 
 
 def test_nothing_to_resample_is_refused() -> None:
@@ -166,19 +150,19 @@ def oracle_gains(n_sessions: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def truth() -> np.ndarray:
-    """The Oracle's metrics on 200,000 sessions: known to about 0.0005."""
-    sums, positions = oracle_gains(200_000, seed=1)
+    """The Oracle's metrics on 60,000 sessions: known to about 0.001."""
+    sums, positions = oracle_gains(60_000, seed=1)
     return sums.sum(axis=0) / positions.sum()
 
 
 def test_intervals_cover_the_truth() -> None:
-    """The Oracle's metrics on 500 logs of 300 fresh sessions each."""
+    """The Oracle's metrics on 500 logs of 150 fresh sessions each."""
     sums, positions = oracle_gains(500 * N_SESSIONS, seed=2)
     covered = np.zeros(len(METRICS))
     widths = []
     for number in range(500):
         part = slice(number * N_SESSIONS, (number + 1) * N_SESSIONS)
-        found = [interval(mean) for mean in own_means(sums[part], positions[part], 1000, seed=number)]
+        found = [interval(mean) for mean in own_means(sums[part], positions[part], 500, seed=number)]
         covered += [one.low <= true <= one.high for one, true in zip(found, truth(), strict=True)]
         widths.append(found[0].high - found[0].low)
     for metric, share in zip(METRICS, covered / 500, strict=True):
@@ -203,7 +187,7 @@ def exchangeable(generator: np.random.Generator, n_sessions: int) -> tuple[np.nd
 
 
 def test_equal_models_are_told_apart_in_one_case_of_twenty() -> None:
-    generator, p_values, n_sessions = np.random.default_rng(11), [], 200
+    generator, p_values, n_sessions = np.random.default_rng(11), [], 100
     for number in range(3000):
         p_values.append(difference(*own_means(*exchangeable(generator, n_sessions), 300, seed=number)).p)
     found = np.array(p_values)
@@ -223,13 +207,6 @@ def test_a_difference_that_is_there_is_found() -> None:
     assert np.mean([one.p < 0.05 for one in found]) > 0.8
     assert np.mean([one.low <= 0.08 <= one.high for one in found]) > 0.88
     assert np.mean([(one.p < 0.05) == (one.low > 0) for one in found]) > 0.9  # test and interval say the same
-
-
-def test_pairs_tell_more_than_two_intervals() -> None:
-    means = own_means(*exchangeable(np.random.default_rng(5), 400), 1000)
-    paired = difference(*means)
-    apart = math.hypot(*(np.diff(interval(mean)[1:]).item() for mean in means))
-    assert paired.high - paired.low < 0.8 * apart
 
 
 def test_identical_models_do_not_differ() -> None:
@@ -323,20 +300,6 @@ def test_the_variance_is_that_of_sessions_and_of_seeds(n_fits: int) -> None:
     assert pooled.seed_variance == pytest.approx(by_seeds)
 
 
-def test_fits_that_err_on_other_sessions_are_not_counted_twice() -> None:
-    """What the fits' own means differ by on account of that is in the resamples already."""
-    generator = np.random.default_rng(3)
-    by_seeds, ratio = [], []
-    for number in range(200):
-        gains_of_fits = generator.normal(size=(100, 5))
-        own, means = gains_of_fits.mean(axis=0), resampled_means(gains_of_fits, np.ones(100, dtype=int), 200, number)
-        pooled = pool_seeds(means, own, 100, number)
-        by_seeds.append(pooled.seed_variance)
-        ratio.append(pooled.resampled.var() / (1 / 500))
-    assert np.median(by_seeds) < 0.2 / 500
-    assert 0.9 < np.mean(ratio) < 1.4  # 2, were it counted twice
-
-
 def equal_models(
     generator: np.random.Generator, n_sessions: int, n_fits: int, interaction: float, own: float, seeds: float
 ) -> np.ndarray:
@@ -357,10 +320,10 @@ def equal_models(
 def test_equal_models_of_several_seeds_are_seldom_told_apart(
     n_fits: int, interaction: float, own: float, seeds: float
 ) -> None:
-    generator, n_sessions, n_found = np.random.default_rng(1), 150, 0
+    generator, n_sessions, n_found = np.random.default_rng(1), 80, 0
     for number in range(1000):
         sums = equal_models(generator, n_sessions, n_fits, interaction, own, seeds)
-        means, of_fits = resampled_means(sums, np.ones(n_sessions, dtype=int), 300, number), sums.mean(axis=0)
+        means, of_fits = resampled_means(sums, np.ones(n_sessions, dtype=int), 200, number), sums.mean(axis=0)
         one, other = (
             pool_seeds(means[:, part], of_fits[part], n_sessions, (number, part.start))
             for part in (slice(0, n_fits), slice(n_fits, 2 * n_fits))
@@ -420,9 +383,3 @@ def test_corrected_p_values_reject_what_the_procedure_rejects() -> None:
         assert max(corrected) <= 1
         order = np.argsort(p_values, kind="stable")
         assert all(corrected[low] <= corrected[high] for low, high in itertools.pairwise(order))
-
-
-def test_a_table_of_equal_models_has_a_star_in_one_case_of_twenty() -> None:
-    generator = np.random.default_rng(1)
-    stars = [min(holm(generator.random(6).tolist())) < 0.05 for _ in range(4000)]
-    assert 0.04 < np.mean(stars) < 0.06

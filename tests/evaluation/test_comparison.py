@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import importlib
 import io
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -16,14 +14,12 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 from helpers import ROOT, one_error, random_rows
+from tested import LOGS, MARKS, METRICS, OPTIONS, change_ranks, fit_and_test, fit_run, report_of, test_run, write_rows
 
-from sessrec import fit, test
 from sessrec.errors import SessRecError
 from sessrec.evaluation.bootstrap import difference, holm
 from sessrec.evaluation.comparison import Comparison, compare_runs, pooled_means
@@ -40,57 +36,18 @@ from sessrec.evaluation.tested_runs import PROTOCOL, check_comparable, group_run
 from sessrec.figures.results import slices_figure
 from sessrec.text import Table
 
-pytestmark = [
-    pytest.mark.usefixtures("copy_of_fits"),
-    pytest.mark.filterwarnings("ignore:at .* other items score exactly"),
-]
-LOGS = Path("lightning_logs")
-OPTIONS = [
-    *("--data.path", "log.tsv", "--data.cache_dir", "null", "--data.val_ratio", "0", "--trainer.accelerator", "cpu"),
-    *("--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"),
-]
-SMALL = {"GRU4Rec": ["--model.layers", "[6]", "--model.n_sample", "4"]}
+pytestmark = MARKS
+EARLY_STOPPING = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"monitor": "val/mrr@20"}}
 FITS = [("Markov", 1), ("SKNN", 1), ("GRU4Rec", 1), ("GRU4Rec", 2), ("GRU4Rec", 3)]
-METRICS = ("recall@5", "mrr@20")
 
 
-def folder_of(model: str, seed: int) -> Path:
-    return LOGS / f"cmp-{model.lower()}-{seed}"
-
-
-ALL = [folder_of(*one) for one in FITS]
-
-
-def write_rows(rows: list[tuple], file: str) -> None:
-    lines = ["SessionId\tItemId\tTime", *("\t".join(map(str, row)) for row in rows)]
-    Path(file).write_text("\n".join(lines) + "\n")
-
-
-def fit_run(model: str, seed: int, *words: str, name: str | None = None) -> Path:
-    run = folder_of(model, seed) if name is None else LOGS / name
-    place = ["--seed_everything", str(seed), "--trainer.logger.version", run.name]
-    fit.main(["--model", model, *OPTIONS, *SMALL.get(model, []), *place, *words])
-    return test_run(run)
-
-
-def test_run(run: Path, *words: str) -> Path:
-    place = ["--trainer.logger.version", run.name]  # a copy's config names the run that it is a copy of
-    test.main(["--config", str(run / "config.yaml"), "--ckpt_path", "last", *place, *words])
-    return run
-
-
-test_run.__test__ = False  # type: ignore[attr-defined]
+ALL = [LOGS / f"cmp-{model.lower()}-{seed}" for model, seed in FITS]
 
 
 @pytest.fixture(scope="module")
 def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, before = tmp_path_factory.mktemp("fits"), Path.cwd()
-    os.chdir(folder)
-    write_rows(random_rows(120, 30), "log.tsv")
-    for one in FITS:
-        fit_run(*one)
-    os.chdir(before)
-    return folder
+    runs = {run.name: [model, "--seed_everything", str(seed)] for (model, seed), run in zip(FITS, ALL, strict=True)}
+    return fit_and_test(tmp_path_factory.mktemp("fits"), random_rows(120, 30), runs)
 
 
 @pytest.fixture
@@ -99,12 +56,8 @@ def compare(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("compare")
 
 
-def report_of(run: Path) -> dict[str, Any]:
-    return json.loads((run / "metrics.json").read_text())
-
-
 def change_report(run: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    report = report_of(run)
+    report = report_of(run.name)
     change(report)
     (run / "metrics.json").write_text(json.dumps(report))
 
@@ -113,43 +66,37 @@ def copied(run: Path, name: str) -> Path:
     return Path(shutil.copytree(run, LOGS / name))
 
 
-def compared(**options: Any) -> Comparison:
-    return compare_runs([read_run(folder) for folder in ALL], METRICS, **options)
+def compared(n_resamples: int = 200, **options: Any) -> Comparison:
+    return compare_runs([read_run(folder) for folder in ALL], METRICS, n_resamples=n_resamples, **options)
 
 
 # 1. What is one model
 
 
-def test_runs_that_differ_in_their_seeds_are_one_model() -> None:
-    groups = group_runs([read_run(folder) for folder in ALL])
-    assert {name: [run.folder for run in runs] for name, runs in groups.items()} == {
-        "markov": ALL[:1],
-        "sknn": ALL[1:2],
-        "gru4rec": ALL[2:],
-    }
-
-
-def test_what_changes_no_result_makes_no_other_model() -> None:
-    words = ["--data.cache_dir", "kept", "--data.eval_batch_size", "7", "--trainer.logger.save_dir", "."]
-    fit_run("GRU4Rec", 4, *words)
-    runs = [read_run(folder) for folder in [*ALL, folder_of("GRU4Rec", 4)]]
-    assert len(group_runs(runs)["gru4rec"]) == 4
-
-
 @pytest.mark.parametrize(
-    "words",
+    ("section", "option", "value", "n_models"),
     [
-        ["--model.learning_rate", "0.05"],
-        ["--trainer.max_epochs", "2"],
-        ["--data.batch_size", "8"],
-        ["--data.shuffle", "true"],
-        ["--trainer.precision", "64-true"],
+        ("data", "cache_dir", "kept", 1),
+        ("data", "eval_batch_size", 7, 1),
+        ("trainer", "logger", None, 1),
+        ("model_options", "learning_rate", 0.05, 2),
+        ("trainer", "max_epochs", 2, 2),
+        ("data", "batch_size", 8, 2),
+        ("data", "shuffle", True, 2),
+        ("trainer", "precision", "64-true", 2),
+        ("trainer", "devices", 2, 2),  # each process has its own batches
+        ("trainer", "callbacks", [EARLY_STOPPING], 2),
+        (None, "checkpoint", "lightning_logs/x/checkpoints/best.ckpt", 2),
     ],
 )
-def test_other_options_make_another_model(words: list[str]) -> None:
-    other = fit_run("GRU4Rec", 4, *words, name="cmp-other-4")
-    groups = group_runs([read_run(folder) for folder in [*ALL, other]])
-    assert {name: len(runs) for name, runs in groups.items()} == {"markov": 1, "sknn": 1, "gru4rec": 3, "other": 1}
+def test_options_that_make_another_model(section: str | None, option: str, value: Any, n_models: int) -> None:
+    file = ALL[2] / ("config.yaml" if section in ("data", "trainer") else "metrics.json")
+    content = yaml.safe_load(file.read_text())
+    options = content if section is None else content[section]
+    assert options[option] != value  # it is there
+    options[option] = value
+    file.write_text(json.dumps(content))
+    assert len(group_runs([read_run(ALL[2]), read_run(ALL[3])])) == n_models
 
 
 def test_names_without_what_all_begin_with() -> None:
@@ -187,27 +134,6 @@ def test_a_run_without_its_config_is_a_model_of_its_own() -> None:
     assert sorted(len(runs) for runs in groups.values()) == [1, 1, 1, 2]
 
 
-def change_config(run: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    config = yaml.safe_load((run / "config.yaml").read_text())
-    change(config)
-    (run / "config.yaml").write_text(yaml.safe_dump(config))
-
-
-EARLY_STOPPING = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"monitor": "val/mrr@20"}}
-
-
-@pytest.mark.parametrize("trainer", [{"devices": 2}, {"callbacks": [EARLY_STOPPING]}], ids=["processes", "callbacks"])
-def test_other_ways_to_fit_make_another_model(trainer: dict[str, Any]) -> None:
-    """Two processes take other steps than one, for each has its own batches."""
-    change_config(ALL[2], lambda config: config["trainer"].update(trainer))
-    assert len(group_runs([read_run(ALL[2]), read_run(ALL[3])])) == 2
-
-
-def test_best_and_last_are_not_one_model() -> None:
-    change_report(ALL[2], lambda report: report.update(checkpoint="lightning_logs/x/checkpoints/best.ckpt"))
-    assert len(group_runs([read_run(ALL[2]), read_run(ALL[3])])) == 2
-
-
 # 2. What is measured
 
 
@@ -215,7 +141,7 @@ def test_values_are_those_of_metrics_json() -> None:
     by_name = {model.name: model for model in compared().models}
     for name, folders in (("markov", ALL[:1]), ("sknn", ALL[1:2]), ("gru4rec", ALL[2:])):
         for metric in METRICS:
-            own = [report_of(folder)["metrics"][f"test/{metric}"] for folder in folders]
+            own = [report_of(folder.name)["metrics"][f"test/{metric}"] for folder in folders]
             assert by_name[name].by_run[metric] == pytest.approx(own, abs=1e-9)
             found = by_name[name].metrics[metric]
             assert found.value == pytest.approx(sum(own) / len(own), abs=1e-9)
@@ -264,13 +190,13 @@ def test_a_model_does_not_differ_from_its_twin() -> None:
 
 
 def test_one_seed_one_comparison() -> None:
-    one, again, other = (comparison_csv(compared(seed=seed, n_resamples=200)) for seed in (3, 3, 4))
+    one, again, other = (comparison_csv(compared(seed=seed)) for seed in (3, 3, 4))
     assert one == again
     assert one != other
 
 
 def test_the_order_of_the_runs_changes_nothing() -> None:
-    own = compared(against="gru4rec", n_resamples=200)
+    own = compared(against="gru4rec")
     again = compare_runs([read_run(folder) for folder in reversed(ALL)], METRICS, against="gru4rec", n_resamples=200)
     assert [model.name for model in own.models] == [model.name for model in again.models]
     for model, other in zip(own.models, again.models, strict=True):
@@ -327,7 +253,8 @@ def test_other_rules_or_data_are_refused(words: list[str], message: str) -> None
     write_rows([*rows, ("more", "x1", rows[-1][2] + 50), ("more", "x2", rows[-1][2] + 60)], "more.tsv")
     write_rows([*rows[:-1], (rows[-1][0], "x1" if rows[-1][1] != "x1" else "x2", rows[-1][2])], "item.tsv")
     write_rows([(f"{name}b" if name == rows[-1][0] else name, *rest) for name, *rest in rows], "name.tsv")
-    other = test_run(copied(ALL[1], "cmp-other-1"), *words)
+    other = copied(ALL[1], "cmp-other-1")
+    test_run(other.name, *words)
     refused([ALL[0], other], message)
     refused([other, ALL[0]], "cannot be compared")
     with pytest.raises(SessRecError, match=f"^{ALL[0]} and {other} cannot be compared.*by the same rules$"):
@@ -343,9 +270,11 @@ def test_as_many_other_candidates_are_refused() -> None:
     """Items of the training part alone: the test parts are equal."""
     rows, runs = random_rows(120, 30), []
     for item, model in (("only-a", "Popularity"), ("only-b", "Markov")):
-        write_rows([("first", item, rows[0][2] - 900), ("first", "x1", rows[0][2] - 890), *rows], "log.tsv")
-        runs.append(fit_run(model, 1, name=f"cmp-{item}"))
-    one, other = (report_of(run)["protocol"] for run in runs)
+        write_rows([("first", item, rows[0][2] - 900), ("first", "x1", rows[0][2] - 890), *rows])
+        runs.append(LOGS / f"cmp-{item}")
+        fit_run(model, name=runs[-1].name)
+        test_run(runs[-1].name)
+    one, other = (report_of(run.name)["protocol"] for run in runs)
     assert one | {"items_digest": ""} == other | {"items_digest": ""}
     refused(runs, "items digest one catalogue against another")
 
@@ -375,6 +304,11 @@ def test_what_is_not_there_is_named() -> None:
         ("metrics.json", b"\xff\xfe\x00", "metrics.json is damaged or incomplete"),
         ("ranks.parquet", None, "there is no .*ranks.parquet"),
         ("ranks.parquet", b"PAR1", "ranks.parquet cannot be read"),
+        ("fit.json", b"{", "fit.json is damaged or"),
+        ("fit.json", b"{}", "fit.json is damaged or"),
+        ("config.yaml", b"a: [\n", "config.yaml is damaged or"),
+        ("config.yaml", b"{}\n", "config.yaml is damaged or"),
+        ("config.yaml", b"", "config.yaml is damaged or"),
     ],
 )
 def test_runs_that_lack_something(name: str, content: bytes | None, message: str) -> None:
@@ -387,26 +321,18 @@ def test_runs_that_lack_something(name: str, content: bytes | None, message: str
 
 
 def test_files_of_two_tests_are_told_apart() -> None:
-    whole = (ALL[0] / "ranks.parquet").read_bytes()
+    file, message = (
+        ALL[0] / "ranks.parquet",
+        "metrics.json and ranks.parquet are of two tests, or damaged: test the run",
+    )
+    whole, of_another_model = file.read_bytes(), (ALL[1] / "ranks.parquet").read_bytes()
+    file.write_bytes(of_another_model)
+    refused([ALL[0]], message)
     for words in (["--data.test_ratio", "0.3"], ["--model.tie_mode", "median"]):
-        test_run(ALL[0], *words)
-        (ALL[0] / "ranks.parquet").write_bytes(whole)
-        refused(ALL, "metrics.json and ranks.parquet are of two tests, or damaged: test the run again")
+        test_run(ALL[0].name, *words)
+        file.write_bytes(whole)
+        refused(ALL, message)
     refused([Path("nowhere")], "nowhere is no tested run")
-
-
-def test_ranks_of_another_model_are_told() -> None:
-    shutil.copy(ALL[1] / "ranks.parquet", ALL[0] / "ranks.parquet")
-    refused([ALL[0]], "metrics.json and ranks.parquet are of two tests, or damaged: test the run again")
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [("fit.json", "{"), ("fit.json", "{}"), ("config.yaml", "a: [\n"), ("config.yaml", "{}\n"), ("config.yaml", "")],
-)
-def test_damaged_side_files(name: str, text: str) -> None:
-    (ALL[0] / name).write_text(text)
-    refused(ALL, f"{name} is damaged or")
 
 
 @pytest.mark.parametrize("key", ["model", "model_options", "seed", "seconds", "checkpoint", "metrics", "protocol"])
@@ -485,7 +411,7 @@ def test_slices_where_one_run_has_no_ages() -> None:
     content = torch.load(ALL[2] / "checkpoints/last.ckpt", weights_only=True)
     del content["vocabulary"]["first_times"]
     torch.save(content, ALL[2] / "checkpoints/last.ckpt")
-    test_run(ALL[2])
+    test_run(ALL[2].name)
     for folders in ([ALL[0], ALL[2]], [ALL[2], ALL[0]]):
         models = {folder.name: [read_run(folder)] for folder in folders}
         rows = cells(slices_table(models, "mrr@20", Slices()).markdown())[1:]
@@ -496,7 +422,7 @@ def test_slices_where_one_run_has_no_ages() -> None:
 
 def test_the_text_tells_the_protocol() -> None:
     comparison = compared(n_resamples=1234)
-    text, protocol = protocol_text(comparison), report_of(ALL[0])["protocol"]
+    text, protocol = protocol_text(comparison), report_of(ALL[0].name)["protocol"]
     for part in (
         "30 items ranked",
         f"{protocol['positions']:,} positions of {protocol['sessions']:,} test sessions",
@@ -631,18 +557,11 @@ def test_runs_and_configs_together(compare: ModuleType, capsys: pytest.CaptureFi
     head, *rows = cells("| model" + out.split("\n\n| model")[1].split("\n\n")[0])
     assert head[:3] == ["model", "fits", "Recall@5"]
     assert {row[0] for row in rows} == {"cmp-markov", "cmp-sknn", "mine-popular"}
-    assert report_of(LOGS / "mine-popular-7")["seed"] == 7
+    assert report_of("mine-popular-7")["seed"] == 7
 
 
 def test_ranks_are_what_counts() -> None:
     """Values come from the ranks file: with every target first, every metric is 1."""
-    file = ALL[0] / "ranks.parquet"
-    table = pq.read_table(file)
-    first = pa.array(np.ones(len(table), dtype=np.int64))
-    changed = table.set_column(table.column_names.index("rank"), "rank", first)
-    pq.write_table(changed.replace_schema_metadata(table.schema.metadata), file)
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    metrics = dict.fromkeys(report_of(ALL[0])["metrics"], 1.0)
-    change_report(ALL[0], lambda report: report.update(metrics=metrics, ranks_digest=digest))
+    change_ranks(ALL[0].name, rank=1, seed=1)
     found = {model.name: model for model in compared().models}["markov"]
     assert [tuple(one) for one in found.metrics.values()] == [(1, 1, 1)] * 2

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
-import subprocess
-import sys
+import socket
 from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
@@ -21,9 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from helpers import make_sessions, one_error
+from resuming import finish, start
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tested import LOGS, MARKS, fit_and_test, fit_run, report_of, rows_of, test_run, write_rows
 
-from sessrec import fit, models, test
+from sessrec import models, test
 from sessrec.data.loaders import EvaluationLoader
 from sessrec.data.sessions import Sessions
 from sessrec.errors import SessRecError
@@ -33,20 +33,13 @@ from sessrec.evaluation.slices import Slices, slice_metrics
 from sessrec.models import SessionRecommender
 from sessrec.models.inference import top_items_at_positions
 
-pytestmark = [
-    pytest.mark.usefixtures("copy_of_fits"),
-    pytest.mark.filterwarnings("ignore:at .* other items score exactly"),
-]
+pytestmark = MARKS
 CUTOFFS = (1, 2, 3, 5, 7, 10, 20)
 TIES = {"conservative": Fraction(1), "median": Fraction(1, 2), "standard": Fraction(0)}
 RULES = ["none", "exclude_last", "exclude_seen"]
 DAY = 86400
-SMALL = {"GRU4Rec": ["--model.layers", "[6]", "--model.n_sample", "4"], "SKNN": ["--model.n_neighbours", "6"]}
 MODELS = ["Popularity", "Markov", "SKNN", "GRU4Rec"]
-OPTIONS = [
-    *("--data.cache_dir", "null", "--data.val_ratio", "0", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1"),
-    *("--trainer.enable_progress_bar", "false", "--model.cutoffs", str(list(CUTOFFS))),
-]
+RANKS = LOGS / "Markov" / "ranks.parquet"
 
 
 # A log, and what plain Python reads from it
@@ -78,10 +71,6 @@ def clicks() -> list[Click]:
             time += int(generator.integers(10, 30_000))
             item = (item + 1) % 14 if generator.random() < 0.4 else int(generator.choice(14, p=chances / chances.sum()))
     return [found[number] for number in generator.permutation(len(found))]
-
-
-def write_clicks(rows: list[Click], file: str) -> None:
-    Path(file).write_text("\n".join(["SessionId\tItemId\tTime", *("\t".join(map(str, row)) for row in rows)]) + "\n")
 
 
 class Parts(NamedTuple):
@@ -140,8 +129,7 @@ def keys_of_model(name: str) -> Keys:
 
 
 def fitted(name: str) -> SessionRecommender:
-    checkpoint = Path("lightning_logs", name, "checkpoints", "last.ckpt")
-    return getattr(models, name).load_from_checkpoint(checkpoint).eval()
+    return getattr(models, name).load_from_checkpoint(LOGS / name / "checkpoints" / "last.ckpt").eval()
 
 
 def keys_of(name: str) -> Keys:
@@ -208,38 +196,14 @@ def naive_metric(ranks: list[Any], metric: str) -> float:
 # Runs
 
 
-def command(name: str, *words: str, log: str = "log.tsv", run: str | None = None) -> list[str]:
-    place = ["--data.path", log, "--trainer.logger.version", run or name]
-    return ["--model", name, *OPTIONS, *SMALL.get(name, []), *place, *words]
-
-
 @pytest.fixture(scope="module")
 def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, before = tmp_path_factory.mktemp("fits"), Path.cwd()
-    os.chdir(folder)
-    write_clicks(clicks(), "log.tsv")
-    for name in MODELS:
-        fit.main(command(name))
-    os.chdir(before)
-    return folder
-
-
-def run_test(name: str, *words: str) -> Any:
-    config = str(Path("lightning_logs", name, "config.yaml"))
-    checkpoint = () if "--ckpt_path" in words else ("--ckpt_path", "last")
-    return test.main(["--config", config, *checkpoint, *words])
+    words = ["--model.cutoffs", str(list(CUTOFFS))]
+    return fit_and_test(tmp_path_factory.mktemp("fits"), clicks(), {name: [name, *words] for name in MODELS})
 
 
 def rule_words(rule: str) -> list[str]:
     return [] if rule == "none" else [f"--model.{rule}", "true"]
-
-
-def rows_of(name: str) -> list[dict[str, Any]]:
-    return pq.read_table(Path("lightning_logs", name, "ranks.parquet")).to_pylist()
-
-
-def report_of(name: str) -> dict[str, Any]:
-    return json.loads(Path("lightning_logs", name, "metrics.json").read_text())
 
 
 def test_the_log_has_what_can_go_wrong() -> None:
@@ -263,24 +227,24 @@ def test_the_log_has_what_can_go_wrong() -> None:
 # 1. Rows
 
 
-@pytest.mark.parametrize(
-    ("tie_mode", "rule"),
-    [
-        ("conservative", "none"),
-        ("standard", "none"),
-        ("median", "none"),
-        ("conservative", "exclude_last"),
-        ("median", "exclude_seen"),
-        ("standard", "exclude_seen"),
-    ],
-)
+@pytest.mark.parametrize(("tie_mode", "batch_size"), [("conservative", "512"), ("median", "3"), ("standard", "1")])
 @pytest.mark.parametrize("name", MODELS)
-def test_every_row_is_that_of_plain_python(name: str, tie_mode: str, rule: str) -> None:
-    cli = run_test(name, "--model.tie_mode", tie_mode, *rule_words(rule))
+def test_every_row_is_that_of_plain_python(name: str, tie_mode: str, batch_size: str) -> None:
+    """Of all rules, over the models."""
+    rule = RULES[(MODELS.index(name) + list(TIES).index(tie_mode)) % 3]
+    cli = test_run(name, "--model.tie_mode", tie_mode, *rule_words(rule), "--data.eval_batch_size", batch_size)
     rows, report = rows_of(name), report_of(name)
     assert_rows(rows, expected_rows(parts_of(clicks()), keys_of(name), tie_mode, rule))
     ranks = [row["rank"] for row in rows]
-    file = read_ranks(Path("lightning_logs", name, "ranks.parquet"))
+    file = read_ranks(LOGS / name / "ranks.parquet")
+    assert file.tie_mode == tie_mode
+    for mode, share in TIES.items():  # any rule for ties follows from the file of any other
+        moved = [(share - TIES[tie_mode]) * row["ties"] for row in rows]
+        expected = [math.inf if rank is None else rank + by for rank, by in zip(ranks, moved, strict=True)]
+        assert file.rank_by(mode).tolist() == expected  # type: ignore[arg-type]
+    assert (file.above + 1).tolist() == file.rank_by("standard").tolist()
+    sessions = list(dict.fromkeys(row["session"] for row in rows))
+    assert file.session.tolist() == [sessions.index(row["session"]) for row in rows]
     for cutoff in CUTOFFS:
         for metric in (f"recall@{cutoff}", f"mrr@{cutoff}", f"ndcg@{cutoff}"):
             value = report["metrics"][f"test/{metric}"]
@@ -292,34 +256,19 @@ def test_every_row_is_that_of_plain_python(name: str, tie_mode: str, rule: str) 
 
 
 def test_the_file_says_what_its_columns_are() -> None:
-    run_test("Markov", "--model.tie_mode", "median")
-    schema = pq.read_schema("lightning_logs/Markov/ranks.parquet")
+    schema = pq.read_schema(RANKS)
     metadata = {key.decode(): value.decode() for key, value in schema.metadata.items()}
-    assert metadata["sessrec.tie_mode"] == "median"
+    assert metadata["sessrec.tie_mode"] == "conservative"
     assert set(schema.names) <= metadata.keys()
     assert all(len(metadata[name]) > 10 for name in schema.names)
 
 
 def test_curves_have_the_metrics_of_the_file() -> None:
-    run_test("Markov")
-    newest = max(Path("lightning_logs/Markov").glob("events*"), key=lambda file: (file.stat().st_mtime_ns, file.name))
+    newest = max((LOGS / "Markov").glob("events*"), key=lambda file: (file.stat().st_mtime_ns, file.name))
     events = EventAccumulator(str(newest))
     events.Reload()
     for name, value in report_of("Markov")["metrics"].items():
         assert events.Scalars(name)[-1].value == pytest.approx(value, rel=1e-6)  # TensorBoard keeps 32 bits
-
-
-def test_metrics_grow_with_the_list() -> None:
-    run_test("SKNN", "--model.exclude_last", "true", "--model.tie_mode", "median")
-    rank = read_ranks(Path("lightning_logs/SKNN/ranks.parquet")).rank
-    for metric in ("recall", "mrr", "ndcg"):
-        by_cutoff = np.stack([gains(rank, f"{metric}@{cutoff}") for cutoff in range(1, 30)])
-        assert (np.diff(by_cutoff, axis=0) >= 0).all()
-        assert (by_cutoff >= 0).all()
-        assert (by_cutoff <= 1).all()
-        assert (by_cutoff[:, np.isinf(rank)] == 0).all()
-        if metric == "recall":
-            assert by_cutoff[-1].mean() == np.isfinite(rank).mean()  # longer than the catalogue: all but the excluded
 
 
 def test_gains_by_hand() -> None:
@@ -337,91 +286,36 @@ def test_what_is_no_metric(metric: str) -> None:
         gains(np.ones(3), metric)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_batches_change_no_row(name: str) -> None:
-    tables = []
-    for size in ("1", "3", "512"):
-        run_test(name, "--data.eval_batch_size", size, "--model.exclude_last", "true")
-        tables.append(pq.read_table(Path("lightning_logs", name, "ranks.parquet")))
-    for other in tables[1:]:
-        assert other.drop_columns("popular_odds").equals(tables[0].drop_columns("popular_odds"))
-        odds = [table["popular_odds"].to_numpy() for table in (other, tables[0])]
-        np.testing.assert_allclose(odds[0], odds[1], atol=1e-6)
-
-
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", ["Popularity", "SKNN"])
-def test_any_rule_for_ties_follows_from_the_file_of_any_other(name: str, rule: str) -> None:
-    files = {}
-    for tie_mode in TIES:
-        run_test(name, "--model.tie_mode", tie_mode, *rule_words(rule))
-        files[tie_mode] = read_ranks(Path("lightning_logs", name, "ranks.parquet"))
-        assert files[tie_mode].tie_mode == tie_mode
-    assert (files["standard"].rank != files["conservative"].rank).any()
-    for ranks in files.values():
-        for tie_mode, other in files.items():
-            assert ranks.rank_by(tie_mode).tolist() == other.rank.tolist()  # type: ignore[arg-type]
-        assert ranks.above.tolist() == [rank - 1 for rank in files["standard"].rank]
-
-
-def test_a_target_that_is_no_candidate_is_a_miss() -> None:
-    run_test("Markov", "--model.exclude_seen", "true")
-    ranks = read_ranks(Path("lightning_logs/Markov/ranks.parquet"))
-    repeats = ranks.column("repeat")
-    assert 0 < repeats.sum() < len(ranks)
-    assert np.isinf(ranks.rank[repeats]).all()
-    assert np.isfinite(ranks.rank[~repeats]).all()
-    assert gains(ranks.rank, "recall@1000").mean() == pytest.approx(1 - repeats.mean())
-
-
-def test_sessions_are_told_apart() -> None:
-    run_test("Markov")
-    ranks = read_ranks(Path("lightning_logs/Markov/ranks.parquet"))
-    names: list[str] = []
-    expected = []
-    for row in rows_of("Markov"):
-        if not names or row["session"] != names[-1]:
-            names.append(row["session"])
-        expected.append(len(names) - 1)
-    assert ranks.session.tolist() == expected
-    assert report_of("Markov")["protocol"]["sessions"] == len(names) == len(set(names))
-
-
 def test_a_log_without_times_has_no_ages() -> None:
     rows = [click for session in parts_of(clicks()).train for click in session]
     Path("plain.tsv").write_text("\n".join(["SessionId\tItemId", *(f"{c.session}\t{c.item}" for c in rows)]) + "\n")
-    fit.main(command("Markov", "--data.time_column", "null", log="plain.tsv", run="plain"))
-    run_test("plain")
+    fit_run("Markov", "--data.time_column", "null", "--data.path", "plain.tsv", name="plain")
+    test_run("plain")
     assert {row["age"] for row in rows_of("plain")} == {None}
     assert not any("age" in name for name in report_of("plain")["slices"])
     assert fitted_vocabulary("plain")["first_times"] is None
 
 
 def fitted_vocabulary(run: str) -> dict[str, Any]:
-    return torch.load(Path("lightning_logs", run, "checkpoints", "last.ckpt"), weights_only=True)["vocabulary"]
+    return torch.load(LOGS / run / "checkpoints" / "last.ckpt", weights_only=True)["vocabulary"]
 
 
 def test_a_checkpoint_of_before_has_no_first_times() -> None:
-    run_test("Markov")
     before = rows_of("Markov")
-    checkpoint = Path("lightning_logs/Markov/checkpoints/last.ckpt")
-    content = torch.load(checkpoint, weights_only=True)
+    content = torch.load(LOGS / "Markov" / "checkpoints" / "last.ckpt", weights_only=True)
     del content["vocabulary"]["first_times"]
     torch.save(content, "old.ckpt")
     assert models.Markov.load_from_checkpoint("old.ckpt").vocabulary.first_times is None
-    run_test("Markov", "--ckpt_path", "old.ckpt")
+    test_run("Markov", "--ckpt_path", "old.ckpt")
     assert rows_of("Markov") == [row | {"age": None} for row in before]
 
 
 def test_prepared_logs_keep_the_first_times() -> None:
     """Fit and test open the prepared log the second time."""
-    words = ["--data.cache_dir", "kept"]
     for run in ("one", "two"):
-        fit.main(command("Markov", *words, run=run))
-        run_test(run)
-    assert rows_of("one") == rows_of("two")
-    run_test("Markov")
-    assert rows_of("one") == rows_of("Markov")
+        fit_run("Markov", "--data.cache_dir", "kept", name=run)
+        test_run(run)
+        assert rows_of(run) == rows_of("Markov")
 
 
 @pytest.mark.parametrize(("n", "k"), [(10, 2), (10, 4), (5, 2), (100, 58), (1000, 3), (10, 7)])
@@ -434,7 +328,7 @@ def test_popularity_is_rounded_once(n: int, k: int) -> None:
 
 
 def test_the_protocol_is_kept() -> None:
-    run_test("GRU4Rec", "--model.tie_mode", "median", "--model.exclude_last", "true", "--ckpt_path", "last")
+    test_run("GRU4Rec", "--model.tie_mode", "median", "--model.exclude_last", "true")
     report, parts = report_of("GRU4Rec"), parts_of(clicks())
     protocol = report["protocol"]
     digest = protocol.pop("data_digest")
@@ -448,6 +342,7 @@ def test_the_protocol_is_kept() -> None:
         "positions": sum(len(session) - 1 for session in parts.test),
         "sessions": len(parts.test),
     }
+    assert "lists" not in report  # which nobody asked for
     assert report["model"] == "GRU4Rec"
     assert report["model_options"]["layers"] == [6]
     assert report["seed"] == 42
@@ -471,18 +366,17 @@ def reordered(rows: list[Click]) -> list[Click]:
     train, later = parts_of(rows)
     t = later[0][0].time
     new = []
-    for session, start in zip(train, reversed([session[0].time for session in train]), strict=True):
-        step = min(1000, (t - 1 - start) // len(session))
-        new += [click._replace(time=start + step * place) for place, click in enumerate(session)]
+    for session, first in zip(train, reversed([session[0].time for session in train]), strict=True):
+        step = min(1000, (t - 1 - first) // len(session))
+        new += [click._replace(time=first + step * place) for place, click in enumerate(session)]
     return new + [click for session in later for click in session]
 
 
 def test_the_digest_is_that_of_the_test_part_however_items_are_numbered() -> None:
-    write_clicks(reordered(clicks()), "other.tsv")
+    write_rows(reordered(clicks()), "other.tsv")
     t = str(parts_of(clicks()).test[0][0].time)
-    fit.main(command("Popularity", "--data.test_start", t, log="other.tsv", run="other"))
-    run_test("other")
-    run_test("Popularity")
+    fit_run("Popularity", "--data.test_start", t, "--data.path", "other.tsv", name="other")
+    test_run("other")
     ours, theirs = (fitted_vocabulary(run)["item_ids"] for run in ("Popularity", "other"))
     assert sorted(ours) == sorted(theirs)
     assert ours != theirs
@@ -532,9 +426,8 @@ def test_the_digest_of_long_parts_is_taken_in_pieces_of_the_same_text() -> None:
 
 
 def test_limited_batches_give_the_positions_that_were_ranked() -> None:
-    run_test("Markov")
     whole = rows_of("Markov")
-    run_test("Markov", "--trainer.limit_test_batches", "2", "--data.eval_batch_size", "4")
+    test_run("Markov", "--trainer.limit_test_batches", "2", "--data.eval_batch_size", "4")
     parts, rows, report = parts_of(clicks()), rows_of("Markov"), report_of("Markov")
     shortest = sorted(parts.test, key=len)[:8]
     chosen = {session[0].session for session in shortest}
@@ -546,22 +439,19 @@ def test_limited_batches_give_the_positions_that_were_ranked() -> None:
 
 
 def test_two_processes_write_the_file_of_one() -> None:
-    run_test("GRU4Rec", "--list_length", "4", "--model.exclude_last", "true")
-    table, report = pq.read_table("lightning_logs/GRU4Rec/ranks.parquet"), report_of("GRU4Rec")
-    launch = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SESSREC_RUN_NAME")
-    environment = {name: value for name, value in os.environ.items() if name not in launch}
-    words = ["--config", "lightning_logs/GRU4Rec/config.yaml", "--ckpt_path", "last", "--list_length", "4"]
-    words += ["--model.exclude_last", "true", "--data.eval_batch_size", "3"]
-    words += ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
-    Path("lightning_logs/GRU4Rec/ranks.parquet").unlink()
-    subprocess.run(
-        [sys.executable, "-m", "sessrec.test", *words],
-        env=environment | {"OMP_NUM_THREADS": "1"},
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
-    other = pq.read_table("lightning_logs/GRU4Rec/ranks.parquet")
+    words = ["--list_length", "4", "--model.exclude_last", "true"]
+    test_run("GRU4Rec", *words)
+    file = LOGS / "GRU4Rec" / "ranks.parquet"
+    table, report = pq.read_table(file), report_of("GRU4Rec")
+    file.unlink()
+    words = ["--config", "lightning_logs/GRU4Rec/config.yaml", "--ckpt_path", "last", *words]
+    words += ["--data.eval_batch_size", "3", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    both = [start(Path.cwd(), words, be_one_of_two, rank, port, main=test.main) for rank in range(2)]
+    assert [finish(process, timeout=120) for process in both] == [0, 0]
+    other = pq.read_table(file)
     assert other.drop_columns("popular_odds").equals(table.drop_columns("popular_odds"))
     odds = [one["popular_odds"].to_numpy() for one in (table, other)]
     np.testing.assert_allclose(odds[0], odds[1], atol=1e-6)
@@ -571,12 +461,17 @@ def test_two_processes_write_the_file_of_one() -> None:
         assert of_two[name] == report[name]
 
 
+def be_one_of_two(rank: int, port: int) -> None:
+    """In a child: what a launcher tells each of two processes."""
+    os.environ |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0", "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+
+
 # 4. Files that are no ranks files
 
 
 def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
-    run_test("Markov")
-    file, bad = Path("lightning_logs/Markov/ranks.parquet"), tmp_path / "bad.parquet"
+    file, bad = RANKS, tmp_path / "bad.parquet"
     table = pq.read_table(file)
     with pytest.raises(SessRecError, match="there is no .*bad.parquet"):
         read_ranks(bad)
@@ -604,9 +499,7 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
 
 
 def test_damaged_bytes_are_noticed() -> None:
-    run_test("Markov")
-    file = Path("lightning_logs/Markov/ranks.parquet")
-    whole, good = file.read_bytes(), read_ranks(file)
+    file, whole, good = RANKS, RANKS.read_bytes(), read_ranks(RANKS)
     unnoticed = []
     for place in range(4, len(whole) - 8, 7):
         broken = bytearray(whole)
@@ -629,10 +522,8 @@ def refused(file: Path, message: str) -> None:
 
 def test_a_file_of_several_row_groups_is_read_as_one(tmp_path: Path) -> None:
     """Each group has a dictionary of its own."""
-    run_test("Markov")
-    file = Path("lightning_logs/Markov/ranks.parquet")
-    pq.write_table(pq.read_table(file), tmp_path / "pieces.parquet", row_group_size=5)
-    one, other = read_ranks(file), read_ranks(tmp_path / "pieces.parquet")
+    pq.write_table(pq.read_table(RANKS), tmp_path / "pieces.parquet", row_group_size=5)
+    one, other = read_ranks(RANKS), read_ranks(tmp_path / "pieces.parquet")
     assert pq.ParquetFile(tmp_path / "pieces.parquet").num_row_groups > 3
     assert one.session.tolist() == other.session.tolist()
     assert one.rank.tolist() == other.rank.tolist()
@@ -657,7 +548,7 @@ def naive_lists(parts: Parts, keys: Keys, order: list[str], rule: str, k: int) -
 @pytest.mark.parametrize(("k", "rule"), [(1, "none"), (3, "exclude_last"), (20, "exclude_seen")])
 @pytest.mark.parametrize("name", ["Popularity", "SKNN", "GRU4Rec"])
 def test_lists_are_those_of_all_scores_sorted(name: str, k: int, rule: str) -> None:
-    cli = run_test(name, "--list_length", str(k), *rule_words(rule), "--data.eval_batch_size", "5")
+    cli = test_run(name, "--list_length", str(k), *rule_words(rule), "--data.eval_batch_size", "5")
     parts, vocabulary = parts_of(clicks()), cli.model.vocabulary
     lists = naive_lists(parts, keys_of(name), vocabulary.item_ids, rule, k)
     sessions, found = cli.datamodule.sessions["test"], {}
@@ -683,13 +574,6 @@ def test_lists_are_those_of_all_scores_sorted(name: str, k: int, rule: str) -> N
         "mean_popularity": pytest.approx(sum(counts[item] for row in lists for item in row) / total),
         "mean_popularity_of_catalogue": pytest.approx(sum(counts.values()) / n_items),
     }
-
-
-def test_no_lists_unless_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    run_test("Popularity")
-    assert "lists" not in report_of("Popularity")
-    words = ["--config", "lightning_logs/Popularity/config.yaml", "--ckpt_path", "last", "--list_length", "-1"]
-    assert "--list_length must be at least 0, got -1" in one_error(capsys, test.main, words)
 
 
 def test_spread_by_hand() -> None:
@@ -751,7 +635,7 @@ def test_slices_are_those_of_plain_python(name: str, bounds: dict[str, list[floa
     words = (
         [] if bounds is USUAL else [word for key, value in bounds.items() for word in (f"--slices.{key}", f"{value}")]
     )
-    run_test(name, "--model.exclude_last", "true", *words)
+    test_run(name, "--model.exclude_last", "true", *words)
     wanted = naive_slices(rows_of(name), bounds)
     found = report_of(name)["slices"]
     assert {kind: set(parts) for kind, parts in found.items()} == {kind: set(parts) for kind, parts in wanted.items()}
@@ -763,8 +647,7 @@ def test_slices_are_those_of_plain_python(name: str, bounds: dict[str, list[floa
 
 
 def test_slices_come_in_the_order_of_their_bounds() -> None:
-    run_test("Markov")
-    ranks = read_ranks(Path("lightning_logs/Markov/ranks.parquet"))
+    ranks = read_ranks(RANKS)
     names = {slicing.name: slicing.labels for slicing in Slices().of(ranks)}
     assert names == {
         "session length": ["2-4", "5-8", "9-15", "16+"],
@@ -791,9 +674,11 @@ def test_slices_come_in_the_order_of_their_bounds() -> None:
         (["--slices.ages", "[]"], "--slices.ages [] must ascend"),
         (["--slices.lengths", "[]"], "--slices.lengths [] must ascend"),
         (["--slices.ages", "[week]"], "slices.ages"),
+        (["--list_length", "-1"], "--list_length must be at least 0, got -1"),
     ],
 )
-def test_bounds_that_are_none_are_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_words_that_cannot_be_are_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     args = ["--config", "lightning_logs/Markov/config.yaml", "--ckpt_path", "last", *words]
+    RANKS.unlink()
     assert message in one_error(capsys, test.main, args)
-    assert not Path("lightning_logs/Markov/ranks.parquet").exists()
+    assert not RANKS.exists()
