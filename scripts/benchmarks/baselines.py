@@ -19,7 +19,8 @@ from sessrec.data.vocabulary import Vocabulary
 from sessrec.models import AR, SKNN, SR, STAN, VMISKNN, VSKNN, VSTAN, ItemKNN
 from sessrec.models.base import SessionRecommender
 
-_BATCHES = 24  # of the test part, that are ranked in a round
+N_BATCHES = 24  # of the test part, that are ranked in a round
+N_RECOMMENDATIONS = 500
 MODELS = {
     "vsknn_100_1000": VSKNN,
     "stan_500_2500": STAN,
@@ -84,19 +85,19 @@ def _sessions(
 @torch.no_grad()
 def _positions_a_second(model: SessionRecommender, test: Sessions) -> float:
     loader = EvaluationLoader(test, 128)  # short sessions first, so that batches all along stand for all
-    numbers = np.unique(np.linspace(0, len(loader) - 1, _BATCHES).astype(int))
+    numbers = np.unique(np.linspace(0, len(loader) - 1, N_BATCHES).astype(int))
     start, n_positions = time.perf_counter(), 0
     for number in numbers:
         n_positions += len(model.count_positions(loader[number])[0])
     return n_positions / (time.perf_counter() - start)
 
 
-def _recommendations(model: SessionRecommender, test: Sessions, n_sessions: int = 500) -> list[float]:
+def _recommendations(model: SessionRecommender, test: Sessions) -> list[float]:
     """Milliseconds of one recommendation of 20 items each."""
     item_ids, milliseconds = model.vocabulary.item_ids, []
-    for session in np.linspace(0, len(test) - 1, n_sessions).astype(int):
+    for session in np.linspace(0, len(test) - 1, N_RECOMMENDATIONS).astype(int):
         clicks = [item_ids[item] for item in test[session]]
         start = time.perf_counter()
         model.recommend(clicks, k=20)
         milliseconds.append(1e3 * (time.perf_counter() - start))
-    return milliseconds[n_sessions // 10 :]  # the first ones warm up
+    return milliseconds[N_RECOMMENDATIONS // 10 :]  # the first ones warm up

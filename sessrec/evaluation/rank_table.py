@@ -34,6 +34,7 @@ _COLUMNS = {
     "popular_odds": "probability that a candidate other than the target, drawn by popularity, scores at least as high",
 }
 """Columns of the file and what they hold; kept in the file, too."""
+_TEXTS = pa.dictionary(pa.int32(), pa.string())
 _SHARE_OF_TIES = {"standard": 0.0, "median": 0.5, "conservative": 1.0}
 
 
@@ -229,6 +230,9 @@ def read_ranks(file: Path) -> Ranks:
         ) from None
     if missing := _COLUMNS.keys() - set(table.column_names):
         raise SessRecError(f"{file} has no column {min(missing)}: test the run again")
+    for name in ("session", "item"):
+        if table[name].type != _TEXTS:
+            raise SessRecError(f"{file} has a column {name} of {table[name].type}, not of texts: test the run again")
     if metadata.get("sessrec.tie_mode") not in _SHARE_OF_TIES:
         raise SessRecError(f"{file} does not say by which rule its ranks were taken: test the run again")
     return Ranks(table, metadata["sessrec.tie_mode"])

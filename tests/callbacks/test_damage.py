@@ -41,10 +41,11 @@ from sessrec.data.cache import _digest, _file_digest, open_prepared
 from sessrec.models.base import SessionRecommender
 
 AUTO = [*MAIN, "--checkpoint.every_n_steps", "3", "--ckpt_path", "auto"]
-LAST = RUN / "checkpoints" / "last.ckpt"
+LAST_NAME = Path("checkpoints", "last.ckpt")
+LAST = RUN / LAST_NAME
 TEST = ["--config", str(RUN / "config.yaml"), "--ckpt_path", str(LAST)]
-SECONDS = (0.25, 0.0, 0.4, 0.1)
-"""How long after its first sign of life each process is killed."""
+KILLS = ((0, 0.1), (1, 0.05), (3, 0.0), (2, 0.02))
+"""How often each process has written its last checkpoint before it is killed, and seconds after that."""
 
 
 # Killed anywhere
@@ -65,11 +66,12 @@ def state_of(folder: Path) -> dict[str, tuple[int, int]]:
 def test_killed_at_any_moment_and_started_again(run: Path, tmp_path: Path) -> None:
     """No process has a chance to say or save anything; each goes on from what is on the disk."""
     command, folder, steps = [*AUTO, "--trainer.max_epochs", "5"], run.parents[1], []
-    for seconds in SECONDS:
-        before, begin = state_of(run), time.monotonic()
+    for n_written, seconds in KILLS:
+        before, begin, written = state_of(run), time.monotonic(), {state_of(run).get(str(run / LAST_NAME))}
         process = start(folder, command)
-        while state_of(run) == before and process.is_alive():  # no sign of life yet
+        while process.is_alive() and ((state := state_of(run)) == before or len(written) <= n_written):
             assert time.monotonic() - begin < 30
+            written.add(state.get(str(run / LAST_NAME)))
             time.sleep(0.002)
         process.join(seconds)
         assert process.is_alive(), f"the run ended: {(folder / 'stderr').read_text()[-500:]}"

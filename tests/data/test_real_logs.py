@@ -29,11 +29,9 @@ COUNTS = {  # train events, sessions and items; test sessions and positions
     "yoochoose1_64": (486026, 116167, 17376, 15233, 55400),
     "retailrocket": (None, 126168, 36968, 4735, 19867),
 }
-RESULTS = {  # Recall@20 and MRR@20 in %, ties broken by popularity
-    ("yoochoose1_64", Popularity): (7.37, 1.70),
-    ("yoochoose1_64", Markov): (65.80, 30.03),
-    ("retailrocket", Popularity): (2.38, 0.49),
-    ("retailrocket", Markov): (38.49, 20.00),
+RESULTS: dict[str, dict[type[Popularity] | type[Markov], tuple[float, float]]] = {  # Recall@20 and MRR@20 in %
+    "yoochoose1_64": {Popularity: (7.37, 1.70), Markov: (65.80, 30.03)},
+    "retailrocket": {Popularity: (2.38, 0.49), Markov: (38.49, 20.00)},
 }
 
 
@@ -92,15 +90,10 @@ def test_the_sources_own_split_of_diginetica() -> None:
     assert (len(log.sessions["test"]), log.sessions["test"].n_positions) == (15963, 60858)
 
 
-def prepared(name: str) -> SessionDataModule:
+@pytest.mark.parametrize("name", SPLITS)
+def test_counts_and_known_results(name: str) -> None:
     data = SessionDataModule(str(log_file(name)), val_ratio=0, batch_size=512, cache_dir=None, **SPLITS[name])
     data.setup("fit")
-    return data
-
-
-@pytest.mark.parametrize("name", SPLITS)
-def test_counts(name: str) -> None:
-    data = prepared(name)
     train, test = data.sessions["train"], data.sessions["test"]
     assert data.vocabulary is not None
     counts = (len(train.items), len(train), len(data.vocabulary), len(test), test.n_positions)
@@ -108,6 +101,17 @@ def test_counts(name: str) -> None:
     assert counts[1:] == expected[1:]
     assert expected[0] in (None, counts[0])
     assert data.report.sections["test cut"]["train_events_at_or_after_t"] == 0
+    for model_class, known in RESULTS.get(name, {}).items():
+        check_results(model_class().learn(train, data.vocabulary), data, known)
+
+
+def check_results(model: Popularity | Markov, data: SessionDataModule, known: tuple[float, float]) -> None:
+    metrics = ranking_metrics([20])
+    with torch.no_grad():
+        for batch in data.test_dataloader():
+            metrics.update(rank_from_counts(*model.count_positions(batch), "conservative"))
+    results = metrics.compute()
+    assert [100 * results[key].item() for key in ("recall@20", "mrr@20")] == pytest.approx(known, abs=0.05)
 
 
 FIRST_POSITIONS = 3000
@@ -141,18 +145,3 @@ def test_neighbourhood_methods(name: str, model_class: type[VSKNN] | type[STAN])
     recall, mrr = hits.double().mean().item(), torch.where(hits, 1 / ranks, 0.0).mean().item()
     assert round(recall, 3) >= NEIGHBOURS[name, model_class][0]
     assert round(mrr, 3) >= NEIGHBOURS[name, model_class][1]
-
-
-@pytest.mark.parametrize(("name", "model_class"), RESULTS)
-def test_baselines(name: str, model_class: type[Popularity] | type[Markov]) -> None:
-    data = prepared(name)
-    assert data.vocabulary is not None
-    model = model_class().learn(data.sessions["train"], data.vocabulary)
-    metrics = ranking_metrics([20])
-    with torch.no_grad():
-        for batch in data.test_dataloader():
-            metrics.update(rank_from_counts(*model.count_positions(batch), "conservative"))
-    results = {key: 100 * value.item() for key, value in metrics.compute().items()}
-    recall, mrr = RESULTS[name, model_class]
-    assert results["recall@20"] == pytest.approx(recall, abs=0.05)
-    assert results["mrr@20"] == pytest.approx(mrr, abs=0.05)

@@ -495,6 +495,9 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     refused(bad, "by which rule")
     pq.write_table(table.replace_schema_metadata({"sessrec.tie_mode": "best"}), bad)
     refused(bad, "by which rule")
+    as_bytes = table["session"].cast(pa.string()).cast(pa.binary())
+    pq.write_table(table.set_column(table.column_names.index("session"), "session", as_bytes), bad)
+    refused(bad, "column session of binary, not of texts")
     assert len(read_ranks(file)) == len(table)
 
 

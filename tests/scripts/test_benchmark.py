@@ -83,7 +83,9 @@ def test_eval_and_scale(benchmark: ModuleType, capsys: pytest.CaptureFixture[str
     assert set(rows[0]) == {"name", "us_50_items", "us_500_items", "growth", "growth_of_limit"}
 
 
-def test_baselines(benchmark: ModuleType, tmp_path: Path) -> None:
+def test_baselines(benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark.baselines, "N_BATCHES", 2)
+    monkeypatch.setattr(benchmark.baselines, "N_RECOMMENDATIONS", 20)
     rows = benchmark.baselines.baselines(1, None, None, None, n_events=2_000)
     assert [row["name"] for row in rows] == list(benchmark.baselines.MODELS)
     assert all(row["recommend_ms_p50"] <= row["recommend_ms_p90"] for row in rows)
