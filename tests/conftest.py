@@ -19,6 +19,14 @@ logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", module="lightning")
 
 
+LONGEST = ("test_runs_from_top_to_bottom", "test_every_command_and_example")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests, so that no process is left with one at the end."""
+    items.sort(key=lambda item: item.name not in LONGEST)
+
+
 @pytest.fixture
 def copy_of_fits(fits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy to work in of the runs that a module's own fixture ``fits`` has made."""

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pyarrow.parquet as pq
 import pytest
-from helpers import ROOT, one_error, random_rows
+from helpers import ROOT, one_error, paint_blanks, random_rows
 
 from sessrec import fit, test
 
@@ -26,6 +26,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     lines = ["SessionId\tItemId\tTime", *("\t".join(map(str, row)) for row in random_rows(N_SESSIONS))]
     Path("log.tsv").write_text("\n".join(lines) + "\n")
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    paint_blanks(monkeypatch)
     return importlib.import_module("sweep")
 
 
