@@ -223,21 +223,28 @@ def test_curves_have_each_step_once_in_whichever_file(straight: Path, run: Path)
 # Signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_saves_and_stops_with_its_exit_code(run: Path, straight: Path, number: signal.Signals) -> None:
-    folder = run.parents[1]
-    process = start(folder, [*MAIN, "--checkpoint.every_n_steps", "1"], slow_windows, 0.02)
-    wait_for(run / "checkpoints" / "last.ckpt")
-    os.kill(process.pid or 0, number)
-    assert finish(process) == 128 + number
-    lines = said(folder)
-    stopped_at = last_checkpoint(run)["global_step"]
-    assert 0 < stopped_at < last_checkpoint(straight)["global_step"]
-    assert lines[-1] == (
-        f"sessrec.fit: stopped by {number.name} at step {stopped_at} and saved; resume with: python -m sessrec.fit "
-        "--config lightning_logs/r/config.yaml --ckpt_path last"
+def test_each_signal_saves_and_stops_with_its_exit_code(run: Path, straight: Path) -> None:
+    """One after the other in one fit, whose end is that of the fit which nothing happened to."""
+    folder, last, command = (
+        run.parents[1],
+        run / "checkpoints" / "last.ckpt",
+        [*MAIN, "--checkpoint.every_n_steps", "1"],
     )
-    assert not any("Traceback" in line for line in lines)
+    stopped_at = written = 0
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        process = start(folder, command, slow_windows, 0.02)
+        wait_for(last, newer_than=written)
+        os.kill(process.pid or 0, number)
+        assert finish(process) == 128 + number
+        lines, before = said(folder), stopped_at
+        stopped_at = last_checkpoint(run)["global_step"]
+        assert before < stopped_at < last_checkpoint(straight)["global_step"]
+        assert lines[-1] == (
+            f"sessrec.fit: stopped by {number.name} at step {stopped_at} and saved; resume with: python -m sessrec.fit "
+            "--config lightning_logs/r/config.yaml --ckpt_path last"
+        )
+        assert not any("Traceback" in line for line in lines)
+        command, written = RESUME, last.stat().st_mtime_ns
     assert fit_code(RESUME) == 0
     assert_equal_runs(run, straight)
 
@@ -304,9 +311,9 @@ def slow_preparation() -> None:
     Preparation.run = run  # type: ignore[method-assign, assignment]
 
 
-def wait_for(file: Path) -> None:
+def wait_for(file: Path, newer_than: int = 0) -> None:
     end = time.monotonic() + 30
-    while not file.exists():
+    while not file.exists() or file.stat().st_mtime_ns <= newer_than:
         assert time.monotonic() < end, f"no {file}"
         time.sleep(0.005)
 
