@@ -34,7 +34,7 @@ def checked_rows(file: Path, layout: TextLayout, newlines_in_values: bool, size:
     bar = tqdm(desc=f"reading {file.name}", unit="B", unit_scale=True, delay=2, leave=False, disable=None)
     with open_text(file) as stream, bar:
         while block := stream.read(size):
-            while block.endswith(b'"') and (more := stream.read(64)):  # the byte behind a quote must be known
+            while layout.quoting and block.endswith(b'"') and (more := stream.read(1)):  # what is behind must be known
                 block += more
             bar.update(len(block))
             rows = block[max(0, layout.n_skipped_bytes - offset) :]

@@ -136,7 +136,8 @@ def _cut_at_gaps(events: Events, gap: float) -> Events:
     """Begin a new session where more than ``gap`` seconds pass; session ids get the number of the piece."""
     if not events.has_times:
         raise SessRecError("--data.session_gap needs times, and --data.time_column is null")
-    begins = np.diff(events.time, prepend=events.time[0]) > gap
+    begins = np.zeros(len(events), dtype=bool)
+    begins[1:] = np.diff(events.time) > gap
     begins[events.offsets[:-1]] = True
     first_rows = np.flatnonzero(begins)
     whole = np.searchsorted(events.offsets, first_rows, side="right") - 1  # session that each piece is of

@@ -68,7 +68,7 @@ class Ranks:
     def rank(self) -> np.ndarray:
         """Rank of each target, float64; infinite where it is no candidate."""
         rank = self.column("rank").astype(np.float64)
-        return np.nan_to_num(rank, nan=np.inf)
+        return np.nan_to_num(rank, nan=np.inf, posinf=np.inf)
 
     @cached_property
     def above(self) -> np.ndarray:

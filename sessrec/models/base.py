@@ -69,11 +69,6 @@ class SessionRecommender(LightningModule):
         self.tied_share = TiedShare()
         self._popularity: Tensor | None = None
 
-    @property
-    def options(self) -> Any:
-        """Options of the model, by name."""
-        return self.hparams
-
     # -- what a model offers -----------------------------------------------------------------------------------------
 
     batches: TrainingBatches = "log"

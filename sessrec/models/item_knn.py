@@ -36,8 +36,8 @@ class ItemKNN(ItemRulesRecommender):
         self.save_hyperparameters()
         if not 0 <= regularisation < np.inf:
             raise SessRecError(f"--model.regularisation must be a number of at least 0, got {regularisation}")
-        check_ranges(self.options, {"[0, 1]": "balance"})
         self.regularisation, self.balance = regularisation, balance
+        check_ranges(vars(self), {"[0, 1]": "balance"})
 
     def rules(self, sessions: Sessions) -> csr_array:
         """Similarities, float64, shape (N, N)."""

@@ -36,6 +36,11 @@ class NeuralRecommender(SessionRecommender):
     batches: TrainingBatches = "window"
     _last_time = 0.0
 
+    @property
+    def options(self) -> Any:
+        """Options of the model, by name."""
+        return self.hparams
+
     def learn_sessions(self, sessions: Sessions) -> None:
         """Refuse to learn without a trainer."""
         raise SessRecError(f"{type(self).__name__} is trained by gradients: fit it with a Trainer")

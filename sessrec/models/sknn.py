@@ -42,11 +42,12 @@ class SKNN(NeighbourhoodRecommender):
         super().__init__(n_neighbours, sample_size, idf_weight=0.0, **protocol)
         self.save_hyperparameters()
         check_choice("similarity", similarity, SetSimilarity)
+        self.similarity = similarity
 
     def score_prefixes(self, prefixes: Prefixes) -> np.ndarray:
         """Summed similarity, float64, shape (P, N)."""
         row, session, shared = self.candidates(prefixes, np.ones(len(prefixes.item)))
         own, other = prefixes.n_distinct[row], self.learned.index.lengths[session]
-        similar = shared / (np.sqrt(own * other) if self.options.similarity == "cosine" else own + other - shared)
+        similar = shared / (np.sqrt(own * other) if self.similarity == "cosine" else own + other - shared)
         found = nearest(Neighbours(row, session, similar), len(prefixes.lengths), self.n_neighbours)
         return self.sum_over_neighbours(found, found.similarity, len(prefixes.lengths))

@@ -35,13 +35,14 @@ class SR(ItemRulesRecommender):
         super().__init__(n_rules, self_rules, **protocol)
         self.save_hyperparameters()
         check_least("--model.n_steps", n_steps, 1)
+        self.n_steps = n_steps
 
     def rules(self, sessions: Sessions) -> csr_array:
         """Summed weights from item to item, float64, shape (N, N)."""
         session = np.repeat(np.arange(len(sessions)), np.diff(sessions.offsets))
         items = np.asarray(sessions.items, dtype=np.int64)
         total = csr_array((self.n_items, self.n_items), dtype=np.float64)
-        for distance in range(1, self.options.n_steps + 1):
+        for distance in range(1, self.n_steps + 1):
             together = session[distance:] == session[:-distance]
             pair = items[:-distance][together], items[distance:][together]
             weights = np.full(len(pair[0]), 1 / distance)

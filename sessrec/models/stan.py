@@ -49,7 +49,8 @@ class STAN(NeighbourhoodRecommender):
     ) -> None:
         super().__init__(n_neighbours, sample_size, idf_weight=0.0, **protocol)
         self.save_hyperparameters()
-        check_ranges(self.options, {"(0, inf]": "place_decay recency_decay distance_decay"})
+        self.place_decay, self.recency_decay, self.distance_decay = place_decay, recency_decay, distance_decay
+        check_ranges(vars(self), {"(0, inf]": "place_decay recency_decay distance_decay"})
 
     def score_prefixes(self, prefixes: Prefixes) -> np.ndarray:
         """Weighted sum over the neighbours, float64, shape (P, N)."""
@@ -59,12 +60,12 @@ class STAN(NeighbourhoodRecommender):
 def _similar_sessions(model: Any, prefixes: Prefixes) -> Neighbours:
     """The nearest training sessions of each session so far, by the places of shared items and the sessions' ages."""
     n_rows, index = len(prefixes.lengths), model.learned.index
-    weights = np.exp((prefixes.place - prefixes.lengths[prefixes.row]) / model.options.place_decay)
+    weights = np.exp((prefixes.place - prefixes.lengths[prefixes.row]) / model.place_decay)
     norms = np.sqrt(np.bincount(prefixes.row, weights**2, minlength=n_rows))
     row, session, shared = model.candidates(prefixes, weights)
     newest = np.full(n_rows, np.inf)
     np.minimum.at(newest, row, index.ages[session])
-    recency = np.exp(-(index.ages[session] - newest[row]) / (model.options.recency_decay * 86400))
+    recency = np.exp(-(index.ages[session] - newest[row]) / (model.recency_decay * 86400))
     similar = shared / (norms[row] * np.sqrt(index.lengths[session])) * recency
     return nearest(Neighbours(row, session, similar), n_rows, model.n_neighbours)
 
@@ -81,7 +82,7 @@ def scores_by_distance(model: Any, prefixes: Prefixes, shared_decay: float | Non
     entries = items_of_neighbours(prefixes, found, model.learned.index, model.n_items)
     shared_place = entries.greatest(np.where(entries.own_place > 0, entries.place, 0))  # in each neighbour, (M,)
     distance = np.abs(entries.place - shared_place[entries.neighbour])
-    scores = found.similarity[entries.neighbour] * np.exp(-distance / model.options.distance_decay)
+    scores = found.similarity[entries.neighbour] * np.exp(-distance / model.distance_decay)
     if shared_decay is not None:
         is_newest = entries.place == shared_place[entries.neighbour]
         newest_place = entries.greatest(np.where(is_newest, entries.own_place, 0))  # in the session so far, (M,)

@@ -50,14 +50,15 @@ class VMISKNN(NeighbourhoodRecommender):
         super().__init__(n_neighbours, sample_size, idf_weight, **protocol)
         self.save_hyperparameters()
         check_least("--model.max_items", max_items, 1)
+        self.max_items, self.idf = max_items, idf
 
     def score_prefixes(self, prefixes: Prefixes) -> np.ndarray:
         """Weighted sum over the neighbours, float64, shape (P, N)."""
-        newest, n_rows, learned = prefixes.newest(self.options.max_items), len(prefixes.lengths), self.learned
+        newest, n_rows, learned = prefixes.newest(self.max_items), len(prefixes.lengths), self.learned
         candidates = self.candidates(newest, newest.place / newest.n_distinct[newest.row])
         found = nearest(candidates, n_rows, self.n_neighbours)
         entries = items_of_neighbours(newest, found, learned.index, self.n_items)
         steps = prefixes.lengths[found.row] - entries.greatest(entries.own_place) + 1
         decays = np.where(steps < 10, 1 - 0.1 * steps, 0.0)
         scores = self.sum_over_neighbours(found, found.similarity * decays, n_rows)
-        return self.with_idf(scores * learned.idf if self.options.idf else scores)
+        return self.with_idf(scores * learned.idf if self.idf else scores)

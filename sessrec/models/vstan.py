@@ -52,8 +52,10 @@ class VSTAN(NeighbourhoodRecommender):
     ) -> None:
         super().__init__(n_neighbours, sample_size, idf_weight, **protocol)
         self.save_hyperparameters()
-        check_ranges(self.options, {"(0, inf]": "place_decay recency_decay distance_decay shared_decay"})
+        self.place_decay, self.recency_decay = place_decay, recency_decay
+        self.distance_decay, self.shared_decay = distance_decay, shared_decay
+        check_ranges(vars(self), {"(0, inf]": "place_decay recency_decay distance_decay shared_decay"})
 
     def score_prefixes(self, prefixes: Prefixes) -> np.ndarray:
         """Weighted sum over the neighbours, float64, shape (P, N)."""
-        return scores_by_distance(self, prefixes, self.options.shared_decay)
+        return scores_by_distance(self, prefixes, self.shared_decay)

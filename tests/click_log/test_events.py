@@ -7,6 +7,8 @@ import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +17,7 @@ from helpers import BASE, EXPECTED, sequences
 
 from sessrec.click_log.events import events_from_frame
 from sessrec.click_log.log_format import LogFormat
+from sessrec.click_log.quote_check import checked_rows
 from sessrec.click_log.reading import read_events
 from sessrec.data.cleaning import clean_events
 from sessrec.errors import SessRecError
@@ -414,3 +417,13 @@ def test_a_text_among_many_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_text_may_be_named_like_a_gzip_file(tmp_path: Path) -> None:
     assert sequences(read_events(write(tmp_path, text(), "log.csv.gz"))) == EXPECTED
+
+
+def test_blocks_that_end_on_quotes_stay_small(tmp_path: Path) -> None:
+    """Rows of 32 bytes, of which each block ends at the last quote."""
+    file, row = tmp_path / "log.csv", b'"1000000","200001","1400000000"\n'
+    file.write_bytes(row * 100)
+    layout: Any = SimpleNamespace(quoting=True, n_skipped_bytes=0, separator=",")
+    blocks = list(checked_rows(file, layout, newlines_in_values=False, size=4 * len(row) - 1))
+    assert b"".join(blocks) == row * 100
+    assert max(map(len, blocks)) == 4 * len(row)

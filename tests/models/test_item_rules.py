@@ -158,3 +158,14 @@ def test_popularity_decides_between_equal_rules_only(regularisation: float) -> N
 def test_a_regularisation_that_is_no_number_is_refused(regularisation: float) -> None:
     with pytest.raises(SessRecError, match="--model.regularisation must be a number of at least 0"):
         ItemKNN(regularisation=regularisation)
+
+
+class Doubled(SR):
+    def __init__(self, n_steps: int = 1, **options: Any) -> None:
+        super().__init__(n_steps=2 * n_steps, **options)
+
+
+def test_a_subclass_hands_on_options_of_its_own() -> None:
+    """An item two steps behind has a rule, though the subclass's own option of that name is 1."""
+    scores = dict(learn(Doubled(), small_log([[0, 1, 2], [3, 3]], 4)).recommend(["1"], k=4))
+    assert scores["3"] == pytest.approx(0.5)
