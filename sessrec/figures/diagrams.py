@@ -154,13 +154,13 @@ def protocol_figure(
         raise SessRecError(f"{len(item_ids)} events, {len(top)} lists and {n_positions} ranks are no session")
     gains = [1 / rank if rank is not None and rank <= cutoff else 0.0 for rank in ranks]
     n_hits, place = sum(gain > 0 for gain in gains), f"{counted(n_positions, 'position')} of this session"
-    widths = [0.7, 0.45, *[CELL] * 3, 0.15, *[CELL] * 5, 0.15, CELL, 1.2, 0.75, 0.85]
+    left, right = [0.7, 0.45], [0.15, CELL, 1.2, 0.75, 0.85]
+    widths = [*left, *[CELL] * 3, 0.15, *[CELL] * 5, *right]
     drawing = Drawing(2 * MARGIN + sum(widths), f"The next item is among the top {cutoff} at {n_hits} of {place}")
     head = ["position", "", "history so far", "", "the model's best items", "", "target"]
     head += [f"rank among\n{n_items:,} items", f"in top\n{cutoff}?", "reciprocal\nrank"]
-    head_widths = [0.7, 0.45, 3 * CELL, 0.15, 5 * CELL, 0.15, CELL, 1.2, 0.75, 0.85]
     drawing.bottom += 0.15
-    drawing.cells(MARGIN, head_widths, head, 0.4, weight="bold")
+    drawing.cells(MARGIN, [*left, 3 * CELL, 0.15, 5 * CELL, *right], head, 0.4, weight="bold")
     for position, (rank, gain, target) in enumerate(zip(ranks, gains, item_ids[1:], strict=True)):
         history, best = item_ids[max(0, position - 2) : position + 1], top[position][:5]
         cells: list[Cell] = [str(position + 1), f"+{position - 2}" if position > 2 else ""]
