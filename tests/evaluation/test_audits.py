@@ -55,12 +55,9 @@ def audit(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("audit")
 
 
-def test_again(name: str, *words: str) -> Run:
+def new_test_of(name: str, *words: str) -> Run:
     test_run(name, *words)
     return run_of(name)
-
-
-test_again.__test__ = False  # type: ignore[attr-defined]
 
 
 def files_of(folder: Path) -> dict[str, str]:
@@ -72,16 +69,13 @@ def files_of(folder: Path) -> dict[str, str]:
     return found
 
 
-def test_sessions() -> dict[str, list[str]]:
+def sessions_of_test_part() -> dict[str, list[str]]:
     """Items of every session of the test part: the last fifth of the log, without items unknown before it."""
     sessions = {name: [row[1] for row in rows] for name, rows in itertools.groupby(random_rows(100, N_ITEMS), key_of)}
     names = list(sessions)
     known = {item for name in names[:80] for item in sessions[name]}
     found = {name: [item for item in sessions[name] if item in known] for name in names[80:]}
     return {name: items for name, items in found.items() if len(items) > 1}
-
-
-test_sessions.__test__ = False  # type: ignore[attr-defined]
 
 
 def key_of(row: tuple) -> str:
@@ -110,7 +104,7 @@ def candidates_of(run: Run, rule: str) -> list[tuple[np.ndarray, np.ndarray] | N
     model = load(run.folder.name)
     counts = dict(zip(model.vocabulary.item_ids, model.vocabulary.counts.tolist(), strict=True))
     found: list[tuple[np.ndarray, np.ndarray] | None] = []
-    for items in test_sessions().values():
+    for items in sessions_of_test_part().values():
         for place in range(1, len(items)):
             target = items[place]
             gone = {"none": [], "exclude_last": items[place - 1 : place], "exclude_seen": items[:place]}[rule]
@@ -140,7 +134,7 @@ def drawn_ranks(at_least: np.ndarray, weights: np.ndarray, n_negatives: int, by_
     ("name", "rule"), [("SKNN", "none"), ("Popularity", "exclude_last"), ("Markov", "exclude_seen")]
 )
 def test_sampled_ranks_are_distributed_as_drawn_ones(name: str, rule: str, by_popularity: bool) -> None:
-    run = test_again(name, *([] if rule == "none" else [f"--model.{rule}", "true"]))
+    run = new_test_of(name, *([] if rule == "none" else [f"--model.{rule}", "true"]))
     positions = candidates_of(run, rule)
     assert len(positions) == len(run.ranks) > 40
     n_negatives = 6
@@ -163,7 +157,7 @@ def test_sampled_ranks_are_distributed_as_drawn_ones(name: str, rule: str, by_po
 
 def test_ties_are_against_the_model() -> None:
     """Whatever rule the test took, a sampled item that ties is above the target."""
-    ranks = {mode: test_again("Popularity", "--model.tie_mode", mode).ranks for mode in ("standard", "conservative")}
+    ranks = {mode: new_test_of("Popularity", "--model.tie_mode", mode).ranks for mode in ("standard", "conservative")}
     sampled = [sampled_rank(one, 10, False, 3).tolist() for one in ranks.values()]
     assert sampled[0] == sampled[1]
     assert (ranks["standard"].rank != ranks["conservative"].rank).any()
@@ -171,7 +165,7 @@ def test_ties_are_against_the_model() -> None:
 
 @pytest.mark.parametrize("name", ["SKNN", "GRU4Rec"])
 def test_more_negatives_than_candidates_are_all_of_them(name: str) -> None:
-    ranks = test_again(name, "--model.exclude_seen", "true").ranks
+    ranks = new_test_of(name, "--model.exclude_seen", "true").ranks
     assert sampled_rank(ranks, 10_000, by_popularity=False).tolist() == ranks.rank_by("conservative").tolist()
     assert np.isinf(ranks.rank).any()
 
@@ -222,7 +216,7 @@ def test_the_audit_of_ties_gives_what_three_tests_give() -> None:
     found = ties_audit({name: [run_of(name)] for name in MODELS}, METRICS)
     for place, mode in enumerate(found.conditions):
         for name in ("Popularity", "SKNN"):  # which have many ties
-            report = test_again(name, "--model.tie_mode", mode).report
+            report = new_test_of(name, "--model.tie_mode", mode).report
             for metric in METRICS:
                 assert found.values[metric][name][place].value == pytest.approx(
                     report["metrics"][f"test/{metric}"], abs=1e-9
@@ -312,7 +306,7 @@ def test_shuffled_sessions_are_ranked_as_any_others(name: str) -> None:
     assert run.report["protocol"].pop("data_digest") != run_of(name).report["protocol"]["data_digest"]
     model, n_moved = load(name), 0
     for session, rows in itertools.groupby(rows_of(run.folder.relative_to(LOGS)), lambda row: row["session"]):
-        rows_of_session, items = list(rows), test_sessions()[session]
+        rows_of_session, items = list(rows), sessions_of_test_part()[session]
         targets = [row["item"] for row in rows_of_session]
         (first,) = (Counter(items) - Counter(targets)).elements()  # what the file does not show
         n_moved += [first, *targets] != items
@@ -334,7 +328,7 @@ def test_popularity_gives_an_item_the_same_rank_wherever_it_stands() -> None:
 
 def test_order_of_a_run_that_was_tested_on_another_log(audit: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     write_rows(random_rows(90, N_ITEMS, seed=9), "other.tsv")
-    test_again("Markov", "--data.path", "other.tsv")
+    new_test_of("Markov", "--data.path", "other.tsv")
     message = one_error(capsys, audit.main, ["order", RUNS[1], "--output", "out"])
     assert "was tested on another log than the one in its config.yaml" in message
 
@@ -401,7 +395,7 @@ def test_the_audit_of_leakage(
     tested = {row["session"] for row in rows_of(leaking.folder.name)}
     assert len(later) == 20
     assert tested <= later
-    assert len(tested & set(test_sessions())) < len(tested) / 2  # most of them are of before the split
+    assert len(tested & set(sessions_of_test_part())) < len(tested) / 2  # most of them are of before the split
     config = yaml.safe_load((leaking.folder / "config.yaml").read_text())
     own = yaml.safe_load((LOGS / "Markov" / "config.yaml").read_text())
     assert config["model"] == own["model"]
@@ -412,7 +406,7 @@ def test_the_audit_of_leakage(
 
 
 def test_the_rules_of_the_test_are_those_of_what_is_done_again() -> None:
-    run = test_again("Markov", "--model.tie_mode", "median", "--model.exclude_last", "true")
+    run = new_test_of("Markov", "--model.tie_mode", "median", "--model.exclude_last", "true")
     own, shuffled = run.report["protocol"], rank_shuffled(run, 1).report["protocol"]
     assert own["tie_mode"] == "median"
     assert own | {"data_digest": ""} == shuffled | {"data_digest": ""}
@@ -432,7 +426,7 @@ def test_the_audit_of_chance(
     SyntheticProcess(n_items=30, seed=3).sample(400, seed=9).to_csv("generated.tsv", sep="\t", index=False)
     for name in ("Markov", "Popularity"):
         fit_run(name, "--data.path", "generated.tsv", name=f"{name}-made")
-        test_again(f"{name}-made", "--model.exclude_last", "true")  # rules of the test alone
+        new_test_of(f"{name}-made", "--model.exclude_last", "true")  # rules of the test alone
     runs = [str(LOGS / f"{name}-made") for name in ("Markov", "Popularity")]
     before = {run: files_of(Path(run)) for run in runs}
     words = ["--metrics", *METRICS, "--output", "out"]
@@ -554,7 +548,7 @@ def test_words_that_cannot_be_are_one_line(
 
 
 def test_runs_under_other_rules_are_refused(audit: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    test_again("Markov", "--model.exclude_last", "true")
+    new_test_of("Markov", "--model.exclude_last", "true")
     for name in ("sampled", "ties", "order", "leakage", "chance"):
         assert "exclude last False against True" in one_error(capsys, audit.main, [name, *RUNS])
     assert not list(LOGS.glob("*/audits"))
