@@ -78,8 +78,10 @@ class AdagradMomentum(Optimizer):
             parameter, values = parameter.view(-1), values.view(-1)
             state = {name: value.view(-1) for name, value in state.items()}
         if not gradient.is_coalesced():  # every copy of a row gets the sum of all, before it is squared
-            first = first_occurrence(rows, rows.new_empty(len(parameter), dtype=torch.int32))
-            values = torch.zeros_like(values).index_add_(0, first, values).index_select(0, first)
+            # whichever copy a device writes last stands for all; to find the first one takes a GPU five times as long
+            places = rows.new_empty(len(parameter)).scatter_(0, rows, torch.arange(len(rows), device=rows.device))
+            chosen = places.index_select(0, rows)
+            values = torch.zeros_like(values).index_add_(0, chosen, values).index_select(0, chosen)
         accumulator = gather_rows(state["accumulator"], rows).addcmul_(values, values)
         state["accumulator"].index_copy_(0, rows, accumulator)
         change = accumulator.rsqrt_().mul_(values).mul_(-lr)

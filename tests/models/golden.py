@@ -65,8 +65,9 @@ def sessions_for(model: GRU4Rec) -> Sessions:
 def assert_recorded_metrics(model: GRU4Rec, case: Case) -> None:
     """Recall and MRR on the training sessions equal the reference's in both tie modes."""
     for mode in MODES:
-        metrics = ranking_metrics(CUTOFFS)
+        metrics = ranking_metrics(CUTOFFS).to(model.device)
         for batch in EvaluationLoader(sessions_for(model), batch_size=7):  # type: ignore[attr-defined]
+            batch = type(batch)(*(part.to(model.device) for part in batch))
             with torch.no_grad():
                 metrics.update(rank_from_counts(*model.count_positions(batch), tie_mode=mode))  # type: ignore[arg-type]
         results = {key: value.item() for key, value in metrics.compute().items()}
