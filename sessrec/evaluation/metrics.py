@@ -145,7 +145,7 @@ def rank_from_counts(above: Tensor, tied: Tensor, tie_mode: TieMode) -> Tensor:
 
 
 class _Mean(Metric):
-    """Mean over positions; two sum states, whatever the number of positions."""
+    """Mean over positions; two sum states, float64 and int64 whatever a model is cast to: 16 bits count to 256."""
 
     is_differentiable = False
     full_state_update = False
@@ -162,6 +162,15 @@ class _Mean(Metric):
         """Add a value of each position, float64, shape (P,)."""
         self.total += values.sum()
         self.positions += values.numel()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Any:
+        """Move the states as a module's tensors are moved, and leave their type."""
+
+        def moved(state: Tensor) -> Tensor:
+            new = fn(state)
+            return new if new.dtype == state.dtype else state.to(new.device)
+
+        return super()._apply(moved, *args, **kwargs)
 
     def compute(self) -> Tensor:
         """Average over all positions seen; NaN before the first."""

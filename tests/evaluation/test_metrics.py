@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from sessrec.errors import SessRecError
-from sessrec.evaluation.metrics import MRR, NDCG, Recall, count_above_and_tied, ranking_metrics, target_rank
+from sessrec.evaluation.metrics import MRR, NDCG, Recall, TiedShare, count_above_and_tied, ranking_metrics, target_rank
+from sessrec.models import Popularity
 
 
 def plain_rank(scores: list[float], target: int, mode: str) -> float:
@@ -89,6 +92,38 @@ def test_states_stay_small() -> None:
         metric.update(torch.ones(1000, dtype=torch.int64))
     assert metric.total.numel() + metric.positions.numel() == 2
     assert metric.compute().item() == 1.0
+
+
+CASTS: list[Callable[[nn.Module], nn.Module]] = [
+    *(lambda module, kind=kind: module.to(kind) for kind in (torch.bfloat16, torch.float16, torch.float32)),
+    *(lambda module, name=name: getattr(module, name)() for name in ("half", "bfloat16", "float", "double", "cpu")),
+    lambda module: module.type(torch.float16),
+    lambda module: module.to(torch.device("cpu"), torch.bfloat16),
+]
+
+
+@pytest.mark.parametrize("cast", CASTS)
+def test_sums_have_64_bits_whatever_a_module_is_cast_to(cast: Callable[[nn.Module], nn.Module]) -> None:
+    """Also those of before the cast, and of a model."""
+    recall, mrr, tied, model = Recall(1), MRR(3), TiedShare(), Popularity()
+    recall.set_dtype(torch.bfloat16)
+    metrics = [recall, mrr, tied, model.val_metrics, model.test_metrics, model.tied_share]
+    for metric in metrics:
+        metric.update(torch.ones(700, dtype=torch.int64))
+    for module in (recall, mrr, tied, model):
+        cast(module)
+    for metric in metrics:
+        for _ in range(2):
+            metric.update(torch.full((1001,), 3))
+            metric.update(torch.ones(650, dtype=torch.int64))
+    assert (recall.total.dtype, recall.positions.dtype) == (torch.float64, torch.int64)
+    assert recall.compute().item() == 2000 / 4002
+    assert model.val_metrics.compute()["val/recall@1"].item() == 2000 / 4002
+    assert mrr.compute().item() == pytest.approx((2000 + 2002 / 3) / 4002, rel=1e-15)
+    assert tied.compute().item() == model.tied_share.compute().item() == 1.0
+    recall.reset()
+    recall.update(torch.ones(1000, dtype=torch.int64))
+    assert recall.compute().item() == 1.0
 
 
 def test_cutoff_below_one_is_refused() -> None:
