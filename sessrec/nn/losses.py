@@ -102,8 +102,8 @@ def bpr_max(
     :math:`s_j (1 + \lambda (r_j^2 - P + 2 r_j)) - w_j \sigma(r_i - r_j)` at a negative and
     :math:`\sum_j w_j \sigma(r_i - r_j) - 1` at the target. All of it follows from one exponential a candidate,
     :math:`E_j = \exp(r_j - \max r)`, as :math:`\sigma(r_i - r_j) = E_i / (E_i + E_j)`; :math:`E_i` is divided out of
-    the sum, so that the gradient does not vanish where every sigmoid underflows. Where a target is far below a negative,
-    no exponential holds both: the shares follow from :math:`E_j`, the sigmoids from :math:`\exp(r_j - r_i)`.
+    the sum, so that the gradient does not vanish where every sigmoid underflows. Where a target is far below,
+    no exponential holds both ends: the shares follow from :math:`E_j`, the sigmoids from :math:`\exp(r_j - r_i)`.
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 3.0]])

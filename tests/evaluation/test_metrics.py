@@ -11,7 +11,16 @@ import torch
 from torch import nn
 
 from sessrec.errors import SessRecError
-from sessrec.evaluation.metrics import MRR, NDCG, Recall, TiedShare, count_above_and_tied, ranking_metrics, target_rank
+from sessrec.evaluation.metrics import (
+    MRR,
+    NDCG,
+    Recall,
+    TiedShare,
+    count_above_and_tied,
+    ranking_metrics,
+    target_rank,
+    weight_digits,
+)
 from sessrec.models import Popularity
 
 
@@ -54,11 +63,28 @@ def test_scores_that_are_not_finite_are_refused(bad: float) -> None:
 def test_own_column_is_not_counted_when_the_target_score_was_rounded_otherwise() -> None:
     scores = torch.tensor([[1.0, 2.0, 3.0]])
     for rounded in (1.9999, 2.0001):
-        weights = torch.tensor([4.0, 2.0, 1.0])
+        weights = weight_digits(torch.tensor([4, 2, 1]))
         (above, tied, weight), own = count_above_and_tied(
             [scores], torch.tensor([[rounded]]), torch.tensor([1]), weights
         )
         assert (above.item(), tied.item(), weight.item(), own.item()) == (1, 0, 1.0, 2.0)
+
+
+def test_weights_of_all_sizes_are_summed_up_exactly() -> None:
+    generator = np.random.default_rng(0)
+    weights = (2.0 ** generator.uniform(0, 36, 10_000)).astype(np.int64)
+    scores, target = torch.from_numpy(generator.random((5, 10_000), dtype=np.float32)), torch.arange(5) * 1999
+    own = scores.gather(1, target[:, None])
+    expected = [
+        sum(weights[item].item() for item in range(10_000) if item != at and row[item] >= row[at])
+        for row, at in zip(scores.tolist(), target.tolist(), strict=True)
+    ]
+    for width in (10_000, 4097, 300):
+        for rows in (slice(0, 5), slice(1, 2)):
+            digits = weight_digits(torch.from_numpy(weights))
+            counts, _ = count_above_and_tied(scores[rows].split(width, dim=1), own[rows], target[rows], digits)
+            assert counts.weight is not None
+            assert counts.weight.tolist() == expected[rows]
 
 
 @pytest.mark.parametrize("cutoff", [1, 3, 20])

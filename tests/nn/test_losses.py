@@ -270,9 +270,7 @@ def test_bpr_max_at_any_scale(scale: float) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "bpr_max"])
 @pytest.mark.parametrize("negatives", FAR_BELOW)
-def test_other_losses_where_one_negative_leads_and_many_are_near(
-    name: str, negatives: list[tuple[float, int]]
-) -> None:
+def test_other_losses_where_one_negative_leads_and_many_are_near(name: str, negatives: list[tuple[float, int]]) -> None:
     values = torch.tensor([0.0, *(value for value, _ in negatives)])
     drawn = values.repeat_interleave(torch.tensor([1, *(n for _, n in negatives)]))[None]
     case = case_of(torch.arange(drawn.shape[1]), torch.ones(drawn.shape[1]), 1)
