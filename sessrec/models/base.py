@@ -89,6 +89,11 @@ class SessionRecommender(LightningModule):
     data_dependent_buffers: tuple[str, ...] = ()
     """Buffers whose size follows from what was counted; a model makes room for them when it loads a checkpoint."""
 
+    @property
+    def clips_gradients(self) -> bool:
+        """Whether the trainer's ``gradient_clip_val`` is heeded."""
+        return False
+
     def build(self) -> None:
         """Create the parameters and buffers whose size depends on the vocabulary."""
 
