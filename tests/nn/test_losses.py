@@ -257,12 +257,12 @@ def test_bpr_max_where_one_negative_leads_and_many_are_near(
         assert loss[1].item() == pytest.approx(np.log(2), rel=rtol)
 
 
-@pytest.mark.parametrize("scale", [1.0, 30.0, 85.0, 150.0, 300.0])
+@pytest.mark.parametrize("scale", [1.0, 85.0, 300.0])
 def test_bpr_max_at_any_scale(scale: float) -> None:
-    logits = (torch.randn(6, 40, generator=torch.Generator().manual_seed(8)) * scale).clamp(-300, 300)
-    loss, gradient = losses.bpr_max(logits.clone(), Candidates.each_once(6, torch.ones(40)), 0.0, 0.0)
+    logits = (torch.randn(4, 30, generator=torch.Generator().manual_seed(8)) * scale).clamp(-300, 300)
+    loss, gradient = losses.bpr_max(logits.clone(), Candidates.each_once(4, torch.ones(30)), 0.0, 0.0)
     for lane, row in enumerate(logits.tolist()):
-        others = [column for column in range(40) if column != lane]
+        others = [column for column in range(30) if column != lane]
         expected, (of_target, *of_others) = exact_bpr_max(row[lane], [(row[column], 1) for column in others])
         assert loss[lane].item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
         np.testing.assert_allclose(gradient[lane, [lane, *others]], [of_target, *of_others], rtol=1e-3, atol=2e-5)
