@@ -15,7 +15,7 @@ from sessrec.cli import SessRecCLI, is_follower, run_command
 from sessrec.errors import SessRecError
 from sessrec.evaluation.tested_runs import RESULT_NEUTRAL_OPTIONS
 from sessrec.models.checkpoint_format import read_checkpoint
-from sessrec.models.compatibility import check_trainer
+from sessrec.models.compatibility import check_clipping, check_trainer
 from sessrec.options import check_trainer_options
 
 
@@ -37,6 +37,7 @@ def fit(cli: SessRecCLI) -> None:
     trainer = cli.build_trainer([RunSummary(checkpoint), *saving])
     _check_folders(trainer, run_folder)
     check_trainer(trainer, "fit", type(model).__name__, model.trains_in_parallel)
+    check_clipping(trainer, type(model).__name__, model.clips_gradients)
     content = None if checkpoint is None else read_checkpoint(checkpoint)
     data.setup("fit")
     if content is not None:

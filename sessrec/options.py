@@ -98,9 +98,10 @@ def check_trainer_options(options: Any) -> None:
     for name in ("max_epochs", "max_steps", "limit_train_batches"):
         if options[name] == 0:
             raise SessRecError(f"--trainer.{name} 0 leaves nothing to train")
-    for name, usual in (("gradient_clip_val", None), ("accumulate_grad_batches", 1)):
-        if options[name] not in (usual, None):
-            raise SessRecError(f"--trainer.{name} is not supported: every mini-batch is one update by its own gradient")
+    if options["accumulate_grad_batches"] not in (1, None):
+        raise SessRecError(
+            "--trainer.accumulate_grad_batches is not supported: every mini-batch is one update by its own gradient"
+        )
 
 
 def given_option(args: list[str], name: str) -> str | None:

@@ -13,12 +13,14 @@ import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
 
 from sessrec.callbacks.signals import StoppedError, StopSignals
 from sessrec.distributed import greatest_of_processes
 from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender
-from sessrec.models.checkpoint_format import read_checkpoint
+from sessrec.models.checkpoint_format import DamagedCheckpointError, read_checkpoint
+from sessrec.models.checksum import add_checksum
 from sessrec.models.fit_loop import Progress
 from sessrec.writing import atomic_write
 
@@ -27,16 +29,29 @@ def resolve_checkpoint(ckpt_path: str, run_folder: Path) -> Path | None:
     """The file that ``best``, ``last``, ``auto`` or a path names; None where ``auto`` finds nothing to go on from.
 
     Raises:
-        SessRecError: If there is no such file.
+        SessRecError: If there is no such file, or ``auto`` finds none that is whole.
     """
     folder = run_folder / "checkpoints"
     if ckpt_path == "auto":  # a fit that was killed early may have a best checkpoint and no last one
-        return next((file for name in ("last", "best") if (file := folder / f"{name}.ckpt").exists()), None)
+        found = next((file for name in ("last", "best") if (file := folder / f"{name}.ckpt").exists()), None)
+        return None if found is None else _itself_or_newest(found)
     file = folder / f"{ckpt_path}.ckpt" if ckpt_path in ("best", "last") else Path(ckpt_path)
     if file.is_file():
         return file
     hint = "; a run without validation keeps only last" if ckpt_path == "best" else ""
     raise SessRecError(f"no checkpoint {file} (--ckpt_path {ckpt_path}{hint})")
+
+
+def _itself_or_newest(file: Path) -> Path:
+    """A checkpoint, or, where it is damaged, the newest whole one beside it."""
+    try:
+        read_checkpoint(file)
+    except DamagedCheckpointError as error:
+        if error.newest is None:
+            raise
+        rank_zero_only(print)(f"{file} is damaged: the fit resumes from {error.newest}")
+        return error.newest
+    return file
 
 
 def load_model(file: Path) -> SessionRecommender:
@@ -116,8 +131,10 @@ class CheckpointFiles(TorchCheckpointIO):
             SessRecError: If the file cannot be written.
         """
         try:
-            with atomic_write(path) as temporary, temporary.open("wb") as stream:
-                torch.save(checkpoint, stream)
+            with atomic_write(path) as temporary:
+                with temporary.open("wb") as stream:
+                    torch.save(checkpoint, stream)
+                add_checksum(temporary)
         except (OSError, RuntimeError) as error:  # torch wraps the file system's errors
             cause: BaseException | None = error
             while cause is not None and not isinstance(cause, OSError):

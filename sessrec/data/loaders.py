@@ -102,6 +102,11 @@ class SessionParallelLoader(TrainLoader):
         self._grid = LaneGrid(sessions, self.n_lanes)
         self._n_windows = -(-self._grid.n_steps // steps_per_window)
 
+    @property
+    def n_steps(self) -> int:
+        """Optimiser steps of an epoch in the sessions' own order; a shuffled one may have some more or fewer."""
+        return self._grid.n_steps
+
     def __len__(self) -> int:
         """Number of windows in an epoch."""
         return self._n_windows
@@ -144,6 +149,11 @@ class SessionLoader(TrainLoader):
     def __init__(self, sessions: Sessions, batch_size: int, shuffle: bool = False, seed: int = 0) -> None:
         super().__init__(sessions, shuffle, seed)
         self.batch_size = batch_size
+
+    @property
+    def n_steps(self) -> int:
+        """Optimiser steps of an epoch, one a batch."""
+        return len(self)
 
     def __len__(self) -> int:
         """Number of batches."""

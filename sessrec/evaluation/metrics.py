@@ -18,6 +18,7 @@ from sessrec.errors import SessRecError
 
 TieMode = Literal["conservative", "standard", "median"]
 CUTOFFS = (1, 5, 10, 20)
+_DIGIT = 1 << 12  # so many digits below this have an exact sum in float32, whatever the order
 
 
 def target_rank(scores: Tensor, target: Tensor, tie_mode: TieMode = "conservative", block_size: int = 8192) -> Tensor:
@@ -55,7 +56,27 @@ class PositionCounts(NamedTuple):
     tied: Tensor
     """Other items that score the same, int64, shape (P,)."""
     weight: Tensor | None = None
-    """Sum of the weights of all these items, float64, shape (P,); None where items have no weights."""
+    """Sum of the weights of all these items, a whole number in float64, shape (P,); None where they have no weights."""
+
+
+def weight_digits(weights: Tensor) -> Tensor:
+    """Whole numbers as digits to the base 4096, the lowest first: sums of them are exact, however they are grouped.
+
+    Args:
+        weights: Weight of each item, int64, at least 0, shape (N,).
+
+    Returns:
+        Digits, float32, shape (digits, N).
+
+    Example:
+        >>> weight_digits(torch.tensor([5, 4096, 8195])).tolist()
+        [[5.0, 0.0, 3.0], [0.0, 1.0, 2.0]]
+    """
+    digits: list[Tensor] = []
+    while not digits or weights.any():
+        digits.append(weights % _DIGIT)
+        weights = weights // _DIGIT
+    return torch.stack(digits).float()
 
 
 def count_above_and_tied(
@@ -67,7 +88,7 @@ def count_above_and_tied(
         blocks: Scores of consecutive items, float, shapes (P, block), together (P, N).
         target_score: Score of each target, shape (P, 1).
         target: Item index of each target, int64, shape (P,).
-        weights: Weight of each item, float, shape (N,); None sums up none.
+        weights: Weight of each item, as `weight_digits`; None sums up none.
 
     Returns:
         The counts, and each target's score as it stands among the blocks, shape (P, 1).
@@ -75,7 +96,8 @@ def count_above_and_tied(
     Raises:
         SessRecError: If a score is not finite, or the sum of a block's scores is not.
     """
-    above, at_least, weighed, own_scores, sums, starts = [], [], [], [], [], [0]
+    above, at_least, own_scores, sums, starts = [], [], [], [], [0]
+    weighed: list[Tensor] = []
     room = target_score.new_empty(0)
     for block in blocks:
         if room.numel() < block.numel():
@@ -84,7 +106,10 @@ def count_above_and_tied(
         at_least.append(count_true(torch.ge, block, target_score, room))
         if weights is not None:  # the comparison stands in the room
             is_at_least = room[: block.numel()].view(block.shape)
-            weighed.append(is_at_least @ weights[starts[-1] : starts[-1] + block.shape[1]].to(room.dtype))
+            of_block = weights[:, starts[-1] : starts[-1] + block.shape[1]].to(room.dtype)
+            for part, digits in zip(is_at_least.split(_DIGIT, dim=1), of_block.split(_DIGIT, dim=1), strict=True):
+                # one digit after the other: a product of two columns takes ten times as long on a CPU
+                weighed.append(torch.stack([part @ digit for digit in digits]))
         own_scores.append(block.gather(1, (target - starts[-1]).clamp_(0, block.shape[1] - 1)[:, None]))
         sums.append(block.sum(dtype=torch.promote_types(block.dtype, torch.float32)))  # not finite if any score is not
         starts.append(starts[-1] + block.shape[1])
@@ -99,7 +124,8 @@ def count_above_and_tied(
     n_at_least = torch.stack(at_least).double().sum(dim=0).long() - counts_itself
     weight = None
     if weights is not None:
-        weight = torch.stack(weighed).double().sum(dim=0) - counts_itself * weights[target].double()
+        digit_sums = torch.stack(weighed).double().sum(dim=0) - counts_itself * weights[:, target].double()
+        weight = (digit_sums * _DIGIT ** torch.arange(len(weights), device=target.device)[:, None]).sum(dim=0)
     return PositionCounts(n_above, n_at_least - n_above, weight), own_score
 
 
@@ -145,7 +171,7 @@ def rank_from_counts(above: Tensor, tied: Tensor, tie_mode: TieMode) -> Tensor:
 
 
 class _Mean(Metric):
-    """Mean over positions; two sum states, whatever the number of positions."""
+    """Mean over positions; two sum states, float64 and int64 whatever a model is cast to: 16 bits count to 256."""
 
     is_differentiable = False
     full_state_update = False
@@ -162,6 +188,15 @@ class _Mean(Metric):
         """Add a value of each position, float64, shape (P,)."""
         self.total += values.sum()
         self.positions += values.numel()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Any:
+        """Move the states as a module's tensors are moved, and leave their type."""
+
+        def moved(state: Tensor) -> Tensor:
+            new = fn(state)
+            return new if new.dtype == state.dtype else state.to(new.device)
+
+        return super()._apply(moved, *args, **kwargs)
 
     def compute(self) -> Tensor:
         """Average over all positions seen; NaN before the first."""

@@ -138,7 +138,7 @@ def ranks_table(
         vocabulary: Items of the model.
         above: Items above each target, int64, shape (P,), positions session by session.
         tied: Other items tied with it, int64, shape (P,).
-        weight: Share of the training events that all these have, float64, shape (P,).
+        weight: Training events that all these have, float64, shape (P,).
         tie_mode: Rule for ties.
         excluded: Whether the last item, and whether all items of the session so far, are no candidates.
         has_times: Whether the times of the sessions are times, and no numbers of rows.
@@ -177,7 +177,8 @@ def ranks_table(
         "popularity": pa.array(_share_above(vocabulary.counts)[items[target]]),
         "age": pa.array(age, mask=np.isnan(age)),
         "popular_odds": pa.array(
-            np.clip(weight / np.where(others > 0, others, 1.0), 0.0, 1.0), mask=~is_candidate | (others <= 0)
+            np.clip(weight / vocabulary.counts.sum() / np.where(others > 0, others, 1.0), 0.0, 1.0),
+            mask=~is_candidate | (others <= 0),
         ),
     }
     return pa.table(columns)

@@ -91,7 +91,7 @@ def count_positions(
             `MISSED` items above it.
         in_blocks: Whether to score the catalogue in blocks; a model whose work it is to find the scores at all scores
             it as a whole, for fewer positions at once.
-        weights: Weight of each item, float, shape (N,), to be summed up over the items above and tied; None sums none.
+        weights: Weight of each item, as `weight_digits`, to be summed up over the items above and tied; None sums none.
     """
     if not len(targets):
         none = torch.zeros_like(targets)

@@ -16,7 +16,15 @@ from sessrec.data.loaders import EvaluationBatch, TrainingBatches
 from sessrec.data.sessions import Sessions
 from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError, check_choice, check_least
-from sessrec.evaluation.metrics import CUTOFFS, PositionCounts, TiedShare, TieMode, rank_from_counts, ranking_metrics
+from sessrec.evaluation.metrics import (
+    CUTOFFS,
+    PositionCounts,
+    TiedShare,
+    TieMode,
+    rank_from_counts,
+    ranking_metrics,
+    weight_digits,
+)
 from sessrec.evaluation.ranking import on_enough_rows, target_scores_in_blocks
 from sessrec.models.checkpoint_format import CHECKPOINT_FORMAT, read_checkpoint
 from sessrec.models.compatibility import check_class, check_trainer, check_vocabulary, check_weights
@@ -67,7 +75,7 @@ class SessionRecommender(LightningModule):
         self.val_metrics = ranking_metrics(cutoffs, prefix="val/")
         self.test_metrics = ranking_metrics(cutoffs, prefix="test/")
         self.tied_share = TiedShare()
-        self._popularity: Tensor | None = None
+        self._count_digits: Tensor | None = None  # training events of each item
 
     # -- what a model offers -----------------------------------------------------------------------------------------
 
@@ -80,6 +88,11 @@ class SessionRecommender(LightningModule):
     """Whether several processes can train the model together."""
     data_dependent_buffers: tuple[str, ...] = ()
     """Buffers whose size follows from what was counted; a model makes room for them when it loads a checkpoint."""
+
+    @property
+    def clips_gradients(self) -> bool:
+        """Whether the trainer's ``gradient_clip_val`` is heeded."""
+        return False
 
     def build(self) -> None:
         """Create the parameters and buffers whose size depends on the vocabulary."""
@@ -262,7 +275,7 @@ class SessionRecommender(LightningModule):
         """Reset the metrics."""
         self.test_metrics.reset()
         self.tied_share.reset()
-        self._popularity = torch.from_numpy(self.vocabulary.popularity).float().to(self.device)
+        self._count_digits = weight_digits(torch.from_numpy(self.vocabulary.counts)).to(self.device)
 
     def validation_step(self, batch: EvaluationBatch, batch_idx: int) -> None:
         """Rank the next item at every position of the batch."""
@@ -270,7 +283,7 @@ class SessionRecommender(LightningModule):
 
     def test_step(self, batch: EvaluationBatch, batch_idx: int) -> dict[str, Tensor | None]:
         """Rank the next item at every position of the batch, and give what stands before it, see `PositionCounts`."""
-        counts = rank_positions(self, batch, self._popularity)
+        counts = rank_positions(self, batch, self._count_digits)
         self._update(self.test_metrics, counts)
         return counts._asdict()
 

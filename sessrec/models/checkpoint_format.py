@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from sessrec.errors import SessRecError
+from sessrec.models.checksum import checksum_holds
 
 CHECKPOINT_FORMAT = 3
 """Version of the contents of a checkpoint; a file without one is of version 1."""
@@ -18,16 +19,55 @@ _RENAMED = {"SASRec": {"hidden": "hidden_size", "blocks": "n_blocks", "heads": "
 _REMOVED = {"logq_mode": "published", "exclude_target_copies": False}  # their defaults until 0.2
 
 
+class DamagedCheckpointError(SessRecError):
+    """A file that is damaged or no checkpoint at all.
+
+    Args:
+        file: The file.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, file: Path, reason: str) -> None:
+        self.newest = newest_checkpoint(file.parent, file)
+        """The checkpoint beside it that is whole and has the most steps, None where there is none."""
+        instead = "" if self.newest is None else f"; the newest whole one beside it is {self.newest}"
+        super().__init__(f"cannot read {file}: it is damaged or no checkpoint ({reason}){instead}")
+
+
+def newest_checkpoint(folder: Path, other_than: Path) -> Path | None:
+    """The checkpoint of a folder that is whole and has the most steps, None where there is none."""
+    steps = {}
+    for file in sorted(folder.glob("*.ckpt")):
+        if file != other_than:
+            try:
+                steps[file] = int(_load(file, "cpu")["global_step"])
+            except Exception:  # noqa: S112 # it is not the one that is wanted, whatever is wrong with it
+                continue
+    return max(steps, key=lambda file: steps[file], default=None)
+
+
+def _load(file: Path, map_location: Any) -> Any:
+    if not checksum_holds(file):
+        raise ValueError("its checksum is of something else, or gone")
+    return torch.load(file, map_location=map_location, weights_only=True)
+
+
 def read_checkpoint(file: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Read a checkpoint of sessrec, its tensors to a device; nothing in the file is executed.
 
     Raises:
-        SessRecError: If the file is damaged, no checkpoint of sessrec, of a later one, or has an option that is gone.
+        DamagedCheckpointError: If the file is damaged or no checkpoint at all.
+        SessRecError: If it cannot be read, is no checkpoint of sessrec, of a later one, or has an option that is gone.
     """
+    file = Path(file)
     try:
-        checkpoint = torch.load(file, map_location=map_location, weights_only=True)
+        checkpoint = _load(file, map_location)
+    except OSError as error:
+        raise SessRecError(f"cannot read {file}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DamagedCheckpointError(file, str(error)) from error
     except Exception as error:  # torch raises half a dozen kinds for a damaged file
-        raise SessRecError(f"cannot read {file}: it is damaged or no checkpoint ({type(error).__name__})") from error
+        raise DamagedCheckpointError(file, type(error).__name__) from error
     if not isinstance(checkpoint, dict) or "vocabulary" not in checkpoint:
         raise SessRecError(f"{file} is no checkpoint of sessrec")
     if missing := _PARTS - checkpoint.keys():

@@ -58,6 +58,24 @@ def check_trainer(trainer: Trainer, stage: str, model: str, trains_in_parallel: 
         raise SessRecError(f"{what} in one process: give --trainer.devices 1")
 
 
+def check_clipping(trainer: Trainer, model: str, clips_gradients: bool) -> None:
+    """Refuse to clip the gradients of a model, given by its name, whose training step does not.
+
+    Raises:
+        SessRecError: If it does not, or the value is not positive.
+    """
+    value = trainer.gradient_clip_val
+    if value is None:
+        return
+    if not clips_gradients:
+        raise SessRecError(
+            f"--trainer.gradient_clip_val {value} is not supported: the training step of {model} clips no gradients; "
+            "those of SASRec and of models with a `loss` method do"
+        )
+    if value <= 0:
+        raise SessRecError(f"--trainer.gradient_clip_val must be above 0, or null for no clipping, got {value}")
+
+
 def check_class(checkpoint: Mapping[str, Any], expected: type) -> None:
     """Refuse the checkpoint of a model of another class.
 

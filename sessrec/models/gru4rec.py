@@ -20,7 +20,7 @@ from sessrec.distributed import exchange_gradients, join_lanes, n_processes, pro
 from sessrec.errors import SessRecError, check_choice
 from sessrec.models.compatibility import check_ranges
 from sessrec.models.inference import full_precision
-from sessrec.models.neural import NeuralRecommender
+from sessrec.models.neural import NeuralRecommender, set_rate
 from sessrec.nn import losses
 from sessrec.nn.cuda_graphs import CapturedRun
 from sessrec.nn.layers import GRUCell, GRUStack, ResetBeforeGRUCell, dropout_mask, initialise_gates, mm
@@ -63,7 +63,7 @@ class GRU4Rec(NeuralRecommender):
         elu_param: Saturation of the ELU in BPR-max; 0 for none.
         logq: Strength in [0, 1] of the popularity correction of cross-entropy's logits in training; other losses have
             none.
-        protocol: Options of `SessionRecommender`.
+        protocol: Options of `NeuralRecommender` and `SessionRecommender`.
     """
 
     trains_in_parallel = True
@@ -168,10 +168,15 @@ class GRU4Rec(NeuralRecommender):
         for steps, lanes in window.runs():
             of_lanes = (window.inputs, window.targets, not_reset, *masks)
             tensors = [negatives[steps], *(None if part is None else part[steps, lanes] for part in of_lanes)]
+            rates = None if self.rates is None else self.rates[steps]
             if self.captures and isinstance(optimizer, AdagradMomentum) and isinstance(lanes, slice):
-                losses.append(self._captured_run(optimizer)(tensors, _settings(optimizer)))
+                # a graph reads the rates as it reads the items: other rates need no other graph
+                in_memory = None if rates is None else self.output_bias.new_tensor(rates)
+                losses.append(self._captured_run(optimizer)([in_memory, *tensors], _settings(optimizer, rates is None)))
             else:
-                losses.append(self._take_steps(optimizer, lanes, *tensors))
+                losses.append(self._take_steps(optimizer, lanes, rates, *tensors))
+        if self.rates is not None:
+            set_rate(optimizer, self.rates[-1])
         return torch.cat(losses)
 
     @property
@@ -190,6 +195,7 @@ class GRU4Rec(NeuralRecommender):
         self,
         optimizer: Optimizer,
         lanes: slice | Tensor,
+        rates: Any,
         negatives: Any,
         inputs: Any,
         targets: Any,
@@ -197,8 +203,9 @@ class GRU4Rec(NeuralRecommender):
         *masks: Tensor | None,
     ) -> Tensor:
         """Take consecutive steps of the same V live lanes; the sum of each step's loss, shape (steps,)."""
+        rates = [None] * len(inputs) if rates is None else rates
         if not inputs.numel():
-            return self._follow(optimizer, len(inputs))
+            return self._follow(optimizer, rates)
         distinct = self.device.type == "cpu" and not self.captures
         if self._layout is None or self._layout.distinct != distinct:
             self._layout = StepLayout(self.n_items, distinct, self.shared_inputs)
@@ -212,7 +219,10 @@ class GRU4Rec(NeuralRecommender):
         kind = self.device.type
         update = optimizer.update if isinstance(optimizer, AdagradMomentum) else optimizer.step
         with torch.autocast(kind, enabled=torch.is_autocast_enabled(kind), cache_enabled=False):
-            for step in self._layout.steps(inputs, targets, negatives, weights, not_reset, masks):
+            steps = self._layout.steps(inputs, targets, negatives, weights, not_reset, masks)
+            for step, rate in zip(steps, rates, strict=True):
+                if rate is not None:
+                    set_rate(optimizer, rate)
                 loss, hidden = self.train_step(step, hidden)
                 if skipped:
                     optimizer.zero_grad()
@@ -223,12 +233,14 @@ class GRU4Rec(NeuralRecommender):
             state[lanes] = new
         return torch.stack(losses)
 
-    def _follow(self, optimizer: Optimizer, n_steps: int) -> Tensor:
+    def _follow(self, optimizer: Optimizer, rates: list[float | None]) -> Tensor:
         """Take the steps of the other processes where this one has no live lanes left."""
-        for _ in range(n_steps):
+        for rate in rates:
+            if rate is not None:
+                set_rate(optimizer, rate)
             if self._exchange_gradients(takes_part=False):
                 optimizer.step()
-        return self.output_bias.new_zeros(n_steps)
+        return self.output_bias.new_zeros(len(rates))
 
     def _exchange_gradients(self, takes_part: bool) -> bool:
         tables = [self.output_embedding, self.output_bias, *([] if self.shared_inputs else [self.input_embedding])]
@@ -321,9 +333,12 @@ class GRU4Rec(NeuralRecommender):
         return self.score(queries, targets).diagonal()[:, None]
 
 
-def _settings(optimizer: Optimizer) -> tuple[Any, ...]:
-    """The numbers that an optimiser uses."""
-    return tuple(value for group in optimizer.param_groups for name, value in sorted(group.items()) if name != "params")
+def _settings(optimizer: Optimizer, with_rate: bool) -> tuple[Any, ...]:
+    """The numbers that an optimiser uses, with or without the learning rate."""
+    left_out = {"params"} if with_rate else {"params", "lr"}
+    return tuple(
+        value for group in optimizer.param_groups for name, value in sorted(group.items()) if name not in left_out
+    )
 
 
 def _in_rows(table: Tensor, rows: Tensor, values: Tensor, distinct: bool) -> Tensor:

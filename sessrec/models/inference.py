@@ -35,7 +35,7 @@ def rank_positions(model: Model, batch: EvaluationBatch, weights: Tensor | None 
     Args:
         model: The model.
         batch: Padded sessions of at least two events.
-        weights: Weight of each item, float, shape (N,), to be summed up over the items above and tied; None sums none.
+        weights: Weight of each item, as `weight_digits`, to be summed up over the items above and tied; None sums none.
     """
     items = batch.items[:, :-1]  # the last item is a target only
     row, place = batch.positions()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -19,7 +20,9 @@ from sessrec.data.sessions import Sessions
 from sessrec.distributed import n_processes, process_rank, sum_over_processes
 from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender
+from sessrec.models.compatibility import check_clipping
 from sessrec.models.fit_loop import Progress, count_steps, resume_inside_epoch
+from sessrec.models.schedules import Schedule, ScheduleName, ScheduleUnit
 
 
 @contextmanager
@@ -30,11 +33,41 @@ def seeded(generator: torch.Generator) -> Iterator[None]:
         yield
 
 
+def set_rate(optimizer: Optimizer, rate: float | Tensor) -> None:
+    """Set the learning rate of all parameters, a number or a scalar tensor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
 class NeuralRecommender(SessionRecommender):
-    """A model with an optimiser and an option ``learning_rate``; it offers `loss`, or a `train_window` of its own."""
+    """A model with an optimiser and an option ``learning_rate``; it offers `loss`, or a `train_window` of its own.
+
+    Args:
+        schedule: Course of the learning rate: ``constant``, or falling to 0 at the end of the fit, ``linear`` or as
+            half a ``cosine``.
+        schedule_unit: Whether the learning rate changes with every ``step`` or with every ``epoch``.
+        warmup: Steps, or epochs, in which the learning rate rises in equal parts before it is reached.
+        protocol: Options of `SessionRecommender`.
+    """
 
     batches: TrainingBatches = "window"
     _last_time = 0.0
+
+    def __init__(
+        self,
+        schedule: ScheduleName = "constant",
+        schedule_unit: ScheduleUnit = "step",
+        warmup: int = 0,
+        **protocol: Any,
+    ) -> None:
+        super().__init__(**protocol)
+        self.save_hyperparameters("schedule", "schedule_unit", "warmup")
+        self.schedule = Schedule(schedule, schedule_unit, warmup)
+        self.schedule.check()
+        self.rates: list[float] | None = None
+        """Learning rate of each step of the window that is trained; None where it does not change in the fit."""
+        self._length: int | None = None  # of the fit, in steps or epochs
+        self._clip_value: float | None = None
 
     @property
     def options(self) -> Any:
@@ -63,9 +96,31 @@ class NeuralRecommender(SessionRecommender):
         with seeded(generator), torch.enable_grad():
             loss = self.loss(window)
             (loss / int(window.widths.sum())).backward()
+        self.take_step(optimizer)
+        return loss.detach()[None]
+
+    @property
+    def clips_gradients(self) -> bool:
+        """Whether the trainer's ``gradient_clip_val`` is heeded; a `train_window` of one's own does by `take_step`."""
+        return type(self).train_window is NeuralRecommender.train_window
+
+    def take_step(self, optimizer: Optimizer) -> None:
+        """Take the optimiser's step by the gradients that autograd has left, clipped as the trainer says."""
+        if self._trainer is not None and self.trainer.gradient_clip_val:
+            self.clip_gradients(optimizer)
         optimizer.step()
         optimizer.zero_grad()
-        return loss.detach()[None]
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Check the clipping, and hide it until `setup`: Lightning refuses it where a model takes its own steps."""
+        check_clipping(self.trainer, type(self).__name__, self.clips_gradients)
+        self._clip_value, self.trainer.gradient_clip_val = self.trainer.gradient_clip_val, None
+        return []
+
+    def setup(self, stage: str) -> None:
+        """See `SessionRecommender.setup`."""
+        self.trainer.gradient_clip_val = self._clip_value
+        super().setup(stage)
 
     def on_train_start(self) -> None:
         """Resume inside an epoch; options of this fit take precedence over those of the checkpoint's optimiser."""
@@ -78,6 +133,7 @@ class NeuralRecommender(SessionRecommender):
         for group in self.raw_optimizer().param_groups:
             group.update({name: self.options[name] for name in ("momentum",) if name in group})
             group["lr"] = self.options.learning_rate
+        self._length = self.schedule.length(self.trainer) if self.schedule.changes else None
 
     def training_step(self, window: Window | SessionBatch, batch_idx: int) -> None:
         """Train on a window, cut where ``max_steps`` is reached, and log the mean loss of its pairs.
@@ -90,7 +146,9 @@ class NeuralRecommender(SessionRecommender):
         is_whole = stop == window.n_steps
         if isinstance(window, Window) and (first or not is_whole):
             window = window.part(first, stop)
+        self._set_rates(stop - first)
         losses = self.train_window(window, self.raw_optimizer(), self._generator(window.number))
+        self.rates = None
         n_pairs = losses.new_tensor([window.widths.sum()])
         # the only synchronisation with the device
         *sums, pairs = sum_over_processes(torch.cat([losses, n_pairs]).double()).tolist()
@@ -100,6 +158,15 @@ class NeuralRecommender(SessionRecommender):
         self.progress.add(len(sums), sum(sums), int(pairs), is_whole)
         count_steps(self.trainer, len(sums))
         self._log_window(len(sums), sum(sums) / pairs, pairs)
+
+    def _set_rates(self, n_steps: int) -> None:
+        """Give the optimiser the rate of the first of some steps; a `train_window` of more than one sets the others."""
+        if not self.schedule.changes:
+            return
+        by_step = self.schedule.unit == "step"
+        done = [self.global_step + number if by_step else self.current_epoch for number in range(n_steps)]
+        self.rates = [self.options.learning_rate * self.schedule.factor(n, self._length) for n in done]
+        set_rate(self.raw_optimizer(), self.rates[0])
 
     def _log_window(self, n_steps: int, loss: float, n_pairs: float) -> None:
         now = time.perf_counter()

@@ -52,7 +52,7 @@ class SASRec(NeuralRecommender):
             target with all items.
         sample_alpha: Samples are drawn in proportion to an item's count to this power.
         logq: Strength in [0, 1] of the popularity correction of sampled logits in training.
-        protocol: Options of `SessionRecommender`.
+        protocol: Options of `NeuralRecommender` and `SessionRecommender`.
     """
 
     batches: TrainingBatches = "sessions"
@@ -91,6 +91,11 @@ class SASRec(NeuralRecommender):
         """Adam on all parameters."""
         return Adam(self.parameters(), lr=self.options.learning_rate, betas=(0.9, 0.98))
 
+    @property
+    def clips_gradients(self) -> bool:
+        """Yes."""
+        return True
+
     # -- training ----------------------------------------------------------------------------------------------------
 
     def train_window(self, window: SessionBatch, optimizer: Optimizer, generator: torch.Generator) -> Tensor:
@@ -99,8 +104,7 @@ class SASRec(NeuralRecommender):
         with seeded(generator), torch.enable_grad():
             queries = self._attend(inputs, self.options.dropout)[has_target]  # (P, H)
             loss = self._backward(queries, targets[has_target], generator)
-        optimizer.step()
-        optimizer.zero_grad()
+        self.take_step(optimizer)
         return loss[None]
 
     def _pieces(self, batch: SessionBatch) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,7 +2,8 @@
 
 Every function takes the logits of the step's candidates, float, shape (B, C), one row a lane, and which candidate is
 whose target and how much each one weighs (`Candidates`). It returns one loss a lane, shape (B,), 0 where a lane has no
-negative, and its gradient with respect to the logits, shape (B, C), and may overwrite the logits.
+negative, and its gradient with respect to the logits, shape (B, C), and may overwrite the logits. Logits of 16 bits are
+taken in 32, and so are loss and gradient: a sum of thousands of shares has too few digits in 16.
 
 The negatives of a lane are all candidates but its own target: the other lanes' targets and the sampled items. An item
 that was drawn three times is one candidate that counts three times, at the cost of one.
@@ -24,8 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _LOG2_E = 1.4426950408889634  # exp2 takes a third of the time of exp on a CPU
-_LEAST = {torch.float32: -80.0, torch.float64: -700.0}  # powers of e that still have all their digits
+_NEAR = 40.0  # targets that are no further below take one exponential a candidate: both ends have their digits
 _MOST = 37.0  # exp(-37) added to 1 is lost in float64
+Loss = Callable[..., tuple[Tensor, Tensor]]
 
 
 class Candidates(NamedTuple):
@@ -51,6 +53,19 @@ class Candidates(NamedTuple):
         return cls(targets, weights, weights[:n_lanes], torch.zeros_like(weights[:n_lanes]))
 
 
+def _in_32_bits(loss: Loss) -> Loss:
+    """Take logits and weights of 16 bits in 32."""
+
+    @wraps(loss)
+    def with_32_bits(logits: Tensor, candidates: Candidates, *options: float, **named: float) -> tuple[Tensor, Tensor]:
+        if logits.element_size() == 2:
+            logits, candidates = logits.float(), Candidates(candidates.targets, *(w.float() for w in candidates[1:]))
+        return loss(logits, candidates, *options, **named)
+
+    return with_32_bits
+
+
+@_in_32_bits
 def cross_entropy(logits: Tensor, candidates: Candidates) -> tuple[Tensor, Tensor]:
     """Minus the log softmax of the target among the candidates.
 
@@ -72,6 +87,7 @@ def cross_entropy(logits: Tensor, candidates: Candidates) -> tuple[Tensor, Tenso
     return loss, share
 
 
+@_in_32_bits
 def bpr_max(
     logits: Tensor, candidates: Candidates, bpreg: float = 1.0, elu_param: float = 0.5
 ) -> tuple[Tensor, Tensor]:
@@ -86,8 +102,8 @@ def bpr_max(
     :math:`s_j (1 + \lambda (r_j^2 - P + 2 r_j)) - w_j \sigma(r_i - r_j)` at a negative and
     :math:`\sum_j w_j \sigma(r_i - r_j) - 1` at the target. All of it follows from one exponential a candidate,
     :math:`E_j = \exp(r_j - \max r)`, as :math:`\sigma(r_i - r_j) = E_i / (E_i + E_j)`; :math:`E_i` is divided out of
-    the sum, so that the gradient does not vanish where every sigmoid underflows. What a negative more
-    than 80 below a lane's highest one adds, at most exp(-80) of it, is lost in float32.
+    the sum, so that the gradient does not vanish where every sigmoid underflows. Where a target is far below,
+    no exponential holds both ends: the shares follow from :math:`E_j`, the sigmoids from :math:`\exp(r_j - r_i)`.
 
     Example:
         >>> logits = torch.tensor([[2.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 3.0]])
@@ -103,13 +119,21 @@ def bpr_max(
     no_negative = highest < -1e29
     power.sub_(highest[:, None]).exp2_()
     lead = (own - highest.div_(_LOG2_E)).clamp_(max=_MOST)  # r_i before the highest negative, (B,)
-    own_power = lead.clamp(min=_LEAST[logits.dtype]).exp_()  # E_i, (B,)
-    power.view(-1).index_copy_(0, targets, own_power)
+    own_power = lead.exp()  # E_i, (B,)
     share = power * candidates.weights  # s times its total, (B, C)
     share.view(-1).index_copy_(0, targets, own_power * own_weights)
     total = share.sum(dim=1).masked_fill_(no_negative, torch.inf)  # (B,)
+    pulling = share  # the weighed E of the sigmoids, (B, C)
+    # a GPU would have to wait for the answer, and a captured graph could not
+    if logits.device.type != "cpu" or lead.amin().item() < -_NEAR:
+        floor = torch.minimum(own, highest)  # r_i of the lanes in question, (B,); as before in others
+        power = scores.sub(floor[:, None]).clamp_(max=_MOST).exp_()
+        own_power = (own - floor).clamp_(max=_MOST).exp_()
+        pulling = power * candidates.weights
+        pulling.view(-1).index_copy_(0, targets, own_power * own_weights)
+    power.view(-1).index_copy_(0, targets, own_power)
     tail = power.add_(own_power[:, None]).reciprocal_()  # 1 / (E_i + E_j), (B, C)
-    pull = share * tail  # (B, C)
+    pull = pulling * tail  # (B, C)
     gain = pull.sum(dim=1).masked_fill_(no_negative, 1.0)  # (B,)
     pull.mul_(tail).mul_((own_power / gain).masked_fill_(no_negative, 0.0)[:, None])  # w sigma
     gradient = share.mul_((1 / total)[:, None])  # s, (B, C)
@@ -146,18 +170,21 @@ def _differentiated(
     return with_gradient
 
 
+@_in_32_bits
 @_differentiated
 def bpr(logits: Tensor, candidates: Candidates) -> Tensor:
     r"""BPR: mean over the negatives of :math:`-\log \sigma(o_i - o_j)`."""
     return _mean_over_negatives(-F.logsigmoid(_own(logits, candidates) - logits), candidates)
 
 
+@_in_32_bits
 @_differentiated
 def top1(logits: Tensor, candidates: Candidates) -> Tensor:
     r"""TOP1: mean over the negatives of :math:`\sigma(o_j - o_i) + \sigma(o_j^2)`."""
     return _mean_over_negatives(_top1_terms(logits, candidates), candidates)
 
 
+@_in_32_bits
 @_differentiated
 def top1_max(logits: Tensor, candidates: Candidates) -> Tensor:
     """TOP1-max: the terms of TOP1 weighed by the softmax of the negatives' logits in place of the mean."""

@@ -25,7 +25,7 @@ class AdagradMomentum(Optimizer):
 
     Args:
         params: Parameters or parameter groups.
-        lr: Learning rate :math:`\eta`.
+        lr: Learning rate :math:`\eta`; a scalar tensor, set in the parameter groups, is read at every step.
         momentum: Momentum :math:`\mu`.
         eps: First value :math:`\epsilon` of the accumulator.
 
@@ -65,13 +65,15 @@ class AdagradMomentum(Optimizer):
             self._update_rows(parameter, gradient, state, lr, momentum)
             return
         step = state["accumulator"].addcmul_(gradient, gradient).rsqrt().mul_(gradient)
+        if isinstance(lr, Tensor):  # which a captured graph can read, and `alpha` cannot be
+            step, lr = step.mul_(lr), 1.0
         if momentum:
             parameter.add_(state["momentum"].mul_(momentum).sub_(step, alpha=lr))
         else:
             parameter.sub_(step, alpha=lr)
 
     def _update_rows(
-        self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], lr: float, momentum: float
+        self, parameter: Tensor, gradient: Tensor, state: dict[str, Tensor], lr: float | Tensor, momentum: float
     ) -> None:
         rows, values = gradient._indices()[0], gradient._values()
         if parameter.shape[1:].numel() == 1:  # torch takes much longer over rows of one element than over elements

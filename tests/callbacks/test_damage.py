@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from sessrec import fit, predict, prepare, test
 from sessrec.data.cache import _digest, _file_digest, open_prepared
 from sessrec.models.base import SessionRecommender
+from sessrec.models.checksum import checksum_holds
 
 AUTO = [*MAIN, "--checkpoint.every_n_steps", "3", "--ckpt_path", "auto"]
 LAST_NAME = Path("checkpoints", "last.ckpt")
@@ -253,14 +255,63 @@ def refused(capsys: pytest.CaptureFixture[str], run: Path, content: bytes, comma
     return lines[0]
 
 
-def test_truncated_checkpoints(stopped: Path, straight: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    whole = LAST.read_bytes()
-    for length in (1, len(whole) // 3, len(whole) - 1):
-        for command in (RESUME, AUTO):  # auto does not begin anew over a run that could be mended
-            message = refused(capsys, stopped, whole[:length], command)
-            assert f"cannot read {LAST}: it is damaged or no checkpoint" in message
-    LAST.write_bytes(whole)
+def test_every_damage_is_noticed(stopped: Path) -> None:
+    """Any bit that is not as it was written, and any part that is missing."""
+    whole, file = LAST.read_bytes(), Path("damaged.ckpt")
+    generator = np.random.default_rng(0)
+    n_bits = 8 * len(whole)
+    for bit in [*generator.integers(0, n_bits, 300).tolist(), *range(n_bits - 8 * 110, n_bits)]:
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(damaged)
+        assert not checksum_holds(file), bit
+    for length in [*generator.integers(0, len(whole), 50).tolist(), *range(len(whole) - 110, len(whole))]:
+        file.write_bytes(whole[:length])
+        assert not checksum_holds(file), length
+    assert checksum_holds(LAST)
+    with zipfile.ZipFile(LAST) as archive:
+        assert archive.comment.startswith(b"sessrec sha256 ")
+    assert torch.load(LAST, weights_only=True)["global_step"] > 0  # other readers take it for a comment
+
+
+def test_checkpoints_of_earlier_releases_have_no_checksum(stopped: Path, straight: Path) -> None:
+    content = torch.load(LAST, weights_only=True)
+    torch.save(content, LAST)
+    assert b"sessrec sha256" not in LAST.read_bytes()
     assert fit_code(RESUME) == 0
+    assert_equal_runs(stopped, straight)
+
+
+def damaged_contents(whole: bytes) -> dict[str, bytes]:
+    """A cut file, and one with a flipped bit in its middle, which torch itself would load."""
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 4
+    return {"cut": whole[: len(whole) // 3], "byte short": whole[:-1], "flipped": bytes(flipped)}
+
+
+def test_a_damaged_checkpoint_names_the_newest_whole_one(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole, best = LAST.read_bytes(), LAST.with_name("best.ckpt")
+    older = torch.load(best, weights_only=True) | {"global_step": 1}
+    torch.save(older, LAST.with_name("a.ckpt"))
+    LAST.with_name("z.ckpt").write_bytes(b"PK no checkpoint")
+    for content in damaged_contents(whole).values():
+        message = refused(capsys, stopped, content)
+        assert f"cannot read {LAST}: it is damaged or no checkpoint" in message
+        assert message.endswith(f"the newest whole one beside it is {best}")
+    best.unlink()
+    LAST.with_name("a.ckpt").unlink()
+    for content in damaged_contents(whole).values():
+        for command in (RESUME, AUTO):  # auto does not begin anew over a run that could be mended
+            assert "whole" not in refused(capsys, stopped, content, command)
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped"])
+def test_auto_resumes_from_the_newest_whole_checkpoint(
+    stopped: Path, straight: Path, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    LAST.write_bytes(damaged_contents(LAST.read_bytes())[how])
+    assert fit_code(AUTO) == 0
+    assert f"{LAST} is damaged: the fit resumes from {LAST.with_name('best.ckpt')}" in capsys.readouterr().out
     assert_equal_runs(stopped, straight)
 
 
@@ -351,6 +402,7 @@ def test_the_malicious_pickle_works(run: Path) -> None:
     "content", [as_bytes({"vocabulary": Malicious()}), pickle.dumps(Malicious())], ids=["as torch saves", "plain"]
 )
 def test_a_malicious_checkpoint_is_refused(stopped: Path, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+    LAST.with_name("best.ckpt").unlink()  # which auto would take
     refused(capsys, stopped, content)
     refused(capsys, stopped, content, AUTO)
     for command, args in (

@@ -52,6 +52,7 @@ CONFIGS: dict[str, list[str]] = {
     "separate embedding": [*GRU, "--model.constrained_embedding", "false", "--model.embedding", "7"],
     "one-hot, in time order": [*GRU, "--model.constrained_embedding", "false", "--data.shuffle", "false"],
     "no validation part": [*GRU, "--data.val_ratio", "0"],
+    "cosine after a warm-up": [*GRU, *INSIDE, "--model.schedule", "cosine", "--model.warmup", "20"],
 }
 
 

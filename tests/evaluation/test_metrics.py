@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from sessrec.errors import SessRecError
-from sessrec.evaluation.metrics import MRR, NDCG, Recall, count_above_and_tied, ranking_metrics, target_rank
+from sessrec.evaluation.metrics import (
+    MRR,
+    NDCG,
+    Recall,
+    TiedShare,
+    count_above_and_tied,
+    ranking_metrics,
+    target_rank,
+    weight_digits,
+)
+from sessrec.models import Popularity
 
 
 def plain_rank(scores: list[float], target: int, mode: str) -> float:
@@ -51,11 +63,28 @@ def test_scores_that_are_not_finite_are_refused(bad: float) -> None:
 def test_own_column_is_not_counted_when_the_target_score_was_rounded_otherwise() -> None:
     scores = torch.tensor([[1.0, 2.0, 3.0]])
     for rounded in (1.9999, 2.0001):
-        weights = torch.tensor([4.0, 2.0, 1.0])
+        weights = weight_digits(torch.tensor([4, 2, 1]))
         (above, tied, weight), own = count_above_and_tied(
             [scores], torch.tensor([[rounded]]), torch.tensor([1]), weights
         )
         assert (above.item(), tied.item(), weight.item(), own.item()) == (1, 0, 1.0, 2.0)
+
+
+def test_weights_of_all_sizes_are_summed_up_exactly() -> None:
+    generator = np.random.default_rng(0)
+    weights = (2.0 ** generator.uniform(0, 36, 10_000)).astype(np.int64)
+    scores, target = torch.from_numpy(generator.random((5, 10_000), dtype=np.float32)), torch.arange(5) * 1999
+    own = scores.gather(1, target[:, None])
+    expected = [
+        sum(weights[item].item() for item in range(10_000) if item != at and row[item] >= row[at])
+        for row, at in zip(scores.tolist(), target.tolist(), strict=True)
+    ]
+    for width in (10_000, 4097, 300):
+        for rows in (slice(0, 5), slice(1, 2)):
+            digits = weight_digits(torch.from_numpy(weights))
+            counts, _ = count_above_and_tied(scores[rows].split(width, dim=1), own[rows], target[rows], digits)
+            assert counts.weight is not None
+            assert counts.weight.tolist() == expected[rows]
 
 
 @pytest.mark.parametrize("cutoff", [1, 3, 20])
@@ -89,6 +118,38 @@ def test_states_stay_small() -> None:
         metric.update(torch.ones(1000, dtype=torch.int64))
     assert metric.total.numel() + metric.positions.numel() == 2
     assert metric.compute().item() == 1.0
+
+
+CASTS: list[Callable[[nn.Module], nn.Module]] = [
+    *(lambda module, kind=kind: module.to(kind) for kind in (torch.bfloat16, torch.float16, torch.float32)),
+    *(lambda module, name=name: getattr(module, name)() for name in ("half", "bfloat16", "float", "double", "cpu")),
+    lambda module: module.type(torch.float16),
+    lambda module: module.to(torch.device("cpu"), torch.bfloat16),
+]
+
+
+@pytest.mark.parametrize("cast", CASTS)
+def test_sums_have_64_bits_whatever_a_module_is_cast_to(cast: Callable[[nn.Module], nn.Module]) -> None:
+    """Also those of before the cast, and of a model."""
+    recall, mrr, tied, model = Recall(1), MRR(3), TiedShare(), Popularity()
+    recall.set_dtype(torch.bfloat16)
+    metrics = [recall, mrr, tied, model.val_metrics, model.test_metrics, model.tied_share]
+    for metric in metrics:
+        metric.update(torch.ones(700, dtype=torch.int64))
+    for module in (recall, mrr, tied, model):
+        cast(module)
+    for metric in metrics:
+        for _ in range(2):
+            metric.update(torch.full((1001,), 3))
+            metric.update(torch.ones(650, dtype=torch.int64))
+    assert (recall.total.dtype, recall.positions.dtype) == (torch.float64, torch.int64)
+    assert recall.compute().item() == 2000 / 4002
+    assert model.val_metrics.compute()["val/recall@1"].item() == 2000 / 4002
+    assert mrr.compute().item() == pytest.approx((2000 + 2002 / 3) / 4002, rel=1e-15)
+    assert tied.compute().item() == model.tied_share.compute().item() == 1.0
+    recall.reset()
+    recall.update(torch.ones(1000, dtype=torch.int64))
+    assert recall.compute().item() == 1.0
 
 
 def test_cutoff_below_one_is_refused() -> None:

@@ -255,6 +255,14 @@ def test_every_row_is_that_of_plain_python(name: str, tie_mode: str, batch_size:
     assert report["tied_positions"] == sum(row["ties"] > 0 for row in rows)
 
 
+def test_the_file_does_not_depend_on_the_batch_size() -> None:
+    digests = set()
+    for batch_size in ("1", "3", "64"):
+        test_run("GRU4Rec", "--data.eval_batch_size", batch_size)
+        digests.add(report_of("GRU4Rec")["ranks_digest"])
+    assert len(digests) == 1
+
+
 def test_the_file_says_what_its_columns_are() -> None:
     schema = pq.read_schema(RANKS)
     metadata = {key.decode(): value.decode() for key, value in schema.metadata.items()}

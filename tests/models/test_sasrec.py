@@ -203,6 +203,7 @@ def test_a_fit_stopped_anywhere_ends_the_same(
     monkeypatch.chdir(tmp_path)
     rows = [(s, f"i{i}", 1_600_000_000 + 100 * s + p) for s, row in enumerate(SEQUENCES) for p, i in enumerate(row)]
     words = "--model.hidden_size 8 --model.max_length 3 --model.n_sample 4 --data.batch_size 3 --data.shuffle true "
+    words += "--model.warmup 9 --trainer.gradient_clip_val 0.5"
     log, options = write_log(rows).name, [*words.split(), "--trainer.max_epochs", "2"]
     runs = [fit_log(log, *options, model="SASRec", run="whole")]
     runs.append(fit_log(log, *options, "--trainer.max_steps", "7", model="SASRec", run="halves"))

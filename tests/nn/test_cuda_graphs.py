@@ -50,7 +50,7 @@ OPTIONS = [
 ]
 
 
-def fit_three_epochs(options: dict, device: str = "cpu") -> dict[str, torch.Tensor]:
+def fit_three_epochs(options: dict, device: str = "cpu", scheduled: bool = False) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     settings = {"layers": [6], "n_sample": 9, "dropout_p_embed": 0.2, "dropout_p_hidden": 0.1}
     model = GRU4Rec(**(settings | options))
@@ -62,14 +62,19 @@ def fit_three_epochs(options: dict, device: str = "cpu") -> dict[str, torch.Tens
         for number, window in enumerate(SessionParallelLoader(make_sessions(SEQUENCES), n_lanes=4, steps_per_window=5)):
             generator = torch.Generator(device).manual_seed(100 * epoch + number)
             moved = type(window)(*(part.to(device) for part in window[:4]), *window[4:])
+            model.rates = [0.1 / (1 + epoch + number + step) for step in range(window.n_steps)] if scheduled else None
             model.train_window(moved, optimizer, generator)
     return model.state_dict()
 
 
+@pytest.mark.parametrize("scheduled", [False, True])
 @pytest.mark.parametrize("options", OPTIONS)
-def test_replayed_windows_train_as_usual(options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three epochs with shrinking tails give the same weights with and without capture, to the last bit."""
-    usual = fit_three_epochs(options)
+def test_replayed_windows_train_as_usual(options: dict, scheduled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three epochs with shrinking tails give the same weights with and without capture, to the last bit.
+
+    A learning rate that changes with every step needs no more graphs.
+    """
+    usual = fit_three_epochs(options, scheduled=scheduled)
     replayed = []
 
     def capture(run: Callable) -> Callable:
@@ -78,25 +83,26 @@ def test_replayed_windows_train_as_usual(options: dict, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(GRU4Rec, "captures", property(lambda model: True))
     monkeypatch.setattr("sessrec.nn.cuda_graphs._CudaGraphs", lambda: capture)
-    captured = fit_three_epochs(options)
+    captured = fit_three_epochs(options, scheduled=scheduled)
     assert 1 <= len(replayed) <= 4
     for name, weight in usual.items():
         torch.testing.assert_close(captured[name], weight, rtol=1e-4, atol=1e-6)
     monkeypatch.setattr(
         "sessrec.nn.cuda_graphs.CapturedRun.__call__", lambda self, tensors, settings: self._run(tensors)
     )
-    eager = fit_three_epochs(options)
+    eager = fit_three_epochs(options, scheduled=scheduled)
     for name, weight in eager.items():
         assert torch.equal(captured[name], weight), name
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("scheduled", [False, True])
 @pytest.mark.parametrize("options", OPTIONS)
-def test_on_a_gpu(options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    captured = fit_three_epochs(options, "cuda")
+def test_on_a_gpu(options: dict, scheduled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    captured = fit_three_epochs(options, "cuda", scheduled)
     monkeypatch.setattr(
         "sessrec.nn.cuda_graphs.CapturedRun.__call__", lambda self, tensors, settings: self._run(tensors)
     )
-    eager = fit_three_epochs(options, "cuda")
+    eager = fit_three_epochs(options, "cuda", scheduled)
     for name, weight in eager.items():
         torch.testing.assert_close(captured[name], weight, rtol=1e-4, atol=1e-6)

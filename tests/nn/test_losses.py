@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -202,6 +203,92 @@ def test_bpr_max_learns_where_every_sigmoid_underflows() -> None:
     # each negative adds exp(-700), share times sigmoid: the guard constant would turn the loss into 55
     assert loss.item() == pytest.approx(700 - np.log(2))
     assert gradient[0, 0].item() == pytest.approx(-1.0, abs=1e-4)
+
+
+def exact_bpr_max(own: float, negatives: list[tuple[float, int]]) -> tuple[float, list[float]]:
+    """Loss in 60 digits, and its derivatives by differences: at the target, then at one copy of each negative."""
+
+    def loss(values: list[mpmath.mpf]) -> mpmath.mpf:
+        own, *others = values  # each negative's first copy, then the rest of its copies, which stay
+        terms = [(other, 1) for other in others] + [(mpmath.mpf(value), n - 1) for value, n in negatives]
+        total = sum(n * mpmath.exp(value) for value, n in terms)
+        return -mpmath.log(sum(n * mpmath.exp(value) / (1 + mpmath.exp(value - own)) for value, n in terms) / total)
+
+    with mpmath.workdps(60):
+        values, h = [mpmath.mpf(own), *(mpmath.mpf(value) for value, _ in negatives)], mpmath.mpf(10) ** -25
+        shifted = [
+            [[value + sign * h * (number == place) for number, value in enumerate(values)] for sign in (1, -1)]
+            for place in range(len(values))
+        ]
+        return float(loss(values)), [float((loss(ahead) - loss(behind)) / (2 * h)) for ahead, behind in shifted]
+
+
+FAR_BELOW = [
+    *([(lead, 1), (0.0, n)] for lead, n in ((39.9, 2048), (40.1, 2048), (84.0, 2048), (90.0, 2048), (85.0, 20_000))),
+    *([(lead, 1), (-3.0, 20_000), (2.0, 5)] for lead in (-2.0, 10.0, 87.0, 150.0, 300.0)),
+    [(-300.0, 2), (-301.0, 1)],
+    [(300.0, 2), (299.0, 3), (-300.0, 1000)],
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("negatives", FAR_BELOW)
+def test_bpr_max_where_one_negative_leads_and_many_are_near(
+    negatives: list[tuple[float, int]], dtype: torch.dtype
+) -> None:
+    """As they are drawn, and as columns that weigh as often as they were drawn; beside a lane of the usual range."""
+    negatives = [(torch.tensor(value, dtype=dtype).item(), n) for value, n in negatives]
+    expected, gradient_of = exact_bpr_max(0.0, negatives)
+    columns = torch.tensor([[0.0, *(value for value, _ in negatives)], [0.5] * (1 + len(negatives))], dtype=dtype)
+    counts = torch.tensor([1, *(n for _, n in negatives)])
+    drawn = columns.repeat_interleave(counts, dim=1)
+    flat = torch.tensor([0, drawn.shape[1]])
+    once, none = torch.ones(2, dtype=dtype), torch.zeros(2, dtype=dtype)
+    losses_of, gradients = losses.bpr_max(
+        drawn, Candidates(flat, torch.ones(drawn.shape[1], dtype=dtype), once, none), 0.0, 0.0
+    )
+    first = counts.cumsum(0) - counts
+    weighed = Candidates(torch.tensor([0, len(counts)]), counts.to(dtype), once, none)
+    in_columns, in_column_gradients = losses.bpr_max(columns.clone(), weighed, 0.0, 0.0)
+    for loss, gradient in ((losses_of, gradients[:, first]), (in_columns, in_column_gradients / counts)):
+        rtol = 2e-5 if dtype == torch.float32 else 1e-12
+        assert loss[0].item() == pytest.approx(expected, rel=rtol, abs=rtol)
+        np.testing.assert_allclose(gradient[0].numpy(), gradient_of, rtol=10 * rtol, atol=rtol)
+        assert loss[1].item() == pytest.approx(np.log(2), rel=rtol)
+
+
+@pytest.mark.parametrize("scale", [1.0, 85.0, 300.0])
+def test_bpr_max_at_any_scale(scale: float) -> None:
+    logits = (torch.randn(4, 30, generator=torch.Generator().manual_seed(8)) * scale).clamp(-300, 300)
+    loss, gradient = losses.bpr_max(logits.clone(), Candidates.each_once(4, torch.ones(30)), 0.0, 0.0)
+    for lane, row in enumerate(logits.tolist()):
+        others = [column for column in range(30) if column != lane]
+        expected, (of_target, *of_others) = exact_bpr_max(row[lane], [(row[column], 1) for column in others])
+        assert loss[lane].item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+        np.testing.assert_allclose(gradient[lane, [lane, *others]], [of_target, *of_others], rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "bpr_max"])
+@pytest.mark.parametrize("negatives", FAR_BELOW)
+def test_other_losses_where_one_negative_leads_and_many_are_near(name: str, negatives: list[tuple[float, int]]) -> None:
+    values = torch.tensor([0.0, *(value for value, _ in negatives)])
+    drawn = values.repeat_interleave(torch.tensor([1, *(n for _, n in negatives)]))[None]
+    case = case_of(torch.arange(drawn.shape[1]), torch.ones(drawn.shape[1]), 1)
+    expected_loss, expected = paper_gradient(name, drawn, 0.0, 0.0, case)
+    loss, gradient = our_loss(name, drawn, 0.0, 0.0, case.candidates)
+    torch.testing.assert_close(loss.double(), expected_loss, rtol=2e-5, atol=1e-6)
+    torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_logits_of_16_bits_are_taken_in_32(name: str, dtype: torch.dtype) -> None:
+    logits, weights = BY_HAND.to(dtype), torch.tensor([1.0, 1.0, 3.0], dtype=dtype)
+    ours = getattr(losses, name)(logits.clone(), Candidates.each_once(3, weights))
+    exact = getattr(losses, name)(logits.float(), Candidates.each_once(3, weights.float()))
+    for own, expected in zip(ours, exact, strict=True):
+        assert own.dtype == torch.float32
+        assert torch.equal(own, expected)
 
 
 @pytest.mark.parametrize(("name", "bpreg", "elu_param"), VARIANTS)
