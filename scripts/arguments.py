@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import NoReturn
 
+from sessrec.errors import exit_with_error
+
 
 class ScriptParser(argparse.ArgumentParser):
     """Parser that keeps the lines of its description, and says what is wrong with an option in one line."""
@@ -16,7 +18,7 @@ class ScriptParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the fault and leave with exit code 2."""
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
+        exit_with_error(self.prog, message)
 
     def check_output(self, output: Path) -> None:
         """Leave with an error where --output, there or not yet, is a file or the folder of a run."""

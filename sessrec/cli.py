@@ -28,7 +28,7 @@ from sessrec.callbacks.signals import StoppedError
 from sessrec.data import SessionDataModule
 from sessrec.distributed import LanesStrategy
 from sessrec.environment import tune_memory
-from sessrec.errors import SessRecError
+from sessrec.errors import SessRecError, exit_with_error
 from sessrec.models.base import SessionRecommender
 from sessrec.models.checkpoint_format import read_checkpoint
 from sessrec.models.compatibility import check_trainer
@@ -154,7 +154,7 @@ class SessRecCLI(LightningCLI):
 
 
 def run_command(command: str, story: Callable[[SessRecCLI], None], args: Sequence[str] | None = None) -> SessRecCLI:
-    """Run a command and give its command line, with what was built; a user error ends it with a line and exit code 1.
+    """Run a command and give its command line, with what was built; a user error ends it with a line and exit code 2.
 
     Args:
         command: Name of the command.
@@ -178,8 +178,7 @@ def run_command(command: str, story: Callable[[SessRecCLI], None], args: Sequenc
         fault = user_error(error)
         if fault is None:
             raise
-        print(f"sessrec.{command}: error: {fault}", file=sys.stderr)
-        raise SystemExit(1) from error
+        exit_with_error(command, fault)
     return cli
 
 

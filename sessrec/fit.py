@@ -17,6 +17,7 @@ from sessrec.evaluation.tested_runs import RESULT_NEUTRAL_OPTIONS
 from sessrec.models.checkpoint_format import read_checkpoint
 from sessrec.models.compatibility import check_trainer
 from sessrec.options import check_trainer_options
+from sessrec.suggestions import did_you_mean
 
 
 def fit(cli: SessRecCLI) -> None:
@@ -29,7 +30,8 @@ def fit(cli: SessRecCLI) -> None:
     model, data = cli.build_model_and_data()
     metrics = [str(name) for name in model.val_metrics]
     if data.has_validation and config.monitor not in metrics:
-        raise SessRecError(f"--monitor {config.monitor} is none of the metrics {', '.join(metrics)}")
+        hint = did_you_mean(config.monitor, metrics)
+        raise SessRecError(f"--monitor {config.monitor} is none of the metrics {', '.join(metrics)}{hint}")
     saving: list[Callback] = [BestCheckpoint(config.monitor)] if data.has_validation else []
     saving.append(cli.config_init.checkpoint)
     if not config.trainer.fast_dev_run:  # which leaves no run

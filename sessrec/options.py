@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
-from argparse import RawDescriptionHelpFormatter
+from argparse import ArgumentError, RawDescriptionHelpFormatter
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,9 +13,10 @@ from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser
 
 from sessrec.callbacks.checkpoints import LastCheckpoint
-from sessrec.errors import SessRecError
+from sessrec.errors import SessRecError, exit_with_error
 from sessrec.evaluation.slices import Slices
 from sessrec.models.checkpoint_format import current_options, read_checkpoint
+from sessrec.option_errors import explain
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "default.yaml"
 """Options of every command that neither a config nor a flag gives."""
@@ -45,14 +45,21 @@ class CommandParser(LightningArgumentParser):
     """Says what is wrong with an option in one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the fault and leave with exit code 2."""
-        print(f"{self.prog}: error: {' '.join(message.split())}", file=sys.stderr)
-        raise SystemExit(2) from ex
+        """Print the fault and leave; a parser inside this one, of a class's options, leaves that to it.
+
+        Raises:
+            ArgumentError: If it is the parser of a class.
+            SystemExit: If it is the parser of the command line.
+        """
+        if not self.exit_on_error:
+            raise ArgumentError(None, message) from ex
+        exit_with_error(self.prog, explain(self, list(self.args), message))
 
 
 def parser_settings(command: str) -> dict[str, Any]:
     """What a command's parser is made with."""
     return {
+        "allow_abbrev": False,
         "default_config_files": [str(DEFAULT_CONFIG)],
         "description": _DESCRIPTIONS[command] + _OWN_LOG,
         "formatter_class": _HelpFormatter,
