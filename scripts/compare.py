@@ -144,7 +144,9 @@ def _parsed(parser: ScriptParser, args: list[str]) -> tuple[list[Path], argparse
     folders = [Path(word) for word in itertools.takewhile(lambda word: not word.startswith("-"), args)]
     options, words = parser.parse_known_args(args[len(folders) :])
     if words and not options.configs:
-        parser.error(f"unknown words {' '.join(words)}; runs stand before all options")
+        if not words[0].startswith("-"):
+            parser.error(f"{words[0]!r} belongs to no option: runs stand before all options")
+        parser.refuse_unknown(words)
     if not folders and not options.configs:
         parser.error("name runs to compare, or --configs to fit and test first")
     if options.output is not None:

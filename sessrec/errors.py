@@ -9,7 +9,7 @@ from typing import Any, NoReturn, get_args
 from sessrec.suggestions import alternatives, did_you_mean
 
 USER_ERROR = 2
-"""Exit code of a user error, as of usage errors elsewhere; Python's own 1 is left to defects, which have a traceback."""
+"""Exit code of a user error, as of usage errors elsewhere; 1 is Python's own, of a defect with its traceback."""
 
 
 class SessRecError(ValueError):

@@ -83,7 +83,7 @@ def _command_line(args: list[str]) -> Iterator[_Given | str]:
         word = _SHORT_OPTIONS.get(word, word)
         place += 1
         if not word.startswith("--"):
-            yield f"{args[place - 1]!r} belongs to no option: write --GROUP.OPTION VALUE, such as --data.path clicks.tsv"
+            yield f"{word!r} belongs to no option: write --GROUP.OPTION VALUE, such as --data.path clicks.tsv"
             return
         if not equals and place < len(args) and not args[place].startswith("--"):
             value, place = args[place], place + 1
@@ -135,6 +135,7 @@ class _Options:
         groups = {name for name in named if any(other.startswith(f"{name}.") for other in named)}
         self.actions = {dest: action for dest, action in named.items() if dest not in groups}
         self.classes = {dest: base for dest, action in self.actions.items() if (base := base_class(type_hint(action)))}
+        self.group_helps = [f"{group}.help" for group in parser.groups or ()]
         self.chosen: dict[str, str] = {}
         self.misplaced: set[str] = set()
         for file in parser.default_config_files:
@@ -179,7 +180,11 @@ class _Options:
         return next((slot for slot in self.classes if key == slot or key.startswith(f"{slot}.")), None)
 
     def _all_keys(self) -> list[str]:
-        return [*self.flags, *(f"{slot}.{name}" for slot in self.chosen for name in self._arguments(slot))]
+        return [
+            *self.flags,
+            *self.group_helps,
+            *(f"{slot}.{name}" for slot in self.chosen for name in self._arguments(slot)),
+        ]
 
     def _arguments(self, slot: str) -> dict[str, Action]:
         chosen = find_class(self.classes[slot], self.chosen.get(slot, ""))

@@ -8,6 +8,7 @@ import sys
 import types
 from argparse import Action
 from collections.abc import Iterator, Mapping
+from operator import attrgetter
 from typing import Any, Literal, Union, get_args, get_origin
 
 from jsonargparse import ArgumentError, ArgumentParser
@@ -114,12 +115,12 @@ def find_class(base: type, name: str) -> type | str:
 
 def known_classes(base: type) -> list[type]:
     """The subclasses to choose from: of each package those that it offers by their name."""
-    found = []
+    found: list[type] = []
     for cls in _subclasses(base):
         package = sys.modules.get(cls.__module__.rpartition(".")[0])
         is_offered = package is None or getattr(package, cls.__name__, None) is cls
         found += [cls] if is_offered and cls is not base and not inspect.isabstract(cls) else []
-    return sorted(set(found), key=lambda cls: cls.__name__)
+    return sorted(set(found), key=attrgetter("__name__"))
 
 
 def class_options(cls: type) -> dict[str, Action]:
@@ -134,7 +135,7 @@ def classes_with(option: str, base: type) -> list[str]:
     return [cls.__name__ for cls in known_classes(base) if option in class_options(cls)]
 
 
-def _subclasses(base: type) -> Iterator[type]:
+def _subclasses(base: type[Any]) -> Iterator[type[Any]]:
     yield base
     for cls in base.__subclasses__():
         yield from _subclasses(cls)

@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from sessrec.callbacks.checkpoints import LastCheckpoint
 from sessrec.errors import SessRecError, exit_with_error
 from sessrec.evaluation.slices import Slices
+from sessrec.help_texts import group_help, short_help
 from sessrec.models.checkpoint_format import current_options, read_checkpoint
 from sessrec.option_errors import explain
 
@@ -42,7 +43,27 @@ class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
 
 
 class CommandParser(LightningArgumentParser):
-    """Says what is wrong with an option in one line."""
+    """Helps in short with what a command uses, and says what is wrong with an option in one line.
+
+    Args:
+        command: Name of the command; None for a parser inside a command's, of the options of a class.
+    """
+
+    def __init__(self, *args: Any, command: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.command = command
+
+    def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Any:
+        """Parse arguments, or print the help of a group of options where ``--GROUP.help`` is among them."""
+        for group in self.groups or () if self.command else ():
+            if (flag := f"--{group}.help") in (args or ()) and flag not in self._option_string_actions:
+                print(group_help(super().format_help(), self, group), end="")
+                self.exit(0)
+        return super().parse_args(args, *more, **kwargs)
+
+    def format_help(self, *args: Any) -> str:
+        """The options that the command uses, one line each; those of a class in full."""
+        return super().format_help(*args) if self.command is None else short_help(self, self.command)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the fault and leave; a parser inside this one, of a class's options, leaves that to it.
@@ -60,6 +81,7 @@ def parser_settings(command: str) -> dict[str, Any]:
     """What a command's parser is made with."""
     return {
         "allow_abbrev": False,
+        "command": command,
         "default_config_files": [str(DEFAULT_CONFIG)],
         "description": _DESCRIPTIONS[command] + _OWN_LOG,
         "formatter_class": _HelpFormatter,

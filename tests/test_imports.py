@@ -11,7 +11,18 @@ from pathlib import Path
 from helpers import ROOT
 
 GROUND = {"errors", "suggestions", "writing", "text", "distributed", "environment"}
-COMMANDS = {"options", "option_errors", "option_types", "help_texts", "cli", "fit", "validate", "test", "predict", "prepare"}
+COMMANDS = {
+    "options",
+    "option_errors",
+    "option_types",
+    "help_texts",
+    "cli",
+    "fit",
+    "validate",
+    "test",
+    "predict",
+    "prepare",
+}
 MAY_IMPORT = {
     "ground": set(),
     "nn": {"ground"},

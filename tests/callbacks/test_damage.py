@@ -246,7 +246,7 @@ def refused(capsys: pytest.CaptureFixture[str], run: Path, content: bytes, comma
     capsys.readouterr()
     with pytest.raises(SystemExit) as caught:
         fit.main(command)
-    assert caught.value.code == 1
+    assert caught.value.code == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sessrec.")]
     assert len(lines) == 1
     assert hashes(run) == before
