@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sessrec.errors import exit_with_error
+from sessrec.errors import SessRecError, exit_with_error
 from sessrec.option_types import described
 from sessrec.suggestions import alternatives, did_you_mean
+from sessrec.writing import check_writable
 
 
 class ScriptParser(argparse.ArgumentParser):
@@ -52,10 +53,11 @@ class ScriptParser(argparse.ArgumentParser):
         self.error(f"unknown option {first}{did_you_mean(first, flags)}")
 
     def check_output(self, output: Path) -> None:
-        """Leave with an error where --output, there or not yet, is a file or the folder of a run."""
-        existing = next(folder for folder in (output, *output.absolute().parents) if folder.exists())
-        if not existing.is_dir():
-            self.error(f"--output {output}: {existing} is a file; name a folder")
+        """Leave with an error where --output, there or not yet, cannot be written to or is the folder of a run."""
+        try:
+            check_writable(output, "--output")
+        except SessRecError as error:
+            self.error(str(error))
         if (output / "checkpoints").exists():
             self.error(f"--output {output} is the folder of a run; name another one")
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from arguments import ScriptParser
 from matplotlib.figure import Figure
 
-from sessrec.errors import SessRecError
+from sessrec.errors import SessRecError, error_text
 from sessrec.evaluation.comparison import Comparison, compare_runs
 from sessrec.evaluation.comparison_tables import (
     comparison_csv,
@@ -118,7 +118,7 @@ def main(args: list[str] | None = None) -> None:
         comparison = compare_runs(runs, *rules, prefix=prefix)
         files = [] if options.output is None else write_comparison(comparison, options.output)
     except (SessRecError, OSError) as error:
-        parser.error(str(error))
+        parser.error(error_text(error))
     print(f"\n{metrics_table(comparison).markdown()}\n")
     if len(comparison.models) > 1:
         print(f"{differences_table(comparison).markdown()}\n")

@@ -28,11 +28,20 @@ from sessrec.callbacks.signals import StoppedError
 from sessrec.data import SessionDataModule
 from sessrec.distributed import LanesStrategy
 from sessrec.environment import tune_memory
-from sessrec.errors import SessRecError, exit_with_error
+from sessrec.errors import SessRecError, error_text, exit_with_error
 from sessrec.models.base import SessionRecommender
 from sessrec.models.checkpoint_format import read_checkpoint
 from sessrec.models.compatibility import check_trainer
-from sessrec.options import CommandParser, add_options, given_option, parser_settings, with_current_options
+from sessrec.options import (
+    CommandParser,
+    add_options,
+    check_hardware,
+    given_option,
+    parser_settings,
+    with_current_options,
+)
+from sessrec.paths import with_home_folder
+from sessrec.writing import check_writable
 
 _RUN_NAME = "SESSREC_RUN_NAME"
 
@@ -51,7 +60,7 @@ class SessRecCLI(LightningCLI):
 
     def __init__(self, command: str, args: Sequence[str] | None = None) -> None:
         self.command = command
-        self.args = sys.argv[1:] if args is None else list(args)
+        self.args = with_home_folder(sys.argv[1:] if args is None else list(args))
         super().__init__(
             SessionRecommender,
             SessionDataModule,
@@ -125,6 +134,7 @@ class SessRecCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = list(callbacks)
         if not sys.stdout.isatty() and self.config.trainer.enable_progress_bar is not False:
             self.trainer_defaults["callbacks"].append(TQDMProgressBar(refresh_rate=0))  # a file is no place for a bar
+        check_hardware(self.config_init.trainer)
         named = self.config_init.trainer.strategy
         if named not in ("auto", "ddp"):
             raise SessRecError(f"--trainer.strategy {named} is not supported: auto for one device, ddp for several")
@@ -141,9 +151,12 @@ class SessRecCLI(LightningCLI):
         Raises:
             SessRecError: If there is no checkpoint, or what is built does not fit it.
         """
-        checkpoint = self.find_checkpoint(self.name_run())
+        run_folder = self.name_run()
+        checkpoint = self.find_checkpoint(run_folder)
         if checkpoint is None:
             raise SessRecError(f"{self.command} needs a fitted model: --ckpt_path best, last or a file")
+        if self.command == "test":
+            check_writable(run_folder, "--trainer.logger.save_dir")
         model, data = self.build_model_and_data()
         trainer = self.build_trainer([RunSummary(checkpoint), *callbacks(checkpoint)])
         check_trainer(trainer, self.command, type(model).__name__, model.trains_in_parallel)
@@ -178,7 +191,7 @@ def run_command(command: str, story: Callable[[SessRecCLI], None], args: Sequenc
         fault = user_error(error)
         if fault is None:
             raise
-        exit_with_error(command, fault)
+        exit_with_error(command, error_text(fault))
     return cli
 
 

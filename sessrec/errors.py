@@ -33,6 +33,18 @@ def exit_with_error(command: str, message: object) -> NoReturn:
     raise SystemExit(USER_ERROR)
 
 
+def error_text(error: BaseException) -> str:
+    """An error in words; those of the file system name the file and the reason, without their number.
+
+    Example:
+        >>> error_text(PermissionError(13, "Permission denied", "clicks.tsv"))
+        'clicks.tsv: Permission denied'
+    """
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
 def message_prefix(command: str) -> str:
     """What the messages of a command begin with.
 

@@ -18,6 +18,7 @@ from sessrec.models.checkpoint_format import read_checkpoint
 from sessrec.models.compatibility import check_trainer
 from sessrec.options import check_trainer_options
 from sessrec.suggestions import did_you_mean
+from sessrec.writing import check_writable
 
 
 def fit(cli: SessRecCLI) -> None:
@@ -26,6 +27,7 @@ def fit(cli: SessRecCLI) -> None:
     checkpoint = cli.find_checkpoint(run_folder)
     if not is_follower():
         check_run_is_free(run_folder, checkpoint)
+        check_writable(run_folder / "checkpoints", "--trainer.logger.save_dir")
     check_trainer_options(config.trainer)
     model, data = cli.build_model_and_data()
     metrics = [str(name) for name in model.val_metrics]

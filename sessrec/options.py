@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import DefaultHelpFormatter
+from lightning.pytorch.accelerators import AcceleratorRegistry, CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.cli import LightningArgumentParser
 
 from sessrec.callbacks.checkpoints import LastCheckpoint
@@ -18,6 +19,8 @@ from sessrec.evaluation.slices import Slices
 from sessrec.help_texts import group_help, short_help
 from sessrec.models.checkpoint_format import current_options, read_checkpoint
 from sessrec.option_errors import explain
+from sessrec.paths import expanded
+from sessrec.suggestions import did_you_mean
 
 DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "default.yaml"
 """Options of every command that neither a config nor a flag gives."""
@@ -59,7 +62,8 @@ class CommandParser(LightningArgumentParser):
             if (flag := f"--{group}.help") in (args or ()) and flag not in self._option_string_actions:
                 print(group_help(super().format_help(), self, group), end="")
                 self.exit(0)
-        return super().parse_args(args, *more, **kwargs)
+        config = super().parse_args(args, *more, **kwargs)
+        return expanded("", config) if self.command else config
 
     def format_help(self, *args: Any) -> str:
         """The options that the command uses, one line each; those of a class in full."""
@@ -130,6 +134,23 @@ def check_trainer_options(options: Any) -> None:
     for name, usual in (("gradient_clip_val", None), ("accumulate_grad_batches", 1)):
         if options[name] not in (usual, None):
             raise SessRecError(f"--trainer.{name} is not supported: every mini-batch is one update by its own gradient")
+
+
+def check_hardware(options: Any) -> None:
+    """Refuse names of accelerators and precisions that the models do not work with, or that are not here.
+
+    Raises:
+        SessRecError: If there is one such.
+    """
+    accelerator, precision = options.accelerator, options.precision
+    known = ["auto", "gpu", *AcceleratorRegistry.available_accelerators()]
+    if isinstance(accelerator, str):
+        if accelerator not in known:
+            raise SessRecError(f"--trainer.accelerator {accelerator}: no such kind{did_you_mean(accelerator, known)}")
+        if accelerator in ("gpu", "cuda") and not (CUDAAccelerator.is_available() or MPSAccelerator.is_available()):
+            raise SessRecError(f"--trainer.accelerator {accelerator}: there is no GPU here; give cpu or auto")
+    if precision is not None and str(precision).split("-")[0] == "16":  # which Lightning would change on a CPU
+        raise SessRecError(f"--trainer.precision {precision} is not supported: give bf16-mixed for 16 bits")
 
 
 def given_option(args: list[str], name: str) -> str | None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from sessrec.errors import SessRecError
 
 
 @contextmanager
@@ -43,6 +46,26 @@ def atomic_write(file: str | Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Find out, before the work, whether files can be written to a folder, there or not yet; leaves nothing behind.
+
+    Args:
+        folder: The folder.
+        option: The option that names it.
+
+    Raises:
+        SessRecError: If they cannot.
+    """
+    try:
+        existing = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise SessRecError(
+            f"{option}: cannot write to the folder {folder}: {error.strerror or error}; give another one"
+        ) from error
 
 
 def write_text(file: Path, text: str) -> None:

@@ -16,6 +16,7 @@ COMMANDS = {
     "option_errors",
     "option_types",
     "help_texts",
+    "paths",
     "cli",
     "fit",
     "validate",

@@ -50,7 +50,7 @@ def open_or_prepare(preparation: Preparation, cache_dir: str | Path | None) -> P
     """
     if cache_dir is None or preparation.path is None:
         return preparation.run()
-    files, folder = _place(preparation, Path(cache_dir))
+    files, folder = _place(preparation, Path(cache_dir).expanduser())
     reason = ""
     try:
         if folder.exists():
@@ -79,7 +79,7 @@ def find_prepared(preparation: Preparation, cache_dir: str | Path | None) -> Pre
     """Open a prepared log as `open_or_prepare` does; None where it was not prepared before, or is damaged."""
     if cache_dir is None or preparation.path is None:
         return None
-    folder = _place(preparation, Path(cache_dir))[1]
+    folder = _place(preparation, Path(cache_dir).expanduser())[1]
     try:
         return open_prepared(folder) if folder.exists() else None
     except BrokenCacheError:
