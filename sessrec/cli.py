@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from sessrec.callbacks.signals import StoppedError
 from sessrec.data import SessionDataModule
 from sessrec.distributed import LanesStrategy
 from sessrec.environment import tune_memory
-from sessrec.errors import SessRecError, error_text, exit_with_error
+from sessrec.errors import SessRecError, error_text, exit_with_error, message_prefix, one_line
 from sessrec.models.base import SessionRecommender
 from sessrec.models.checkpoint_format import read_checkpoint
 from sessrec.models.compatibility import check_trainer
@@ -37,6 +39,7 @@ from sessrec.options import (
     add_options,
     check_hardware,
     given_option,
+    naming_changes,
     parser_settings,
     with_current_options,
 )
@@ -44,6 +47,11 @@ from sessrec.paths import with_home_folder
 from sessrec.writing import check_writable
 
 _RUN_NAME = "SESSREC_RUN_NAME"
+_LOGGERS = ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.seed")
+_SAYS_NOTHING = re.compile(
+    "Tip:|^(Seed set to|[GT]PU available:|Restoring states from|Restored all states|Loaded model weights|"
+    r"Using bfloat16|LOCAL_RANK|`Trainer\.fit` stopped: `max_)"
+)
 
 
 class SessRecCLI(LightningCLI):
@@ -160,7 +168,9 @@ class SessRecCLI(LightningCLI):
         model, data = self.build_model_and_data()
         trainer = self.build_trainer([RunSummary(checkpoint), *callbacks(checkpoint)])
         check_trainer(trainer, self.command, type(model).__name__, model.trains_in_parallel)
-        model.on_load_checkpoint(read_checkpoint(checkpoint))
+        content = read_checkpoint(checkpoint)
+        with naming_changes(content, {"model": model}):
+            model.on_load_checkpoint(content)
         data.vocabulary = model.vocabulary
         data.setup(self.command)
         return checkpoint
@@ -176,7 +186,7 @@ def run_command(command: str, story: Callable[[SessRecCLI], None], args: Sequenc
     """
     tune_memory()
     try:
-        with quiet(), _interrupt_at_once():
+        with quiet(command), _interrupt_at_once():
             cli = SessRecCLI(command, args)
             story(cli)
     except _Interrupt:
@@ -229,10 +239,19 @@ def _interrupt_at_once() -> Iterator[None]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence warnings and advertisements that say nothing to a user of the commands."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    logger.addFilter(_is_no_tip)
+def quiet(command: str | None = None) -> Iterator[None]:
+    """Silence what says nothing to a user of the commands, and give the rest the form of a command's messages.
+
+    Args:
+        command: Name of the command; None leaves the form.
+    """
+    loggers = [logging.getLogger(f"lightning.{name}") for name in _LOGGERS]
+    in_style = partial(_in_style, command)
+    for logger in loggers:
+        logger.addFilter(in_style)
+    format_before = warnings.formatwarning
+    if command is not None:
+        warnings.formatwarning = lambda message, *_, **__: f"{message_prefix(command)}: warning: {one_line(message)}\n"
     with warnings.catch_warnings():
         for text in (
             "LightningCLI's args parameter",
@@ -242,14 +261,23 @@ def quiet() -> Iterator[None]:
             "Couldn't infer the batch indices",  # the predictions carry their sessions
             "The number of training batches .* is smaller than the logging interval",  # the models log by steps
             ".*TreeSpec",
+            "You called `self.log",  # a command that keeps its results itself has no logger
             "It is recommended to use `self.log",  # the metrics are summed over the processes before they are logged
         ):
             warnings.filterwarnings("ignore", text)
         try:
             yield
         finally:
-            logger.removeFilter(_is_no_tip)
+            for logger in loggers:
+                logger.removeFilter(in_style)
+            warnings.formatwarning = format_before
 
 
-def _is_no_tip(record: logging.LogRecord) -> bool:
-    return "Tip:" not in record.getMessage()
+def _in_style(command: str | None, record: logging.LogRecord) -> bool:
+    """Whether a line of Lightning's log says something; one that does begins with the command's name."""
+    message = record.getMessage()
+    if _SAYS_NOTHING.search(message):
+        return False
+    if command is not None and not message.startswith(message_prefix(command)):
+        record.msg, record.args = f"{message_prefix(command)}: {one_line(message)}", ()
+    return True

@@ -29,7 +29,7 @@ def exit_with_error(command: str, message: object) -> NoReturn:
     Raises:
         SystemExit: Always.
     """
-    print(f"{message_prefix(command)}: error: {' '.join(map(str.strip, str(message).splitlines()))}", file=sys.stderr)
+    print(f"{message_prefix(command)}: error: {one_line(message)}", file=sys.stderr)
     raise SystemExit(USER_ERROR)
 
 
@@ -43,6 +43,11 @@ def error_text(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error)
+
+
+def one_line(message: object) -> str:
+    """A message without its ends of line."""
+    return " ".join(map(str.strip, str(message).splitlines()))
 
 
 def message_prefix(command: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 from argparse import ArgumentError, RawDescriptionHelpFormatter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from sessrec.callbacks.checkpoints import LastCheckpoint
 from sessrec.errors import SessRecError, exit_with_error
 from sessrec.evaluation.slices import Slices
+from sessrec.evaluation.tested_runs import RESULT_NEUTRAL_OPTIONS
 from sessrec.help_texts import group_help, short_help
 from sessrec.models.checkpoint_format import current_options, read_checkpoint
 from sessrec.option_errors import explain
@@ -134,6 +137,49 @@ def check_trainer_options(options: Any) -> None:
     for name, usual in (("gradient_clip_val", None), ("accumulate_grad_batches", 1)):
         if options[name] not in (usual, None):
             raise SessRecError(f"--trainer.{name} is not supported: every mini-batch is one update by its own gradient")
+
+
+def changed_options(kept: Mapping[str, Any], own: Mapping[str, Any], group: str) -> list[str]:
+    """Options that are not as a checkpoint has them, but for those that change no result.
+
+    Args:
+        kept: The checkpoint's.
+        own: Those that are given.
+        group: Group of the options, ``model`` or ``data``.
+
+    Example:
+        >>> changed_options({"layers": (16,), "k": 20}, {"layers": [9], "k": 20}, "model")
+        ['--model.layers [16], not [9]']
+    """
+    names = sorted(own.keys() & kept.keys() - RESULT_NEUTRAL_OPTIONS)
+    pairs = [(name, _plain(kept[name]), _plain(own[name])) for name in names]
+    return [f"--{group}.{name} {before}, not {now}" for name, before, now in pairs if before != now]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value  # a checkpoint has tuples where a config has lists
+
+
+@contextmanager
+def naming_changes(content: Mapping[str, Any], built: Mapping[str, Any]) -> Iterator[None]:
+    """Add to a refusal of a checkpoint which options it was fitted with, where they are others.
+
+    Args:
+        content: The checkpoint.
+        built: What is built by the options, with its ``hparams``, by its group of options.
+    """
+    try:
+        yield
+    except SessRecError as error:
+        kept = {"model": content.get("hyper_parameters", {}), "data": content.get("datamodule_hyper_parameters", {})}
+        changed = [text for group, one in built.items() for text in changed_options(kept[group], one.hparams, group)]
+        if not changed or "class_path" not in content or content["class_path"].rpartition(".")[2] not in _names(built):
+            raise
+        raise SessRecError(f"{error}; it was fitted with {', '.join(changed)}") from error
+
+
+def _names(built: Mapping[str, Any]) -> list[str]:
+    return [type(one).__name__ for one in built.values()]
 
 
 def check_hardware(options: Any) -> None:

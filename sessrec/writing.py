@@ -60,12 +60,13 @@ def check_writable(folder: Path, option: str) -> None:
     """
     try:
         existing = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+        if existing.is_file():
+            raise SessRecError(f"{option} {folder}: {existing} is a file; name a folder")
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        raise SessRecError(
-            f"{option}: cannot write to the folder {folder}: {error.strerror or error}; give another one"
-        ) from error
+        reason = error.strerror or error
+        raise SessRecError(f"{option} {folder} cannot be written to: {reason}; name another folder") from error
 
 
 def write_text(file: Path, text: str) -> None:

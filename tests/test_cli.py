@@ -221,7 +221,7 @@ def test_a_baseline_that_goes_on_keeps_its_counts(log: str, model: str) -> None:
         (["--data.events", "[view]"], "event_column and --data.events go together"),
         (["--data.session_column", "null"], "session_column or --data.visitor_column"),
         (["--data.expected", "{train_visits: 3}", "--data.val_ratio", "0"], "no count of the report"),
-        (["--report_dir", "clicks.tsv"], "report_dir clicks.tsv is a file"),
+        (["--report_dir", "clicks.tsv"], "--report_dir clicks.tsv: clicks.tsv is a file"),
     ],
 )
 def test_faulty_options_are_one_line(

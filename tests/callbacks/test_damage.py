@@ -314,7 +314,7 @@ def test_a_folder_is_no_checkpoint(stopped: Path, capsys: pytest.CaptureFixture[
         ),
         (
             lambda content: content["vocabulary"]["item_ids"].__setitem__(3, "y1"),
-            "was fitted to 12 items (or others) and the data give 12",
+            "12 items and the data give 12, 1 only in the former, such as y1 and 1 only in the latter, such as x",
         ),
     ],
     ids=["progress", "loops", "state_dict", "data", "weight", "format", "place", "later", "other model", "other items"],
