@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -48,22 +49,31 @@ def atomic_write(file: str | Path) -> Iterator[Path]:
         raise
 
 
+def probe_folder(folder: Path) -> None:
+    """Find out whether files can be written to a folder, there or not yet; leaves nothing behind.
+
+    Raises:
+        OSError: If they cannot.
+    """
+    existing = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    if existing.is_file():
+        raise NotADirectoryError(errno.ENOTDIR, f"{existing} is a file")
+    with tempfile.TemporaryFile(dir=existing):
+        pass
+
+
 def check_writable(folder: Path, option: str) -> None:
-    """Find out, before the work, whether files can be written to a folder, there or not yet; leaves nothing behind.
+    """Refuse, before the work, a folder that cannot be written to.
 
     Args:
-        folder: The folder.
+        folder: The folder, there or not yet.
         option: The option that names it.
 
     Raises:
-        SessRecError: If they cannot.
+        SessRecError: If it cannot be written to.
     """
     try:
-        existing = next(one for one in (folder, *folder.absolute().parents) if one.exists())
-        if existing.is_file():
-            raise SessRecError(f"{option} {folder}: {existing} is a file; name a folder")
-        with tempfile.TemporaryFile(dir=existing):
-            pass
+        probe_folder(folder)
     except OSError as error:
         reason = error.strerror or error
         raise SessRecError(f"{option} {folder} cannot be written to: {reason}; name another folder") from error

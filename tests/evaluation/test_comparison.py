@@ -522,7 +522,7 @@ def test_all_is_printed_and_written(compare: ModuleType, capsys: pytest.CaptureF
         ([str(ALL[0]), str(ALL[0])], "is given twice"),
         ([str(ALL[0]), "nowhere"], "nowhere is no tested run"),
         ([str(ALL[0]), "--resamples", "99"], "--resamples 99 is too few"),
-        ([str(ALL[0]), "--output", "log.tsv"], "--output log.tsv: log.tsv is a file"),
+        ([str(ALL[0]), "--output", "log.tsv"], "--output log.tsv cannot be written to: log.tsv is a file"),
         ([str(ALL[0]), "--against", "x", str(ALL[1])], "runs stand before all options"),
         ([str(ALL[0]), "--data.path", "log.tsv"], "unknown option --data.path"),
         (["--resamples", "200", str(ALL[0])], "runs stand before all options"),
