@@ -10,8 +10,20 @@ from pathlib import Path
 
 from helpers import ROOT
 
-GROUND = {"errors", "writing", "text", "distributed", "environment"}
-COMMANDS = {"options", "cli", "fit", "validate", "test", "predict", "prepare"}
+GROUND = {"errors", "suggestions", "writing", "text", "distributed", "environment"}
+COMMANDS = {
+    "options",
+    "option_errors",
+    "option_types",
+    "help_texts",
+    "paths",
+    "cli",
+    "fit",
+    "validate",
+    "test",
+    "predict",
+    "prepare",
+}
 MAY_IMPORT = {
     "ground": set(),
     "nn": {"ground"},

@@ -95,7 +95,7 @@ def test_runs_of_another_log_or_other_rules_are_refused(
     lines = ["SessionId\tItemId\tTime", *("\t".join(map(str, row)) for row in random_rows(40, seed=4))]
     Path("other.tsv").write_text("\n".join(lines) + "\n")
     for more in (["--model.exclude_seen", "true"], ["--data.path", "other.tsv"]):
-        with pytest.raises(SystemExit, match="^1$"):
+        with pytest.raises(SystemExit, match="^2$"):
             compare.main([*words("random", "markov"), "--name", "compare", *more])
         assert "error: the " in capsys.readouterr().err.splitlines()[-1]
 

@@ -146,7 +146,7 @@ def test_generated_sessions_have_the_oracle_as_their_ceiling(sweep: ModuleType) 
     [
         ("alpha --values 0 2", "--model.alpha must be in [0, 1], got 2"),
         ("alpha --values 0.5 0.5", "one is given twice"),
-        ("alpha --models Popularity", "'alpha' is not accepted"),
+        ("alpha --models Popularity", "unknown option --model.alpha of Popularity; it is one of Markov"),
         ("sessions --values 0 --models Markov", "--train_share must be above 0"),
         ("filtering --values 5", "the value 5 is of 1 options, and there are 2"),
         ("session_length --values 5+3", "--data.max_session_length 3 is below the minimum 5"),
@@ -154,7 +154,7 @@ def test_generated_sessions_have_the_oracle_as_their_ceiling(sweep: ModuleType) 
         ("alpha --models Nothing", "Nothing"),
         ("alpha --output log.tsv", "is a file"),
         ("alpha --data.nothing 1", "--data.nothing"),
-        ("alpha --seeds one", "argument --seeds"),
+        ("alpha --seeds one", "--seeds must be a whole number, got 'one'"),
         ("everything", "name an experiment first, one of alpha"),
         ("--option model.alpha --models Markov", "no value is given"),
     ],
