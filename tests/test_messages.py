@@ -15,6 +15,8 @@ from helpers import ROOT, everything_in, random_rows
 
 from sessrec import fit, predict, prepare, test, validate
 from sessrec.data import SessionDataModule
+from sessrec.models import SessionRecommender
+from sessrec.option_types import known_classes
 
 COMMANDS = {"fit": fit, "validate": validate, "test": test, "predict": predict, "prepare": prepare}
 MODELS = "AR, GRU4Rec, ItemKNN, Markov, Oracle, Popularity, Random, SASRec, SKNN, SPop, SR, STAN, VMISKNN, VSKNN, VSTAN"
@@ -117,6 +119,9 @@ def test_a_wrong_flag(log: str, capsys: pytest.CaptureFixture[str], line: str, m
     command, *words = line.split()
     before = everything_in(Path())
     path = [] if "path" in line or command == "predict" else ["--data.path", log]
+    known = [cls.__name__ for cls in known_classes(SessionRecommender)]  # those of other tests, too
+    assert set(MODELS.split(", ")) <= set(known)
+    message = message.replace(MODELS, ", ".join(known))
     assert said(COMMANDS[command].main, [*path, *words], capsys) == f"sessrec.{command}: error: {message}"
     assert everything_in(Path()) <= before | {"data", "data/.prepared"}
 

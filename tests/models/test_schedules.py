@@ -141,8 +141,8 @@ def test_every_step_has_its_rate(
 @pytest.mark.parametrize(
     ("options", "limit", "message"),
     [
-        ({"schedule": "step"}, {}, "--model.schedule must be one of constant, linear, cosine"),
-        ({"schedule_unit": "window"}, {}, "--model.schedule_unit must be one of step, epoch"),
+        ({"schedule": "step"}, {}, "--model.schedule must be constant, linear or cosine"),
+        ({"schedule_unit": "window"}, {}, "--model.schedule_unit must be step or epoch"),
         ({"warmup": -1}, {}, "--model.warmup must be at least 0"),
         ({"schedule": "cosine"}, {"max_epochs": -1}, "--model.schedule cosine falls to the end of the fit, which has"),
         (
