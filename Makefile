@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LINT_READY := $(VENV)/.lint-ready
+OLDEST := .venv-oldest
+OLDEST_READY := $(OLDEST)/.ready
 
 REFERENCE_URL ?= https://github.com/hidasib/GRU4Rec_PyTorch_Official.git
 REFERENCE := vendor/GRU4Rec_PyTorch_Official
@@ -17,8 +19,11 @@ SYNTH_WORDS := --n_sessions 20000 --n_items 1000
 DEMO_WORDS :=
 FIGURES_WORDS :=
 TEST_WORDS :=
+# of every room of the package, and of the commands
+OLDEST_TESTS := tests/click_log tests/data/test_split.py tests/nn tests/evaluation tests/models/test_models.py \
+	tests/models/test_golden.py tests/callbacks/test_projector.py tests/figures tests/test_cli.py tests/scripts/test_compare.py
 
-.PHONY: help demo figures fetch synth_data preprocess train_tiny eval_tiny baselines visualize report test lint ci clean
+.PHONY: help demo figures fetch synth_data preprocess train_tiny eval_tiny baselines visualize report test test-oldest lint ci clean
 
 help:  ## Show the targets
 	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,7 +51,7 @@ fetch:  ## Clone the reference implementation into vendor/, for scripts/compare_
 	then echo "cloned into $(REFERENCE); it is not part of sessrec and must not be passed on with it"; \
 	else echo "fetch: no clone of $(REFERENCE_URL); offline? REFERENCE_URL=... names a copy." $$reason >&2; exit 1; fi
 
-$(DATA): scripts/make_synth_data.py sessrec/data/synthetic.py | $(READY)
+$(DATA): sessrec/synth.py sessrec/data/synthetic.py | $(READY)
 	$(BIN)/python scripts/make_synth_data.py $(SYNTH_WORDS) --output $@
 
 synth_data: $(DATA)  ## Generate the sessions that the targets below work on
@@ -86,6 +91,15 @@ report: $(READY)  ## Bring the results in docs/ and their tables up to date with
 test: $(READY)  ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal $(TEST_WORDS)
 
+$(OLDEST_READY): setup.cfg scripts/oldest_versions.py
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(PYTHON) scripts/oldest_versions.py > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(OLDEST)/constraints.txt -e ".[test]"
+	touch $@
+
+test-oldest: $(OLDEST_READY)  ## Run tests of every room with the oldest versions of setup.cfg, in .venv-oldest
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n auto --maxprocesses 4 $(OLDEST_TESTS)
+
 lint: $(LINT_READY)  ## Check style and types
 	$(BIN)/ruff check sessrec scripts tests
 	$(BIN)/ruff format --check sessrec scripts tests
@@ -94,6 +108,6 @@ lint: $(LINT_READY)  ## Check style and types
 ci:  ## Do what continuous integration does: style, types, tests
 	.ci/run
 
-clean:  ## Remove the virtual environment and caches, but no runs and no data
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+clean:  ## Remove the virtual environments and caches, but no runs and no data
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find sessrec scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from arguments import ScriptParser
 from benchmarks import baselines, data, evaluation, training
 
+from sessrec.arguments import ScriptParser
 from sessrec.environment import tune_memory
 from sessrec.text import Table
 

@@ -32,9 +32,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from arguments import ScriptParser
 from tqdm import tqdm
 
+from sessrec.arguments import ScriptParser
 from sessrec.callbacks.checkpoints import check_run_is_free
 from sessrec.callbacks.event_files import read_curves
 from sessrec.callbacks.run_folder import RunConfig

@@ -8,16 +8,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import compare
-import figures
-import make_synth_data
-from arguments import ScriptParser
-
+from sessrec import compare, study_figures, synth
+from sessrec.arguments import ScriptParser
 from sessrec.experiments.fit_and_test import fit_and_test
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 MODELS = {
-    "gru4rec": ["--config", str(CONFIGS / "synthetic.yaml")],
+    "gru4rec": ["--config", "synthetic"],
     "markov": ["--model", "Markov"],
     "popularity": ["--model", "Popularity"],
     "oracle": ["--model", "Oracle", "--model.process_items", "1000", "--model.process_seed", "42"],
@@ -31,12 +27,12 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--max_epochs", type=int, default=10, help="epochs of GRU4Rec (default: 10)")
     options = parser.parse_args(args)
     data = Path("data", "synth_sessions.tsv")
-    make_synth_data.main(["--n_sessions", str(options.n_sessions), "--n_items", "1000", "--output", str(data)])
+    synth.main(["--n_sessions", str(options.n_sessions), "--n_items", "1000", "--output", str(data)])
     for earlier in Path("lightning_logs").glob("demo-*"):
         shutil.rmtree(earlier)
     common = ["--data.path", str(data), "--trainer.max_epochs", str(options.max_epochs)]
     runs = [str(fit_and_test([*words, *common], f"demo-{name}")) for name, words in MODELS.items()]
-    figures.main(["--runs", *runs, "--output", "lightning_logs/demo-figures"])
+    study_figures.main(["--runs", *runs, "--output", "lightning_logs/demo-figures"])
     compare.main([*runs, "--against", "gru4rec", "--output", "lightning_logs/demo-comparison"])
     print("\nThe Oracle knows the process behind the data: no model can do better but by chance.")
     print("Curves: tensorboard --logdir lightning_logs")

@@ -20,11 +20,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import audit
-import compare
-from arguments import ScriptParser
 from report_texts import audits_text, results_text, with_tables
 
+from sessrec import audit, compare
+from sessrec.arguments import ScriptParser
 from sessrec.errors import SessRecError, error_text
 from sessrec.evaluation.comparison import ComparedModel, Comparison, compare_runs
 from sessrec.evaluation.tested_runs import read_run

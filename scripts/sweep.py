@@ -11,7 +11,7 @@ or an --option of fit; a value of several options names one for each, joined by 
 go to every fit.
 
 The option train_share keeps the most recent sessions of the training part only, and the test part as it is. Options
-that begin with synth. are those of make_synth_data.py, for generated sessions; the Oracle, which knows their process,
+that begin with synth. are those of `sessrec synth`, for generated sessions; the Oracle, which knows their process,
 is their ceiling. Runs go to lightning_logs/NAME-MODEL-VALUE-SEED; one that is finished already is tested as it is.
 """
 
@@ -25,10 +25,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import make_synth_data
 import yaml
-from arguments import ScriptParser
 
+from sessrec import synth
+from sessrec.arguments import ScriptParser
 from sessrec.callbacks.event_files import read_curves
 from sessrec.errors import SessRecError, error_text
 from sessrec.evaluation.rank_table import gains
@@ -40,7 +40,7 @@ from sessrec.figures.sweeps import sweep_figure
 from sessrec.text import Table, spread_text
 from sessrec.writing import atomic_write, write_text
 
-DEFAULT_MODELS = ["Popularity", "Markov", str(Path(__file__).resolve().parents[1] / "configs" / "gru4rec.yaml")]
+DEFAULT_MODELS = ["Popularity", "Markov", "configs/gru4rec.yaml"]
 EXPERIMENTS = {
     "alpha": ("model.alpha", "0 0.1 0.25 0.5 0.75 0.9 1", ["Markov"]),
     "sessions": ("train_share", "0.05 0.1 0.25 0.5 1", DEFAULT_MODELS),
@@ -85,14 +85,14 @@ def words_of(value: str, options: Sequence[str], model: str, words: Sequence[str
         parser.add_argument(f"--synth.{name}", dest=name)
     own, rest = parser.parse_known_args([*model_words(model), *words, *changed])
     share = vars(own).pop("train_share")
-    if synth := {name: number for name, number in vars(own).items() if number is not None}:
-        file = Path("data", f"sweep-{'-'.join(f'{name}-{number}' for name, number in synth.items())}.tsv")
+    if process := {name: number for name, number in vars(own).items() if number is not None}:
+        file = Path("data", f"sweep-{'-'.join(f'{name}-{number}' for name, number in process.items())}.tsv")
         if not file.exists():
-            numbers = [word for name, number in synth.items() for word in (f"--{name}", number)]
-            make_synth_data.main([*numbers, "--output", str(file)])
+            numbers = [word for name, number in process.items() for word in (f"--{name}", number)]
+            synth.main([*numbers, "--output", str(file)])
         rest += ["--data.path", str(file)]
         if model == "Oracle":
-            rest += [word for name in synth.keys() & _PROCESS.keys() for word in (_PROCESS[name], synth[name])]
+            rest += [word for name in process.keys() & _PROCESS.keys() for word in (_PROCESS[name], process[name])]
     preparation = parsed(rest).datamodule.preparation
     file = output / f"recent-{share}-{Path(model).stem}.parquet"
     return rest if share is None else [*rest, *recent_log_words(preparation, share, file)]

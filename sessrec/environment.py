@@ -14,8 +14,8 @@ from sessrec import __version__
 
 def versions() -> dict[str, str]:
     """Versions of the packages that results depend on."""
-    packages = ("torch", "lightning", "torchmetrics", "numpy", "scipy", "pyarrow")
-    own = {"sessrec": __version__, "python": platform.python_version()}
+    packages = ("lightning", "torchmetrics", "numpy", "scipy", "pyarrow")
+    own = {"sessrec": __version__, "python": platform.python_version(), "torch": str(torch.__version__)}
     return own | {package: version(package) for package in packages}
 
 

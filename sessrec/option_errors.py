@@ -109,10 +109,7 @@ def _config(file: str) -> Iterator[_Given | str]:
         yield f"{file} is no YAML: it is not in UTF-8"
         return
     except OSError as error:
-        folder = path.parent if path.parent.is_dir() else Path()
-        hint = did_you_mean(file, map(str, folder.glob("*.yaml")))
-        what = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        yield f"--config {file}: {what}{hint}"
+        yield f"--config {file}: {error.strerror}"
         return
     if isinstance(content, Mapping):
         for key, value in content.items():

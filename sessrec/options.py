@@ -15,6 +15,7 @@ from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.accelerators import AcceleratorRegistry, CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.cli import LightningArgumentParser
 
+from sessrec.arguments import DESCRIPTIONS, program
 from sessrec.callbacks.checkpoints import LastCheckpoint
 from sessrec.errors import SessRecError, exit_with_error
 from sessrec.evaluation.slices import Slices
@@ -23,25 +24,16 @@ from sessrec.help_texts import group_help, short_help
 from sessrec.models.checkpoint_format import current_options, read_checkpoint
 from sessrec.option_errors import explain
 from sessrec.paths import expanded
+from sessrec.shipped_configs import DEFAULT_CONFIG, find_config
 from sessrec.suggestions import did_you_mean
 
-DEFAULT_CONFIG = Path(__file__).resolve().parents[1] / "configs" / "default.yaml"
-"""Options of every command that neither a config nor a flag gives."""
-
-_DESCRIPTIONS = {
-    "fit": "Fit a session recommender to a click log.",
-    "validate": "Evaluate a checkpoint on the validation part of a click log, ranking all items.",
-    "test": "Evaluate a checkpoint on the test part of a click log, ranking all items.",
-    "predict": "Write the best next items of every session of a click log.",
-    "prepare": "Read, clean and split a click log, and report what is in it; only the --data options matter.",
-}
 _OWN_LOG = """
 
 An own log in three commands: look at it, fit, test. It has columns SessionId, ItemId and Time, or the options
 --data.session_column, --data.item_column and --data.time_column name them.
-  python -m sessrec.prepare --data.path clicks.tsv.gz
-  python -m sessrec.fit --config configs/gru4rec.yaml --data.path clicks.tsv.gz --trainer.logger.version my-run
-  python -m sessrec.test --config lightning_logs/my-run/config.yaml --ckpt_path best"""
+  sessrec prepare --data.path clicks.tsv.gz
+  sessrec fit --config gru4rec --data.path clicks.tsv.gz --trainer.logger.version my-run
+  sessrec test --config lightning_logs/my-run/config.yaml --ckpt_path best"""
 
 
 class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -90,10 +82,10 @@ def parser_settings(command: str) -> dict[str, Any]:
         "allow_abbrev": False,
         "command": command,
         "default_config_files": [str(DEFAULT_CONFIG)],
-        "description": _DESCRIPTIONS[command] + _OWN_LOG,
+        "description": DESCRIPTIONS[command] + _OWN_LOG,
         "formatter_class": _HelpFormatter,
-        "prog": f"python -m sessrec.{command}",
-        "usage": f"python -m sessrec.{command} [--config FILE] [--GROUP.OPTION VALUE ...]",
+        "prog": program(command),
+        "usage": f"{program(command)} [--config FILE] [--GROUP.OPTION VALUE ...]",
     }
 
 
@@ -217,14 +209,23 @@ def given_option(args: list[str], name: str) -> str | None:
 
 def with_current_options(command: str, args: list[str]) -> list[str]:
     """Arguments in which configs of earlier releases have today's option names, and a checkpoint brings its options."""
+    args = ["--config" if word == "-c" else word for word in args]
     args = [argument for word in args for argument in (word.split("=", 1) if word.startswith("--config=") else [word])]
-    for place, (option, file) in enumerate(itertools.pairwise(args), 1):
-        if option == "--config" and Path(file).is_file():
-            args[place] = _current_config(Path(file))
+    for place, (option, config) in enumerate(itertools.pairwise(args), 1):
+        if option == "--config" and not _is_config_text(config):
+            args[place] = _current_config(find_config(config))
     if command in ("fit", "prepare") or "--config" in args:
         return args
     ckpt_path = given_option(args, "--ckpt_path")
     return args if ckpt_path is None or not Path(ckpt_path).is_file() else [*_settings_of(Path(ckpt_path)), *args]
+
+
+def _is_config_text(config: str) -> bool:
+    """Whether a config is given itself in place of its file, which the parser allows."""
+    try:
+        return isinstance(yaml.safe_load(config), dict)
+    except yaml.YAMLError:
+        return False
 
 
 def _current_config(file: Path) -> str:

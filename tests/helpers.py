@@ -8,7 +8,9 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -133,10 +135,17 @@ def make_trainer(folder: Path, **options: Any) -> Trainer:
     return Trainer(accelerator="cpu", default_root_dir=folder, **(off | options))
 
 
+def module_run_as(name: str) -> ModuleType:
+    """What ``python -m`` runs: a module, or the ``__main__`` of a package."""
+    spec = find_spec(name)
+    is_package = spec is not None and spec.submodule_search_locations is not None
+    return importlib.import_module(f"{name}.__main__" if is_package else name)
+
+
 def run_python(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Do in this process what ``python`` does with the words of a module or a script, which saves importing torch."""
     if words[0] == "-m":
-        importlib.import_module(words[1]).main(words[2:])
+        module_run_as(words[1]).main(words[2:])
         return
     monkeypatch.syspath_prepend(str(Path(words[0]).resolve().parent))
     monkeypatch.setattr(sys, "argv", words)

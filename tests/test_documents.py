@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import ROOT, make_sessions
+from helpers import ROOT, make_sessions, module_run_as
 
 from sessrec.cli import SessRecCLI
 from sessrec.data.session_parallel import LaneGrid
+from sessrec.errors import SessRecError
 
 DOCS = ROOT / "docs"
 NAMES = ("case_study", "executive_summary", "technical_report", "pipeline", "formulas")
@@ -30,7 +31,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 MATH = re.compile(r"\$\$(.*?)\$\$", flags=re.DOTALL)
 LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^()\s]+)\)")
 HEADING = re.compile(r"^(#+) (.+)$", flags=re.MULTILINE)
-INLINE_COMMAND = re.compile(r"`(python (?:-m sessrec\.|scripts/)[^`]+)`")
+INLINE_COMMAND = re.compile(r"`((?:python (?:-m sessrec\.|scripts/)|sessrec [a-z]+ )[^`]+)`")
 INLINE_FILE = re.compile(r"`((?:sessrec|tests|scripts|configs|docs|notebooks)/[\w/.-]*)`")
 
 
@@ -205,17 +206,23 @@ def check_command(command: str, folder: Path) -> None:
     if program == "make":
         assert set(words) <= set(re.findall(r"^(\w+):", text_of(ROOT / "Makefile"), flags=re.MULTILINE)), command
         return
+    if program == "sessrec":
+        program, words = "python", ["-m", f"sessrec.{words[0]}", *words[1:]]
     assert program == "python", command
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(folder)
         patched.setattr(sys, "argv", ["python"])  # Lightning warns of words beside those that it is given
         if words[0] == "-m":
-            importlib.import_module(words[1])
-            check_package_command(words[1].removeprefix("sessrec."), words[2:], patched)
-            return
-        assert Path(words[0]).parent == Path("scripts"), command
-        patched.syspath_prepend(str(ROOT / "scripts"))
-        left = parsed_by_script(importlib.import_module(Path(words[0]).stem).main, words[1:])
+            module, name = module_run_as(words[1]), words[1].removeprefix("sessrec.")
+            words = words[1:]
+            if name in ("fit", "validate", "test", "predict", "prepare"):
+                check_package_command(name, words[1:], patched)
+                return
+        else:
+            assert Path(words[0]).parent == Path("scripts"), command
+            patched.syspath_prepend(str(ROOT / "scripts"))
+            module = importlib.import_module(Path(words[0]).stem)
+        left = parsed_by_script(module.main, words[1:])
         assert [word for word in words if word.startswith("configs/") and not Path(word).is_file()] == [], command
         if left:
             check_package_command("fit", left, patched)
@@ -242,6 +249,8 @@ def test_every_command_parses(folder: Path) -> None:
         ("python -m sessrec.guess --data.path clicks.tsv.gz", ModuleNotFoundError),
         ("python scripts/audit.py no_such_audit lightning_logs/a", SystemExit),
         ("python scripts/compare.py --configs configs/no_such_file.yaml", AssertionError),
+        ("sessrec audit no_such_audit lightning_logs/a", SystemExit),
+        ("sessrec fit --config no_such_config", SessRecError),
         ("python scripts/compare.py --configs configs/markov.yaml --data.no_such_option 1", SystemExit),
     ],
 )

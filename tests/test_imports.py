@@ -10,8 +10,9 @@ from pathlib import Path
 
 from helpers import ROOT
 
-GROUND = {"errors", "suggestions", "writing", "text", "distributed", "environment"}
+GROUND = {"errors", "suggestions", "shipped_configs", "writing", "text", "distributed", "environment"}
 COMMANDS = {
+    "arguments",
     "options",
     "option_errors",
     "option_types",
@@ -24,6 +25,7 @@ COMMANDS = {
     "predict",
     "prepare",
 }
+STUDIES = {"compare", "audit", "study_figures", "synth"}
 MAY_IMPORT = {
     "ground": set(),
     "nn": {"ground"},
@@ -36,6 +38,8 @@ MAY_IMPORT = {
     "commands": {"ground", "click_log", "data", "evaluation", "models", "callbacks", "figures"},
     "experiments": {"ground", "click_log", "data", "evaluation", "models", "callbacks", "figures", "commands"},
 }
+MAY_IMPORT["studies"] = set(MAY_IMPORT)
+
 MODULES = {
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
     for file in (ROOT / "sessrec").rglob("*.py")
@@ -45,6 +49,8 @@ ALONE = ["nn", "click_log", "data", "evaluation", *sorted(GROUND)]
 
 def room_of(module: str) -> str:
     name = module.split(".")[1]
+    if name in STUDIES or module.endswith(".__main__"):
+        return "studies"
     return "ground" if name in GROUND else "commands" if name in COMMANDS else name
 
 

@@ -18,6 +18,8 @@ import pytest
 from helpers import ROOT, paint_blanks, random_rows, run_python
 from tensorboard.program import TensorBoard
 
+from sessrec import __main__ as program
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -29,6 +31,7 @@ COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if l
 ONE_EPOCH = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
 QUICK = {  # the README's own take minutes
     "fit": [*ONE_EPOCH, "--trainer.limit_train_batches", "30"],
+    "compare": ONE_EPOCH,
     "compare.py": ONE_EPOCH,
     "figures.py": ["--no_alphas"],  # the demo draws them
     "sweep.py": ["--values", "0", "0.5", "--trainer.enable_progress_bar", "false"],
@@ -85,6 +88,9 @@ def run(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
         board = TensorBoard()
         board.configure(argv=[*words, "--port", "0"])
         assert urllib.request.urlopen(board.launch(), timeout=60).status == 200
+    elif words[0] == "sessrec":
+        is_fitting = words[1] == "fit" or "--configs" in words
+        program.main([*words[1:], *(QUICK.get(words[1], []) if is_fitting else [])])
     elif words[:2] == ["python", "-m"]:
         name = words[2].removeprefix("sessrec.")
         if any("help" in word for word in words):
@@ -140,7 +146,7 @@ def test_demo_prints_one_table(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     paint_blanks(monkeypatch)
-    monkeypatch.setattr(importlib.import_module("figures"), "ALPHAS", (0.0, 0.5))
+    monkeypatch.setattr(importlib.import_module("sessrec.study_figures"), "ALPHAS", (0.0, 0.5))
     demo = importlib.import_module("demo")
     earlier = Path("lightning_logs/demo-gru4rec/checkpoints/best.ckpt")
     earlier.parent.mkdir(parents=True)

@@ -24,7 +24,7 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def fit(report: ModuleType, *models: str, seeds: tuple[int, ...] = (1,)) -> None:
-    compare = importlib.import_module("compare")
+    compare = importlib.import_module("sessrec.compare")
     small = ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
     configs = [f"configs/{model}.yaml" for model in models]
     words = ["--data.path", "data/serenade_example.tsv", "--data.cache_dir", "null", "--data.val_ratio", "0", *small]

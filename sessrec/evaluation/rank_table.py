@@ -229,6 +229,7 @@ def read_ranks(file: Path) -> Ranks:
     try:
         table = pq.read_table(file, page_checksum_verification=True)
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        missing = _COLUMNS.keys() - set(table.column_names)  # damaged names fail when they are read
         table.validate(full=True)
     except FileNotFoundError:
         raise SessRecError(f"there is no {file}: `python -m sessrec.test` on that run writes it") from None
@@ -236,7 +237,7 @@ def read_ranks(file: Path) -> Ranks:
         raise SessRecError(
             f"{file} cannot be read ({' '.join(str(error).split())[:120]}): test the run again"
         ) from None
-    if missing := _COLUMNS.keys() - set(table.column_names):
+    if missing:
         raise SessRecError(f"{file} has no column {min(missing)}: test the run again")
     for name in ("session", "item"):
         if table[name].type != _TEXTS:

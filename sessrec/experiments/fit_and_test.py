@@ -12,6 +12,7 @@ from sessrec import fit, test
 from sessrec.cli import SessRecCLI, quiet, user_error
 from sessrec.errors import SessRecError
 from sessrec.models.neural import NeuralRecommender
+from sessrec.shipped_configs import find_config
 
 _OTHER_LOGS = (
     *("order_column", "visitor_column", "session_gap", "event_column", "events"),
@@ -67,9 +68,7 @@ def model_words(model: str) -> list[str]:
     """
     if not model.endswith((".yaml", ".yml")):
         return ["--model", model]
-    if not Path(model).is_file():
-        raise SessRecError(f"there is no config {model}")
-    return ["--config", model]
+    return ["--config", str(find_config(model, "--models"))]
 
 
 def fit_seeds(model: str, words: Sequence[str], seeds: Sequence[int], name: str) -> list[Path]:
@@ -88,7 +87,7 @@ def fit_seeds(model: str, words: Sequence[str], seeds: Sequence[int], name: str)
 def is_random(model: str) -> bool:
     """Whether the fit of a model, see `fit_seeds`, draws random numbers; that of somebody else's model may."""
     if model.endswith((".yaml", ".yml")):
-        named = (yaml.safe_load(Path(model).read_text(encoding="utf-8")) or {}).get("model") or {}
+        named = (yaml.safe_load(find_config(model).read_text(encoding="utf-8")) or {}).get("model") or {}
         model = named if isinstance(named, str) else named.get("class_path", "")
     package, _, name = model.rpartition(".")
     own = getattr(sessrec.models, name, NeuralRecommender) if package in ("", "sessrec.models") else NeuralRecommender

@@ -207,7 +207,7 @@ class NeuralRecommender(SessionRecommender):
         """A generator that follows from seed, epoch and window alone, so that a resumed fit draws the same."""
         rank = [process_rank()] if n_processes() > 1 else []
         entropy = np.random.SeedSequence([self.seed or 0, self.current_epoch, window_number, *rank])
-        return torch.Generator(self.device).manual_seed(int(entropy.generate_state(1, np.uint64)[0] >> 1))
+        return torch.Generator(self.device).manual_seed(int(entropy.generate_state(1, np.uint64)[0]) >> 1)
 
     def raw_optimizer(self) -> Optimizer:
         """The optimiser, without Lightning's wrapper."""

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from sessrec import synth
 from sessrec.data.synthetic import SyntheticProcess, generate_synthetic_sessions
 from sessrec.errors import SessRecError
-
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "make_synth_data.py"
 
 
 def tiny_process(n_items=5, n_intents=2, seed=3, **options):
@@ -239,11 +236,10 @@ def test_invalid_process(options):
 def run_script(tmp_path, monkeypatch, capsys):
     """Calls the script in an empty folder, and gives its exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
 
     def run(*options):
         try:
-            importlib.import_module(SCRIPT.stem).main([str(option) for option in options])
+            synth.main([str(option) for option in options])
         except SystemExit as end:
             return end.code or 0, *capsys.readouterr()
         return 0, *capsys.readouterr()

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from helpers import ROOT, make_sessions, one_error, paint_blanks, random_rows
+from helpers import make_sessions, one_error, paint_blanks, random_rows
 from tested import LOGS, MARKS, METRICS, change_ranks, fit_and_test, fit_run, rows_of, run_of, test_run, write_rows
 
 from sessrec import models
@@ -50,9 +50,8 @@ def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def audit(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    return importlib.import_module("audit")
+def audit() -> ModuleType:
+    return importlib.import_module("sessrec.audit")
 
 
 def new_test_of(name: str, *words: str) -> Run:

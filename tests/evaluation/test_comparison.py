@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import ROOT, one_error, random_rows
+from helpers import one_error, random_rows
 from tested import LOGS, MARKS, METRICS, OPTIONS, change_ranks, fit_and_test, fit_run, report_of, test_run, write_rows
 
 from sessrec.errors import SessRecError
@@ -51,9 +51,8 @@ def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def compare(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    return importlib.import_module("compare")
+def compare() -> ModuleType:
+    return importlib.import_module("sessrec.compare")
 
 
 def change_report(run: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -526,7 +525,7 @@ def test_all_is_printed_and_written(compare: ModuleType, capsys: pytest.CaptureF
         ([str(ALL[0]), "--against", "x", str(ALL[1])], "runs stand before all options"),
         ([str(ALL[0]), "--data.path", "log.tsv"], "unknown option --data.path"),
         (["--resamples", "200", str(ALL[0])], "runs stand before all options"),
-        ([str(ALL[0]), "--configs", "nowhere.yaml"], "there is no config nowhere.yaml"),
+        ([str(ALL[0]), "--configs", "nowhere.yaml"], "--configs nowhere.yaml: there is no such file"),
         ([str(ALL[0]), "--configs"], "needs a value"),
         ([str(ALL[0]), "--seed", "one"], "must be a whole number"),
         ([str(ALL[0]), "--seed", "-1"], "--seed must be at least 0, got -1"),

@@ -1,4 +1,4 @@
-"""`scripts/compare.py`: several models on one log, one table."""
+"""`sessrec compare`: several models on one log, one table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from helpers import ROOT, random_rows
+from helpers import random_rows
 
 from sessrec.experiments.fit_and_test import is_random
 
@@ -18,14 +18,12 @@ def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.chdir(tmp_path)
     lines = ["SessionId\tItemId\tTime", *("\t".join(map(str, row)) for row in random_rows(80))]
     Path("log.tsv").write_text("\n".join(lines) + "\n")
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    return importlib.import_module("compare")
+    return importlib.import_module("sessrec.compare")
 
 
 def words(*names: str) -> list[str]:
-    configs = [str(ROOT / "configs" / f"{name}.yaml") for name in names]
     small = ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
-    return ["--configs", *configs, "--data.path", "log.tsv", "--data.cache_dir", "null", *small]
+    return ["--configs", *names, "--data.path", "log.tsv", "--data.cache_dir", "null", *small]
 
 
 def tables_of(text: str) -> list[list[list[str]]]:
@@ -122,5 +120,5 @@ def test_a_config_without_a_model_is_the_usual_one(tmp_path: Path, monkeypatch: 
 
 def test_wrong_words_are_one_line(compare: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="^2$"):
-        compare.main(["--configs", "nowhere.yaml"])
-    assert "there is no config nowhere.yaml" in capsys.readouterr().err
+        compare.main(["--configs", "grurec"])
+    assert "--configs grurec: there is no such file or shipped config; did you mean gru4rec?" in capsys.readouterr().err

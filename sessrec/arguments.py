@@ -1,23 +1,51 @@
-"""What the scripts' command lines share."""
+"""What the command lines of all commands share, and of the scripts."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from sessrec.errors import SessRecError, exit_with_error
-from sessrec.option_types import described
 from sessrec.suggestions import alternatives, did_you_mean
 from sessrec.writing import check_writable
 
+DESCRIPTIONS = {
+    "fit": "Fit a session recommender to a click log.",
+    "validate": "Evaluate a checkpoint on the validation part of a click log, ranking all items.",
+    "test": "Evaluate a checkpoint on the test part of a click log, ranking all items.",
+    "predict": "Write the best next items of every session of a click log.",
+    "prepare": "Read, clean and split a click log, and report what is in it; only the --data options matter.",
+    "compare": "Compare tested models: metrics with intervals, paired differences, and figures.",
+    "audit": "Measure how much the metrics of tested runs depend on choices of the evaluation.",
+    "figures": "Draw all figures of a study from its tested runs and its click log.",
+    "synth": "Write synthetic click sessions to a TSV file.",
+}
+"""The commands, with a line each."""
+
+
+def program(command: str) -> str:
+    """How the user has started a command: as ``sessrec fit``, ``python -m sessrec.fit`` or a script."""
+    started = Path(sys.argv[0])
+    if started.name in ("sessrec", "sessrec.exe") or started.parts[-2:] == ("sessrec", "__main__.py"):
+        return f"sessrec {command}"
+    return f"python {started}" if started.parent.name == "scripts" else f"python -m sessrec.{command}"
+
 
 class ScriptParser(argparse.ArgumentParser):
-    """Parser that keeps the lines of its description, and says what is wrong with an option in one line."""
+    """Parser that keeps the lines of its description, and says what is wrong with an option in one line.
 
-    def __init__(self, description: str | None, **options: object) -> None:
+    Args:
+        description: What the command does.
+        command: Name of the command; None for a script that is none.
+        options: More options of argparse's parser.
+    """
+
+    def __init__(self, description: str | None, command: str | None = None, **options: object) -> None:
         options = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False} | options
+        options |= {} if command is None else {"prog": program(command)}
         super().__init__(description=description, exit_on_error=False, **options)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
@@ -63,6 +91,8 @@ class ScriptParser(argparse.ArgumentParser):
 
     def _explained(self, error: argparse.ArgumentError) -> str:
         """An error about a value in the words of the commands; others as they are."""
+        from sessrec.option_types import described  # with jsonargparse, which takes long to import
+
         name, message = error.argument_name, str(error.message)
         action = next((one for one in self._actions if name in ("/".join(one.option_strings), one.dest)), None)
         what, _, value = message.partition(": ")

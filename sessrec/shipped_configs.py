@@ -1,0 +1,48 @@
+"""The configs that come with the package, found by name from any folder."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+
+from sessrec.errors import SessRecError
+from sessrec.suggestions import alternatives, did_you_mean
+
+_PACKAGE = Path(__file__).resolve().parent
+# an installed package has them inside, a checkout beside it
+CONFIGS = next(folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if folder.is_dir())
+DEFAULT_CONFIG = CONFIGS / "default.yaml"
+"""Options of every command that neither a config nor a flag gives."""
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The files by name, such as ``gru4rec`` and ``data/retailrocket``."""
+    return {file.relative_to(CONFIGS).with_suffix("").as_posix(): file for file in sorted(CONFIGS.rglob("*.yaml"))}
+
+
+def find_config(name: str, option: str = "--config") -> Path:
+    """The config file that a user names; a file of the user's own takes precedence over a shipped config.
+
+    Args:
+        name: A file, or a shipped config as ``gru4rec``, ``gru4rec.yaml`` or ``configs/gru4rec.yaml``; of one below
+            ``configs/data`` the last part is enough, as in ``retailrocket``.
+        option: The option that names it, for the error.
+
+    Raises:
+        SessRecError: If it is neither.
+
+    Example:
+        >>> find_config("configs/data/retailrocket.yaml") == find_config("retailrocket")
+        True
+    """
+    if Path(name).is_file():
+        return Path(name)
+    known = shipped_configs()
+    short = PurePath(name).as_posix().removeprefix("configs/").removesuffix(".yaml")
+    for choice in (short, f"data/{short}"):
+        if choice in known:
+            return known[choice]
+    folder = Path(name).parent
+    own = [str(file) for file in sorted(folder.glob("*.yaml"))] if folder.is_dir() else []
+    hint = did_you_mean(name, own) or did_you_mean(PurePath(short).stem, [PurePath(config).name for config in known])
+    hint = hint or f"; name a file, or {alternatives(list(known))}"
+    raise SessRecError(f"{option} {name}: there is no such file or shipped config{hint}")

@@ -1,0 +1,80 @@
+"""Write synthetic click sessions to a TSV file.
+
+Example::
+
+    sessrec synth --n_sessions 20000 --n_items 1000 --output data/synth_sessions.tsv
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from sessrec.arguments import ScriptParser
+from sessrec.data.synthetic import generate_synthetic_sessions
+from sessrec.errors import SessRecError
+from sessrec.writing import atomic_write
+
+
+def _parser() -> ScriptParser:
+    text = "Write synthetic click sessions as a TSV file with the columns SessionId, ItemId and Time."
+    parser = ScriptParser(text, command="synth", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--n_sessions", type=int, default=20000, help="number of sessions, at least 1")
+    parser.add_argument("--n_items", type=int, default=1000, help="number of items to draw from, at least 2")
+    parser.add_argument("--min_session_len", type=int, default=2, help="fewest events of a session, at least 2")
+    parser.add_argument("--max_session_len", type=int, default=20, help="most events of a session")
+    parser.add_argument("--seed", type=int, default=42, help="seed of the tables and the draws, at least 0")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("data/synth_sessions.tsv"),
+        help="file to write, gzip-compressed if the name ends in .gz; its folder is created",
+    )
+    return parser
+
+
+def _write(table: pd.DataFrame, output: Path) -> None:
+    """Write the table, whole or not at all."""
+    with atomic_write(output) as temporary:
+        # mtime 0: the same options give the same bytes
+        compression = {"method": "gzip", "mtime": 0} if output.name.endswith(".gz") else None
+        table.to_csv(temporary, sep="\t", index=False, lineterminator="\n", compression=compression)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command.
+
+    Args:
+        args: Command-line arguments; those of the process if None.
+
+    Raises:
+        SystemExit: With code 2 after one line on stderr, if an option is bad or the file cannot be written.
+    """
+    parser = _parser()
+    options = vars(parser.parse_args(args))
+    output: Path = options.pop("output")
+    if output.is_dir():
+        parser.error(f"--output {output} is a folder: name a file in it")
+    try:
+        table = generate_synthetic_sessions(**options)
+        _write(table, output)
+    except SessRecError as error:
+        parser.error(str(error))
+    except OSError as error:
+        parser.error(f"--output {output} cannot be written: {error.strerror or error}")
+    days = table["Time"] // 86400
+    rows = {
+        "sessions": table["SessionId"].nunique(),
+        "events": len(table),
+        "items that occur": table["ItemId"].nunique(),
+        "days covered": days.max() - days.min() + 1,
+        "file": output,
+    }
+    for label, value in rows.items():
+        print(f"{label:<18}{value}")
+
+
+if __name__ == "__main__":
+    main()
