@@ -150,6 +150,17 @@ class SessRecCLI(LightningCLI):
         self.trainer = self.instantiate_trainer(plugins=[CheckpointFiles()], strategy=strategy)
         return self.trainer
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer; what it refuses are its options.
+
+        Raises:
+            SessRecError: If it refuses some.
+        """
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            raise SessRecError(f"--trainer: {error}") from error
+
     def build_for_evaluation(self, callbacks: Callable[[Path], Sequence[Callback]]) -> Path:
         """Build model, data and trainer, map the data to the checkpoint's vocabulary, and give the checkpoint.
 

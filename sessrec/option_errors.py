@@ -19,6 +19,7 @@ from sessrec.option_types import (
     described,
     find_class,
     known_classes,
+    takes_list,
     type_hint,
 )
 from sessrec.suggestions import alternatives, did_you_mean, nearest, question
@@ -129,8 +130,8 @@ class _Options:
             if flag.startswith("--")
         }
         named = {one.dest: one for one in self.flags.values() if not one.dest.endswith(".help")}
-        groups = {name for name in named if any(other.startswith(f"{name}.") for other in named)}
-        self.actions = {dest: action for dest, action in named.items() if dest not in groups}
+        self.groups = {name for name in named if any(other.startswith(f"{name}.") for other in named)}
+        self.actions = {dest: action for dest, action in named.items() if dest not in self.groups}
         self.classes = {dest: base for dest, action in self.actions.items() if (base := base_class(type_hint(action)))}
         self.group_helps = [f"{group}.help" for group in parser.groups or ()]
         self.chosen: dict[str, str] = {}
@@ -143,9 +144,9 @@ class _Options:
     def parts_of(self, given: _Given) -> Iterator[_Given]:
         """An option, or those inside it: of a group, of a class and its arguments, or of a list of these."""
         slot = self._slot(given.key)
-        values = given.value if isinstance(given.value, list) and given.key == slot else [given.value]
-        for number, value in enumerate(values):
-            place = f"{given.place}[{number}]" if isinstance(given.value, list) and given.key == slot else given.place
+        is_list = isinstance(given.value, list) and given.key == slot and takes_list(type_hint(self.actions[slot]))
+        for number, value in enumerate(given.value if is_list else [given.value]):
+            place = f"{given.place}[{number}]" if is_list else given.place
             if slot is not None and given.key in (slot, f"{slot}.class_path") and isinstance(value, str):
                 self.chosen[slot] = value
                 yield given._replace(key=slot, value=value, place=place)
@@ -162,8 +163,12 @@ class _Options:
     def fault(self, given: _Given) -> str | None:
         """What is wrong with an option that is given, None where it is right."""
         slot = self._slot(given.key)
-        if slot is not None and given.key == slot:
+        if slot is not None and given.key in (slot, f"{slot}.help"):
             return self._class_fault(slot, given)
+        if given.key in self.groups:
+            if given.file is None and str(given.value).endswith((".yaml", "}")):  # a config of the group alone
+                return None
+            return f"{given.named} is a group of options: give {given.key}.OPTION a value"
         if slot is not None and given.key not in self.flags:
             return self._argument_fault(slot, given)
         action = self.flags.get(given.key) if given.file is None else self.actions.get(given.key)
@@ -189,12 +194,14 @@ class _Options:
 
     def _class_fault(self, slot: str, given: _Given) -> str | None:
         if given.value is None and given.file is None:
-            return f"{given.named} needs a value"
+            return None if given.key.endswith(".help") else f"{given.named} needs a value"
         base = self.classes[slot]
-        if not isinstance(given.value, str) or isinstance(found := find_class(base, given.value), type):
+        if not isinstance(given.value, str):
+            return _value_fault(given, self.actions[slot])
+        if isinstance(found := find_class(base, given.value), type):
             return None
-        if _accepts(type_hint(self.actions[slot]), given):  # such as true in place of a logger
-            return None
+        if not given.key.endswith(".help") and _accepts(type_hint(self.actions[slot]), given):
+            return None  # such as true in place of a logger
         names = [cls.__name__ for cls in known_classes(base)]
         hint = did_you_mean(given.value.rpartition(".")[2], names) or f"; there are {', '.join(names)}"
         return f"{given.named} {given.value}: {found}{hint}"

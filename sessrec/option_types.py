@@ -7,7 +7,7 @@ import inspect
 import sys
 import types
 from argparse import Action
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -97,6 +97,14 @@ def base_class(hint: Any) -> type | None:
     if isinstance(hint, type) and get_origin(hint) is None:
         return None if hint.__module__ in _PLAIN else hint
     return next((base for part in get_args(hint) if (base := base_class(part))), None)
+
+
+def takes_list(hint: Any) -> bool:
+    """Whether an option takes a list of values."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(map(takes_list, parts))
+    return isinstance(origin, type) and issubclass(origin, Iterable) and not issubclass(origin, Mapping)
 
 
 def find_class(base: type, name: str) -> type | str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import DefaultHelpFormatter
+from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning.pytorch.accelerators import AcceleratorRegistry, CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -57,8 +57,16 @@ class CommandParser(LightningArgumentParser):
             if (flag := f"--{group}.help") in (args or ()) and flag not in self._option_string_actions:
                 print(group_help(super().format_help(), self, group), end="")
                 self.exit(0)
-        config = super().parse_args(args, *more, **kwargs)
-        return expanded("", config) if self.command else config
+        try:
+            config = super().parse_args(args, *more, **kwargs)
+        except UnicodeDecodeError as error:  # of a config
+            self.error(str(error), error)
+        if self.command is None:
+            return config
+        for group in self.groups or ():
+            if not isinstance(config.get(group), Namespace):
+                self.error(f"--{group} is a group of options")
+        return expanded("", config)
 
     def format_help(self, *args: Any) -> str:
         """The options that the command uses, one line each; those of a class in full."""

@@ -34,15 +34,15 @@ def find_config(name: str, option: str = "--config") -> Path:
         >>> find_config("configs/data/retailrocket.yaml") == find_config("retailrocket")
         True
     """
-    if Path(name).is_file():
-        return Path(name)
+    if (own := Path(name).expanduser()).is_file():
+        return own
     known = shipped_configs()
     short = PurePath(name).as_posix().removeprefix("configs/").removesuffix(".yaml")
     for choice in (short, f"data/{short}"):
         if choice in known:
             return known[choice]
     folder = Path(name).parent
-    own = [str(file) for file in sorted(folder.glob("*.yaml"))] if folder.is_dir() else []
-    hint = did_you_mean(name, own) or did_you_mean(PurePath(short).stem, [PurePath(config).name for config in known])
+    beside = [str(file) for file in sorted(folder.glob("*.yaml"))] if folder.is_dir() else []
+    hint = did_you_mean(name, beside) or did_you_mean(PurePath(short).stem, [PurePath(config).name for config in known])
     hint = hint or f"; name a file, or {alternatives(list(known))}"
     raise SessRecError(f"{option} {name}: there is no such file or shipped config{hint}")

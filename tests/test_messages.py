@@ -93,6 +93,9 @@ FLAGS = [
     ("fit --data.shuffle maybe", "--data.shuffle must be true or false, got 'maybe'"),
     ("fit --data.test_ratio ten", "--data.test_ratio must be a number or null, got 'ten'"),
     ("fit --model", "--model needs a value"),
+    ("fit --model.help GRU4REC", "--model.help GRU4REC: no such class; did you mean GRU4Rec?"),
+    ("fit --data log.tsv", "--data is a group of options: give data.OPTION a value"),
+    ("fit --trainer.devices two", "--trainer: `devices` selected with `CPUAccelerator` should be an int > 0."),
     ("prepare --data.path", "--data.path needs a value"),
     (
         "fit clicks.tsv",
@@ -118,7 +121,7 @@ def test_a_wrong_flag(log: str, capsys: pytest.CaptureFixture[str], line: str, m
     Path("one.yaml").write_text("")
     command, *words = line.split()
     before = everything_in(Path())
-    path = [] if "path" in line or command == "predict" else ["--data.path", log]
+    path = [] if "path" in line or command == "predict" else ["--data.path", log, "--trainer.accelerator", "cpu"]
     known = [cls.__name__ for cls in known_classes(SessionRecommender)]  # those of other tests, too
     assert set(MODELS.split(", ")) <= set(known)
     message = message.replace(MODELS, ", ".join(known))
@@ -149,6 +152,10 @@ CONFIGS = [
         "c.yaml: unknown option trainer.callbacks[0].init_args.monitr of EarlyStopping; "
         "did you mean trainer.callbacks[0].init_args.monitor?",
     ),
+    ("model: [GRU4Rec]", "c.yaml: model must be a SessionRecommender or null, got ['GRU4Rec']"),
+    ("data: 3", "c.yaml: data is a group of options: give data.OPTION a value"),
+    ("trainer: null", "c.yaml: trainer is a group of options: give trainer.OPTION a value"),
+    ("\xff", "c.yaml is no YAML: it is not in UTF-8"),
     ("trainer: [1\n", "c.yaml, line 2, column 1 is no YAML: expected ',' or ']', but got '<stream end>'"),
     ("hello", "c.yaml holds no options: a config is like the files in configs/, such as data: {path: clicks.tsv}"),
 ]
@@ -156,7 +163,7 @@ CONFIGS = [
 
 @pytest.mark.parametrize(("text", "message"), CONFIGS, ids=[text for text, _ in CONFIGS])
 def test_a_wrong_config(log: str, capsys: pytest.CaptureFixture[str], text: str, message: str) -> None:
-    Path("c.yaml").write_text(text)
+    Path("c.yaml").write_text(text, encoding="latin-1")
     for words in (["--config", "c.yaml"], ["--config=c.yaml"]):
         line = said(fit.main, ["--data.path", log, *words], capsys)
         assert line == f"sessrec.fit: error: {message}"
