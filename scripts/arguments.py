@@ -6,11 +6,14 @@ import argparse
 from pathlib import Path
 from typing import NoReturn
 
+from sessrec.environment import escape_on_console
+
 
 class ScriptParser(argparse.ArgumentParser):
     """Parser that keeps the lines of its description, and says what is wrong with an option in one line."""
 
     def __init__(self, description: str | None, **options: object) -> None:
+        escape_on_console()
         options = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False} | options
         super().__init__(description=description, **options)  # type: ignore[arg-type]
 

@@ -9,7 +9,8 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 
 from sessrec.callbacks.checkpoints import BestCheckpoint, check_run_is_free, is_inside_epoch, work_done
-from sessrec.callbacks.event_files import drop_steps_after
+from sessrec.callbacks.early_stopping import OwnPatience
+from sessrec.callbacks.loggers import open_loggers
 from sessrec.callbacks.run_folder import RunConfig, RunSummary
 from sessrec.cli import SessRecCLI, is_follower, run_command
 from sessrec.errors import SessRecError
@@ -24,7 +25,7 @@ def fit(cli: SessRecCLI) -> None:
     run_folder, config = cli.name_run(), cli.config
     checkpoint = cli.find_checkpoint(run_folder)
     if not is_follower():
-        check_run_is_free(run_folder, checkpoint)
+        check_run_is_free(run_folder, checkpoint, cli.run_option)
     check_trainer_options(config.trainer)
     model, data = cli.build_model_and_data()
     metrics = [str(name) for name in model.val_metrics]
@@ -34,21 +35,22 @@ def fit(cli: SessRecCLI) -> None:
     saving.append(cli.config_init.checkpoint)
     if not config.trainer.fast_dev_run:  # which leaves no run
         saving.append(RunConfig(cli.parser, config, run_folder))
-    trainer = cli.build_trainer([RunSummary(checkpoint), *saving])
+    trainer = cli.build_trainer([RunSummary(checkpoint), OwnPatience(), *saving])
     _check_folders(trainer, run_folder)
     check_trainer(trainer, "fit", type(model).__name__, model.trains_in_parallel)
     content = None if checkpoint is None else read_checkpoint(checkpoint)
     data.setup("fit")
+    place: tuple[int | None, bool] = (None, False)
     if content is not None:
         inside_epoch = is_inside_epoch(content)
         _check_resumable(cli, content, inside_epoch)
-        if done := work_done(content, inside_epoch, trainer.max_epochs, trainer.max_steps):
+        if done := work_done(content, inside_epoch, trainer):
             _check_same_options(cli, content, run_folder)
             print(f"nothing to do: the checkpoint {checkpoint} has {done}")
             return
-        if not is_follower():
-            drop_steps_after(run_folder, content["global_step"], inside_epoch)
-    trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
+        place = (content["global_step"], inside_epoch)
+    with open_loggers(trainer, *place):
+        trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
 
 
 def _check_folders(trainer: Trainer, run_folder: Path) -> None:
@@ -82,7 +84,7 @@ def _check_same_options(cli: SessRecCLI, content: dict[str, Any], run_folder: Pa
             if _listed(own[name]) != _listed(kept[name]):
                 raise SessRecError(
                     f"the run {run_folder} was fitted with --{group}.{name} {kept[name]}, not {own[name]}: "
-                    "give another --trainer.logger.version"
+                    f"give another {cli.run_option}"
                 )
 
 
