@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 LINT_READY := $(VENV)/.lint-ready
+ENGINES := .venv-engines
+ENGINES_READY := $(ENGINES)/.ready
 
 REFERENCE_URL ?= https://github.com/hidasib/GRU4Rec_PyTorch_Official.git
 REFERENCE := vendor/GRU4Rec_PyTorch_Official
@@ -18,10 +20,10 @@ DEMO_WORDS :=
 FIGURES_WORDS :=
 TEST_WORDS :=
 
-.PHONY: help demo figures fetch synth_data preprocess train_tiny eval_tiny baselines visualize report test lint ci clean
+.PHONY: help demo figures fetch synth_data preprocess train_tiny eval_tiny baselines visualize report test test-engines lint ci clean
 
 help:  ## Show the targets
-	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf " %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -86,6 +88,15 @@ report: $(READY)  ## Bring the results in docs/ and their tables up to date with
 test: $(READY)  ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal $(TEST_WORDS)
 
+# not of the versions in constraints.txt: MLflow allows no such pyarrow
+$(ENGINES_READY): setup.cfg pyproject.toml
+	test -x $(ENGINES)/bin/python || $(PYTHON) -m venv $(ENGINES)
+	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[test,mlflow,wandb]"
+	touch $@
+
+test-engines: $(ENGINES_READY)  ## Run the tests of MLflow and W&B, in an environment of their own
+	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest -q tests/callbacks/test_trackers.py $(TEST_WORDS)
+
 lint: $(LINT_READY)  ## Check style and types
 	$(BIN)/ruff check sessrec scripts tests
 	$(BIN)/ruff format --check sessrec scripts tests
@@ -94,6 +105,6 @@ lint: $(LINT_READY)  ## Check style and types
 ci:  ## Do what continuous integration does: style, types, tests
 	.ci/run
 
-clean:  ## Remove the virtual environment and caches, but no runs and no data
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+clean:  ## Remove the virtual environments and caches, but no runs and no data
+	rm -rf $(VENV) $(ENGINES) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find sessrec scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -48,7 +48,7 @@ def fit_stop_resume_and_test(*words: str) -> None:
     fit.main(AGAIN)
     test.main(AGAIN)
     validate.main(AGAIN)
-    assert WHOLE <= {file.name for file in RUN.iterdir()}
+    assert {file.name for file in RUN.iterdir()} >= WHOLE
 
 
 def steps_of_validations() -> list[int]:
@@ -111,11 +111,12 @@ def test_what_mlflow_refuses_is_one_line(mlflow: Any, capsys: pytest.CaptureFixt
 
 
 @pytest.fixture
-def wandb(monkeypatch: pytest.MonkeyPatch) -> Any:
+def wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     package = pytest.importorskip("wandb", reason="needs wandb: make test-engines")
     for name, value in (("MODE", "offline"), ("SILENT", "true"), ("DISABLE_CODE", "true")):
         monkeypatch.setenv(f"WANDB_{name}", value)
-    return package
+    yield package
+    package.teardown()  # its service keeps the folder that it was started in
 
 
 def records(file: Path) -> Iterator[Any]:
