@@ -7,6 +7,8 @@ READY := $(VENV)/.ready
 LINT_READY := $(VENV)/.lint-ready
 OLDEST := .venv-oldest
 OLDEST_READY := $(OLDEST)/.ready
+ENGINES := .venv-engines
+ENGINES_READY := $(ENGINES)/.ready
 
 REFERENCE_URL ?= https://github.com/hidasib/GRU4Rec_PyTorch_Official.git
 REFERENCE := vendor/GRU4Rec_PyTorch_Official
@@ -23,10 +25,10 @@ TEST_WORDS :=
 OLDEST_TESTS := tests/click_log tests/data/test_split.py tests/nn tests/evaluation tests/models/test_models.py \
 	tests/models/test_golden.py tests/callbacks/test_projector.py tests/figures tests/test_cli.py tests/scripts/test_compare.py
 
-.PHONY: help demo figures fetch synth_data preprocess train_tiny eval_tiny baselines visualize report test test-oldest lint ci clean
+.PHONY: help demo figures fetch synth_data preprocess train_tiny eval_tiny baselines visualize report test test-oldest test-engines lint ci clean
 
 help:  ## Show the targets
-	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z_-]+:.*## / {printf " %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -99,6 +101,14 @@ $(OLDEST_READY): setup.cfg scripts/oldest_versions.py
 
 test-oldest: $(OLDEST_READY)  ## Run tests of every room with the oldest versions of setup.cfg, in .venv-oldest
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n auto --maxprocesses 4 $(OLDEST_TESTS)
+# not of the versions in constraints.txt: MLflow allows no such pyarrow
+$(ENGINES_READY): setup.cfg pyproject.toml
+	test -x $(ENGINES)/bin/python || $(PYTHON) -m venv $(ENGINES)
+	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[test,mlflow,wandb]"
+	touch $@
+
+test-engines: $(ENGINES_READY)  ## Run the tests of MLflow and W&B, in an environment of their own
+	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest -q tests/callbacks/test_trackers.py $(TEST_WORDS)
 
 lint: $(LINT_READY)  ## Check style and types
 	$(BIN)/ruff check sessrec scripts tests
@@ -109,5 +119,5 @@ ci:  ## Do what continuous integration does: style, types, tests
 	.ci/run
 
 clean:  ## Remove the virtual environments and caches, but no runs and no data
-	rm -rf $(VENV) $(OLDEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) $(ENGINES) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find sessrec scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

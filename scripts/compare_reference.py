@@ -238,7 +238,7 @@ def import_run(weights: Path, items: Path, name: str, words: Sequence[str]) -> P
     state_dict, item_ids = read_weights(weights), items.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     cli = parsed([*words, *NO_VALIDATION, "--trainer.logger.version", name])
     model, data, trainer, run_folder = cli.model, cli.datamodule, cli.trainer, cli.name_run()
-    check_run_is_free(run_folder, None)
+    check_run_is_free(run_folder, None, cli.run_option)
     if not isinstance(model, GRU4Rec):
         raise SessRecError(f"--model {type(model).__name__} cannot take the reference's weights: it needs GRU4Rec")
     model.set_vocabulary(data.prepare().vocabulary)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from sessrec.environment import escape_on_console
 from sessrec.errors import SessRecError, exit_with_error
 from sessrec.suggestions import alternatives, did_you_mean
 from sessrec.writing import check_writable
@@ -44,6 +45,7 @@ class ScriptParser(argparse.ArgumentParser):
     """
 
     def __init__(self, description: str | None, command: str | None = None, **options: object) -> None:
+        escape_on_console()
         options = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False} | options
         options |= {} if command is None else {"prog": program(command)}
         super().__init__(description=description, exit_on_error=False, **options)  # type: ignore[arg-type]

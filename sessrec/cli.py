@@ -18,18 +18,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import sessrec.models  # noqa: F401 - makes the models known by their class names
 from sessrec.callbacks.checkpoints import CheckpointFiles, resolve_checkpoint
+from sessrec.callbacks.loggers import with_kept_ids
 from sessrec.callbacks.run_folder import RunSummary, free_run_name
+from sessrec.callbacks.run_place import RunTrainer, keep_checkpoints_in, place_run
 from sessrec.callbacks.signals import StoppedError
 from sessrec.data import SessionDataModule
 from sessrec.distributed import LanesStrategy
-from sessrec.environment import tune_memory
+from sessrec.environment import escape_on_console, tune_memory
 from sessrec.errors import SessRecError, error_text, exit_with_error, message_prefix, one_line
 from sessrec.models.base import SessionRecommender
 from sessrec.models.checkpoint_format import read_checkpoint
@@ -64,7 +66,10 @@ class SessRecCLI(LightningCLI):
 
     datamodule: SessionDataModule
     model: SessionRecommender
-    trainer: Trainer
+    trainer: RunTrainer
+    run_folder: Path | None = None
+    run_option = "--trainer.logger.version"
+    """The option that gives the run another name."""
 
     def __init__(self, command: str, args: Sequence[str] | None = None) -> None:
         self.command = command
@@ -72,6 +77,7 @@ class SessRecCLI(LightningCLI):
         super().__init__(
             SessionRecommender,
             SessionDataModule,
+            trainer_class=RunTrainer,
             subclass_mode_model=True,
             args=with_current_options(command, self.args),
             run=False,
@@ -90,28 +96,27 @@ class SessRecCLI(LightningCLI):
         """Build nothing yet: a command asks for what it needs."""
 
     def name_run(self) -> Path:
-        """Folder of the run, by the logger's options; a run without a name gets a number.
+        """Folder of the run, by the trainer's options; a run without a name gets a number.
 
         Raises:
             SessRecError: If the options name no folder for a run.
         """
-        logger = self.config.trainer.logger
-        place = getattr(logger[0] if isinstance(logger, list) and logger else logger, "init_args", None)
-        if place is None or "default_hp_metric" not in place:
-            raise SessRecError("a run is kept in its logger's folder: --trainer.logger must be a TensorBoardLogger")
-        log_folder = Path(place.save_dir, place.name or "")
-        if place.version is None:
-            model = self.config.model.class_path.rpartition(".")[2].lower()
-            # the processes of a fit are started with the same arguments, and have to find the same name
-            place.version = os.environ.get(_RUN_NAME) if is_follower() else free_run_name(log_folder, model)
-            if place.version is None:
-                raise SessRecError("processes started by torchrun or a scheduler need --trainer.logger.version")
-            os.environ[_RUN_NAME] = place.version
-        name = place.version if isinstance(place.version, str) else f"version_{place.version}"
-        folder = Path(place.name or "")  # what is written must not leave the folder of runs
-        if Path(name).name != name or name == ".." or ".." in folder.parts or folder.is_absolute():
-            raise SessRecError(f"--trainer.logger: {folder / name} is no name for a run inside {place.save_dir}")
-        return log_folder / name
+        self.run_folder, self.run_option = place_run(self.config.trainer, self._free_name)
+        return self.run_folder
+
+    @property
+    def folder_option(self) -> str:
+        """The option that puts the run into another folder."""
+        return self.run_option.replace("logger.version", "logger.save_dir")
+
+    def _free_name(self, log_folder: Path) -> str:
+        # the processes of a fit are started with the same arguments, and have to find the same name
+        model = self.config.model.class_path.rpartition(".")[2].lower()
+        name = os.environ.get(_RUN_NAME) if is_follower() else free_run_name(log_folder, model)
+        if name is None:
+            raise SessRecError("processes started by torchrun or a scheduler need --trainer.logger.version")
+        os.environ[_RUN_NAME] = name
+        return name
 
     def find_checkpoint(self, run_folder: Path) -> Path | None:
         """The checkpoint that ``--ckpt_path`` names, None where there is no such option.
@@ -126,11 +131,14 @@ class SessRecCLI(LightningCLI):
 
     def build_model_and_data(self) -> tuple[SessionRecommender, SessionDataModule]:
         """Build the model and the data by their options."""
-        self.config_init = self.parser.instantiate_classes(self.config)
+        config = self.config.clone()
+        if self.run_folder is not None:
+            config.trainer = with_kept_ids(config.trainer, self.run_folder)
+        self.config_init = self.parser.instantiate_classes(config)
         self.model, self.datamodule = self.config_init.model, self.config_init.data
         return self.model, self.datamodule
 
-    def build_trainer(self, callbacks: Sequence[Callback] = ()) -> Trainer:
+    def build_trainer(self, callbacks: Sequence[Callback] = ()) -> RunTrainer:
         """Build the trainer by its options, after model and data.
 
         Args:
@@ -147,19 +155,27 @@ class SessRecCLI(LightningCLI):
         if named not in ("auto", "ddp"):
             raise SessRecError(f"--trainer.strategy {named} is not supported: auto for one device, ddp for several")
         strategy = LanesStrategy() if named == "ddp" else named
-        self.trainer = self.instantiate_trainer(plugins=[CheckpointFiles()], strategy=strategy)
+        changed = {"plugins": [CheckpointFiles()], "strategy": strategy, "enable_autolog_hparams": False}
+        if self.command not in ("fit", "test"):
+            changed["logger"] = False  # which log nothing
+        self.trainer = self.instantiate_trainer(**changed)
+        self.trainer.run_folder = self.run_folder
+        if self.run_folder is not None:
+            keep_checkpoints_in(self.trainer, self.run_folder)
         return self.trainer
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+    def instantiate_trainer(self, **kwargs: Any) -> RunTrainer:
         """Build the trainer; what it refuses are its options.
 
         Raises:
             SessRecError: If it refuses some.
         """
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, TypeError, ValueError) as error:
             raise SessRecError(f"--trainer: {error}") from error
+        assert isinstance(trainer, RunTrainer)
+        return trainer
 
     def build_for_evaluation(self, callbacks: Callable[[Path], Sequence[Callback]]) -> Path:
         """Build model, data and trainer, map the data to the checkpoint's vocabulary, and give the checkpoint.
@@ -175,7 +191,7 @@ class SessRecCLI(LightningCLI):
         if checkpoint is None:
             raise SessRecError(f"{self.command} needs a fitted model: --ckpt_path best, last or a file")
         if self.command == "test":
-            check_writable(run_folder, "--trainer.logger.save_dir")
+            check_writable(run_folder, self.folder_option)
         model, data = self.build_model_and_data()
         trainer = self.build_trainer([RunSummary(checkpoint), *callbacks(checkpoint)])
         check_trainer(trainer, self.command, type(model).__name__, model.trains_in_parallel)
@@ -196,6 +212,7 @@ def run_command(command: str, story: Callable[[SessRecCLI], None], args: Sequenc
         args: Command-line arguments; default: `sys.argv[1:]`.
     """
     tune_memory()
+    escape_on_console()
     try:
         with quiet(command), _interrupt_at_once():
             cli = SessRecCLI(command, args)
@@ -267,12 +284,14 @@ def quiet(command: str | None = None) -> Iterator[None]:
         for text in (
             "LightningCLI's args parameter",
             "Checkpoint directory .* exists and is not empty",
+            "Experiment logs directory .* exists and is not empty",  # and what was logged is kept
             "Be aware that when using `ckpt_path`, callbacks",  # the checkpoint callbacks belong to a fit
             "Total length of `list` across ranks is zero",  # a fit without a validation part
             "Couldn't infer the batch indices",  # the predictions carry their sessions
             "The number of training batches .* is smaller than the logging interval",  # the models log by steps
             ".*TreeSpec",
             "You called `self.log",  # a command that keeps its results itself has no logger
+            "`ModelCheckpoint.* could not find the monitored key",  # max_steps has ended the fit before a validation
             "It is recommended to use `self.log",  # the metrics are summed over the processes before they are logged
         ):
             warnings.filterwarnings("ignore", text)

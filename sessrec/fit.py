@@ -9,7 +9,8 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 
 from sessrec.callbacks.checkpoints import BestCheckpoint, check_run_is_free, is_inside_epoch, work_done
-from sessrec.callbacks.event_files import drop_steps_after
+from sessrec.callbacks.early_stopping import OwnPatience
+from sessrec.callbacks.loggers import open_loggers
 from sessrec.callbacks.run_folder import RunConfig, RunSummary
 from sessrec.cli import SessRecCLI, is_follower, run_command
 from sessrec.errors import SessRecError
@@ -25,8 +26,8 @@ def fit(cli: SessRecCLI) -> None:
     run_folder, config = cli.name_run(), cli.config
     checkpoint = cli.find_checkpoint(run_folder)
     if not is_follower():
-        check_run_is_free(run_folder, checkpoint)
-        check_writable(run_folder / "checkpoints", "--trainer.logger.save_dir")
+        check_run_is_free(run_folder, checkpoint, cli.run_option)
+        check_writable(run_folder / "checkpoints", cli.folder_option)
     check_trainer_options(config.trainer)
     model, data = cli.build_model_and_data()
     metrics = [str(name) for name in model.val_metrics]
@@ -37,22 +38,23 @@ def fit(cli: SessRecCLI) -> None:
     saving.append(cli.config_init.checkpoint)
     if not config.trainer.fast_dev_run:  # which leaves no run
         saving.append(RunConfig(cli.parser, config, run_folder))
-    trainer = cli.build_trainer([RunSummary(checkpoint), *saving])
+    trainer = cli.build_trainer([RunSummary(checkpoint), OwnPatience(), *saving])
     _check_folders(trainer, run_folder)
     check_trainer(trainer, "fit", type(model).__name__, model.trains_in_parallel)
     check_clipping(trainer, type(model).__name__, model.clips_gradients)
     content = None if checkpoint is None else read_checkpoint(checkpoint)
     data.setup("fit")
+    place: tuple[int | None, bool] = (None, False)
     if content is not None:
         inside_epoch = is_inside_epoch(content)
         _check_resumable(cli, content, inside_epoch)
-        if done := work_done(content, inside_epoch, trainer.max_epochs, trainer.max_steps):
+        if done := work_done(content, inside_epoch, trainer):
             _check_same_options(cli, content, run_folder)
             print(f"nothing to do: the checkpoint {checkpoint} has {done}")
             return
-        if not is_follower():
-            drop_steps_after(run_folder, content["global_step"], inside_epoch)
-    trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
+        place = (content["global_step"], inside_epoch)
+    with open_loggers(trainer, *place):
+        trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
 
 
 def _check_folders(trainer: Trainer, run_folder: Path) -> None:
@@ -84,9 +86,7 @@ def _check_same_options(cli: SessRecCLI, content: dict[str, Any], run_folder: Pa
         *changed_options(content["datamodule_hyper_parameters"], cli.datamodule.hparams, "data"),
     ]
     if changed:
-        raise SessRecError(
-            f"the run {run_folder} was fitted with {', '.join(changed)}: give another --trainer.logger.version"
-        )
+        raise SessRecError(f"the run {run_folder} was fitted with {', '.join(changed)}: give another {cli.run_option}")
 
 
 main = partial(run_command, "fit", fit)

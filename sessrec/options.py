@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from argparse import ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from sessrec.arguments import DESCRIPTIONS, program
 from sessrec.callbacks.checkpoints import LastCheckpoint
+from sessrec.callbacks.run_place import settings_of_run
 from sessrec.errors import SessRecError, exit_with_error
 from sessrec.evaluation.slices import Slices
 from sessrec.evaluation.tested_runs import RESULT_NEUTRAL_OPTIONS
@@ -237,16 +237,18 @@ def _is_config_text(config: str) -> bool:
 
 
 def _current_config(file: Path) -> str:
-    """The file, or its text with today's names where it has a model's options under others."""
+    """The file; its text where the parser would read it otherwise, or where it has old names of a model's options."""
     try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        config = yaml.safe_load(text)
     except (yaml.YAMLError, OSError, UnicodeDecodeError):
         return str(file)  # the parser says what is wrong with it
+    same = str(file) if text.isascii() else yaml.safe_dump(config)  # the parser reads in the encoding of the locale
     model = config.get("model") if isinstance(config, dict) else None
     if not isinstance(model, dict) or not isinstance(options := model.get("init_args"), dict):
-        return str(file)
+        return same
     if (current := current_options(str(model.get("class_path")), options)) == options:
-        return str(file)
+        return same
     model["init_args"] = current
     return yaml.safe_dump(config)
 
@@ -258,8 +260,5 @@ def _settings_of(checkpoint: Path) -> list[str]:
     settings: dict[str, Any] = {"model": model, "data": content["datamodule_hyper_parameters"]}
     run_folder = checkpoint.resolve().parent.parent
     if (run_folder / "config.yaml").exists():
-        save_dir = os.path.relpath(run_folder.parent.parent)
-        place = {"save_dir": save_dir, "name": run_folder.parent.name, "version": run_folder.name}
-        logger = {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": place}
-        settings["trainer"] = {"logger": logger}
+        settings["trainer"] = settings_of_run(run_folder)
     return ["--config", yaml.safe_dump(settings)]

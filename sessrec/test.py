@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from sessrec.callbacks.loggers import open_loggers
 from sessrec.callbacks.rank_writer import RankWriter
 from sessrec.cli import SessRecCLI, run_command
 
@@ -17,7 +18,8 @@ def test(cli: SessRecCLI) -> None:
         return [RankWriter(options.slices, checkpoint, list_length=options.list_length, projector=options.projector)]
 
     checkpoint = cli.build_for_evaluation(writers)
-    cli.trainer.test(cli.model, cli.datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True)
+    with open_loggers(cli.trainer):
+        cli.trainer.test(cli.model, cli.datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True)
 
 
 main = partial(run_command, "test", test)

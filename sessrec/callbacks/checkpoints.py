@@ -15,6 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_only
 
+from sessrec.callbacks.early_stopping import early_stop
 from sessrec.callbacks.signals import StoppedError, StopSignals
 from sessrec.distributed import greatest_of_processes
 from sessrec.errors import SessRecError
@@ -74,8 +75,13 @@ def _subclasses(of: type[SessionRecommender]) -> Iterator[type[SessionRecommende
         yield from _subclasses(one)
 
 
-def check_run_is_free(run_folder: Path, checkpoint: Path | None) -> None:
+def check_run_is_free(run_folder: Path, checkpoint: Path | None, run_option: str) -> None:
     """Refuse a fit that would overwrite a run's checkpoints without going on from them.
+
+    Args:
+        run_folder: Folder of the run.
+        checkpoint: The checkpoint that the fit starts from, if any.
+        run_option: The option that gives a run another folder.
 
     Raises:
         SessRecError: If the run has checkpoints and the fit starts from none of them, or goes on outside its run.
@@ -89,7 +95,7 @@ def check_run_is_free(run_folder: Path, checkpoint: Path | None) -> None:
     if checkpoint is None and any(folder.glob("*.ckpt")):
         name = "last" if (folder / "last.ckpt").exists() else "best"
         raise SessRecError(
-            f"the run {run_folder} exists: give another --trainer.logger.version, or go on with it: "
+            f"the run {run_folder} exists: give another {run_option}, or go on with it: "
             f"--config {run_folder / 'config.yaml'} --ckpt_path {name}"
         )
 
@@ -111,13 +117,24 @@ def is_inside_epoch(checkpoint: dict[str, Any]) -> bool:
     return Progress.of_checkpoint(checkpoint).inside_epoch
 
 
-def work_done(checkpoint: dict[str, Any], inside_epoch: bool, max_epochs: int | None, max_steps: int) -> str | None:
-    """What a finished fit has done, in words; None where there is something left to do."""
+def work_done(checkpoint: dict[str, Any], inside_epoch: bool, trainer: Trainer) -> str | None:
+    """What a finished fit has done, in words; None where there is something left to do.
+
+    Args:
+        checkpoint: The checkpoint.
+        inside_epoch: Whether it was saved inside an epoch.
+        trainer: The trainer of the fit that is to resume from it.
+    """
     epochs = checkpoint["epoch"] + (0 if inside_epoch else 1)
-    if max_epochs is not None and 0 <= max_epochs <= epochs:
-        return f"{epochs} of {max_epochs} epochs"
-    if 0 < max_steps <= checkpoint["global_step"]:
-        return f"{checkpoint['global_step']} of {max_steps} steps"
+    stop = early_stop(checkpoint, epochs, trainer)
+    if stop is not None and stop.is_of_same_rule:
+        return f"{stop.reason}; another patience or monitor in --trainer.callbacks continues it, more epochs do not"
+    if trainer.max_epochs is not None and 0 <= trainer.max_epochs <= epochs:
+        return f"{epochs} of {trainer.max_epochs} epochs"
+    if 0 < trainer.max_steps <= checkpoint["global_step"]:
+        return f"{checkpoint['global_step']} of {trainer.max_steps} steps"
+    if stop is not None:
+        rank_zero_only(print)(f"the fit resumes by other rules: it has {stop.reason}")
     return None
 
 

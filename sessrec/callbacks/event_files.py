@@ -28,14 +28,18 @@ def drop_steps_after(run_folder: Path, step: int, inside_epoch: bool) -> None:
         kept = []
         for record, event in _records(file):
             tag = event.summary.value[0].tag if event.summary.value else ""
-            is_final = tag.startswith(("final/", "_hparams_/"))
-            is_of_epoch_in_hand = inside_epoch and tag == "train/loss_epoch" and event.step == step
-            if not tag or (event.step <= step and not is_final and not is_of_epoch_in_hand):
+            if not tag or not is_logged_again(tag, event.step, step, inside_epoch):
                 kept.append(record)
         with atomic_write(file) as temporary, temporary.open("wb") as stream:
             writer = RecordWriter(stream)
             for record in kept:
                 writer.write(record)
+
+
+def is_logged_again(tag: str, logged_at: int, step: int, inside_epoch: bool) -> bool:
+    """Whether a fit that resumes from a step logs a value again that was logged at another one; see above."""
+    is_of_epoch_in_hand = inside_epoch and tag == "train/loss_epoch" and logged_at == step
+    return logged_at > step or tag.startswith(("final/", "_hparams_/")) or is_of_epoch_in_hand
 
 
 def read_curves(run_folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -124,6 +124,7 @@ def test_report(model: SessionRecommender, data: Any, ranks: Ranks) -> dict[str,
         "model": type(model).__name__,
         "model_options": {name: value for name, value in model.hparams.items() if not name.startswith("_")},
         "seed": model.seed,
+        "step": model.results_step,
         "metrics": model.results,
         "protocol": {
             "tie_mode": model.tie_mode,

@@ -13,6 +13,8 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from sessrec.callbacks.loggers import log_file, log_parameters
+from sessrec.data.report import DataReport
 from sessrec.environment import hardware, versions
 from sessrec.models.base import SessionRecommender
 from sessrec.writing import write_json, write_text
@@ -35,12 +37,11 @@ class RunConfig(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the config."""
-        if trainer.loggers:  # fast_dev_run takes them away, and leaves no run
-            write_text(self.run_folder / self.config_filename, self.parser.dump(self.config, skip_none=False))
+        write_text(self.run_folder / self.config_filename, self.parser.dump(self.config, skip_none=False))
 
 
 class RunSummary(Callback):
-    """Prints and keeps the data report, and what a fit took; prints results.
+    """Prints and keeps the data report, and what a fit took; logs parameters and final metrics; prints results.
 
     Args:
         checkpoint: The checkpoint file that is evaluated or gone on from, if any.
@@ -50,9 +51,10 @@ class RunSummary(Callback):
         self.checkpoint = checkpoint
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Print the data report."""
+        """Print the data report of a fit or a prediction; the results of an evaluation come first."""
         self._start = time.perf_counter()
-        rank_zero_only(print)(f"\n{_report(trainer)}\n")
+        if stage in ("fit", "predict"):
+            rank_zero_only(print)(f"\n{_report(trainer)}\n")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the data report in the run's folder."""
@@ -60,17 +62,27 @@ class RunSummary(Callback):
         if folder and trainer.is_global_zero:
             write_json(Path(folder) / "data_report.json", _report(trainer).as_dict())
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the hyper-parameters and the config, now that the seed is known."""
+        assert isinstance(pl_module, SessionRecommender)
+        folder = trainer.log_dir
+        if folder and trainer.is_global_zero:
+            log_parameters(trainer, hyper_parameters(trainer, pl_module))
+            log_file(trainer, Path(folder, "config.yaml"))
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the hyper-parameters with the final metrics, keep what the fit took, and print the results."""
+        """Log the final metrics, keep what the fit took, and print the results."""
         assert isinstance(pl_module, SessionRecommender)
         folder = trainer.log_dir
         if folder and trainer.is_global_zero:
             write_json(Path(folder) / FIT_FILE, self._effort(trainer, pl_module))
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                final = {f"final/{name}": value for name, value in pl_module.results.items()}
-                logger.log_hyperparams(dict(pl_module.hparams), final or {"final/epochs": trainer.current_epoch})
-                logger.save()
+            final = {f"final/{name}": value for name, value in pl_module.results.items()}
+            final["final/step"] = float(trainer.global_step if not final else pl_module.results_step or 0)
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):  # whose page of parameters has the metrics beside them
+                    logger.log_hyperparams(hyper_parameters(trainer, pl_module), final)
+                    logger.save()
+            pl_module.log_at_step(final, but=TensorBoardLogger)
         self._print(trainer, pl_module, "fit")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -82,18 +94,56 @@ class RunSummary(Callback):
         """Print the results of the test."""
         self._print(trainer, pl_module, "test")
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Print what the data report says of the evaluated part, after the results."""
+        part = {"validate": "val", "test": "test"}.get(stage)
+        if part is not None:
+            rank_zero_only(print)(f"\n{part_of_report(_report(trainer), part)}")
+
     def _effort(self, trainer: Trainer, model: SessionRecommender) -> dict[str, Any]:
         """What a fit took; one that went on from a checkpoint does not know how long the whole was."""
         seconds = None if self.checkpoint else round(time.perf_counter() - self._start, 3)
         done = {"seconds": seconds, "epochs": trainer.current_epoch, "steps": trainer.global_step, "seed": model.seed}
-        return done | {"versions": versions(), "hardware": hardware(model.device)}
+        validation = {"step": model.results_step, "metrics": model.results} if model.results else None
+        return done | {"validation": validation, "versions": versions(), "hardware": hardware(model.device)}
 
     def _print(self, trainer: Trainer, model: LightningModule, stage: str) -> None:
         assert isinstance(model, SessionRecommender)
         seconds = time.perf_counter() - self._start
         head = f"{stage} of {type(model).__name__}, {seconds:.0f} s, run {trainer.log_dir}"
         rules = f"{model.n_items:,} items ranked, ties {model.tie_mode}, {_candidates(model)}"
-        rank_zero_only(print)(f"\n{head}\n{rules}\n{results_table(model.results)}")
+        of_step = f"{_step(trainer, model, self.checkpoint)}\n" if model.results else ""
+        rank_zero_only(print)(f"\n{head}\n{rules}\n{of_step}{results_table(model.results)}")
+
+
+def hyper_parameters(trainer: Trainer, model: SessionRecommender) -> dict[str, Any]:
+    """All that a fit was asked for, flat: the options of the model and the data by their names, seed and length."""
+    data = trainer.datamodule.hparams  # type: ignore[attr-defined]
+    options = {name: value for name, value in {**data, **model.hparams}.items() if not name.startswith("_")}
+    named = {"model": type(model).__name__, "seed": model.seed, "max_epochs": trainer.max_epochs}
+    lengths = {"max_steps": trainer.max_steps, "precision": trainer.precision, "processes": trainer.world_size}
+    return named | lengths | options
+
+
+def part_of_report(report: DataReport, part: str) -> DataReport:
+    """What a data report says of the reading and of one part; what is 0 or of other parts is left out."""
+    short = DataReport()
+    for name in ("read", "cleaned", f"{part} cut", part):
+        figures = {key: value for key, value in report.sections.get(name, {}).items() if value}
+        if figures:
+            short.add(name, figures)
+    short.warn(report.warnings)
+    return short
+
+
+def _step(trainer: Trainer, model: SessionRecommender, checkpoint: Path | None) -> str:
+    """Which weights the results are of."""
+    step = "an unknown step" if model.results_step is None else f"step {model.results_step:,}"
+    if trainer.state.fn != "fit":
+        return f"weights of {step}" + (f" ({checkpoint})" if checkpoint else "")
+    return f"validation of {step}" + (
+        "" if model.results_step == trainer.global_step else f"; the fit went on to step {trainer.global_step:,}"
+    )
 
 
 def _candidates(model: SessionRecommender) -> str:

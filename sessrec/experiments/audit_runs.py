@@ -24,7 +24,10 @@ from sessrec.experiments.fit_and_test import fit_and_test, plain_log_words
 from sessrec.writing import atomic_write
 
 _ONE_PROCESS = ["--trainer.devices", "1", "--trainer.strategy", "auto"]
-_USUAL_FOLDER = ["--trainer.logger.save_dir", ".", "--trainer.logger.name", "lightning_logs"]
+_USUAL_FOLDER = [
+    *("--trainer.logger", "lightning.pytorch.loggers.TensorBoardLogger", "--trainer.logger.default_hp_metric", "false"),
+    *("--trainer.logger.save_dir", ".", "--trainer.logger.name", "lightning_logs"),
+]
 
 
 def shuffle_sessions(sessions: Sessions, seed: int) -> Sessions:
@@ -39,14 +42,19 @@ def rank_shuffled(run: Run, seed: int) -> Run:
     """Test a run's model again with the clicks shuffled inside each session, into its folder's ``audits/order``."""
     folder = run.folder / "audits" / "order"
     words = ["--config", str(run.folder / "config.yaml"), "--ckpt_path", str(checkpoint_of(run))]
+    no_curves = [
+        "--trainer.logger",
+        "false",
+        "--trainer.default_root_dir",
+        str(run.folder),
+    ]  # those are of its own test
     with quiet("audit"):
-        cli = SessRecCLI("test", [*words, *_rules(run), *_ONE_PROCESS])
+        cli = SessRecCLI("test", [*words, *_rules(run), *_ONE_PROCESS, *no_curves])
         checkpoint = cli.build_for_evaluation(lambda file: [RankWriter(cli.config_init.slices, file, folder)])
     model, data, trainer = cli.model, cli.datamodule, cli.trainer
     if data.sessions["test"].digest_of_ids(model.vocabulary.item_ids) != run.report["protocol"]["data_digest"]:
         raise SessRecError(f"{run.folder} was tested on another log than the one in its config.yaml")
     data.sessions["test"] = shuffle_sessions(data.sessions["test"], seed)
-    trainer.loggers = []  # the run's own curves are of its own test
     with quiet("audit"):
         trainer.test(model, data, ckpt_path=checkpoint, verbose=False, weights_only=True)
     return read_run(folder)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.loggers import Logger, MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -71,6 +72,8 @@ class SessionRecommender(LightningModule):
         self._vocabulary: Vocabulary | None = None
         self.seed: int | None = None
         self.results: dict[str, float] = {}
+        self.results_step: int | None = None
+        self._loaded_step: int | None = None
         self.progress = Progress()
         self.val_metrics = ranking_metrics(cutoffs, prefix="val/")
         self.test_metrics = ranking_metrics(cutoffs, prefix="test/")
@@ -227,6 +230,7 @@ class SessionRecommender(LightningModule):
             "seed": self.seed,
             "progress": self.progress.state_dict(),
             "results": self.results,
+            "results_step": self.results_step,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -245,7 +249,8 @@ class SessionRecommender(LightningModule):
         check_weights(checkpoint["state_dict"], self.state_dict())
         self.seed = checkpoint["seed"]
         self.progress = Progress.of_checkpoint(checkpoint)
-        self.results = checkpoint.get("results", {})
+        self.results, self.results_step = checkpoint.get("results", {}), checkpoint.get("results_step")
+        self._loaded_step = checkpoint["global_step"]
 
     def setup(self, stage: str) -> None:
         """Refuse trainers that are not supported, and data whose items are numbered otherwise than the model's."""
@@ -256,13 +261,30 @@ class SessionRecommender(LightningModule):
 
     def on_fit_start(self) -> None:
         """Fix the seed that everything random in a fit follows from."""
+        self._loaded_step = None  # from here on the weights are those of the trainer's step
+        if not self.trainer.ckpt_path:
+            self.results, self.results_step = {}, None
         if self.seed is None:
             self.seed = torch.initial_seed()
 
-    def log_at_step(self, figures: dict[str, float]) -> None:
-        """Log to every logger by the number of optimiser steps; Lightning counts batches, which are windows here."""
+    @property
+    def trained_steps(self) -> int:
+        """Number of optimiser steps behind the weights, also of a model that was loaded from a checkpoint."""
+        return self.global_step if self._loaded_step is None else self._loaded_step
+
+    def log_at_step(self, figures: dict[str, float], but: type[Logger] | tuple[()] = ()) -> None:
+        """Log to every logger by the number of optimiser steps; Lightning counts batches, which are windows here.
+
+        Args:
+            figures: Values by their names.
+            but: Kind of logger that gets none.
+        """
         for logger in self.loggers:
-            logger.log_metrics(figures, step=self.global_step)
+            if isinstance(logger, but):
+                continue
+            at = "_at_" if isinstance(logger, MLFlowLogger) else "@"  # MLflow takes no @, and has metrics of such names
+            named = {name.replace("@", at): value for name, value in figures.items()}
+            logger.log_metrics(named, step=self.trained_steps)
 
     # -- evaluation --------------------------------------------------------------------------------------------------
 
@@ -308,11 +330,15 @@ class SessionRecommender(LightningModule):
         metrics.update(rank_from_counts(counts.above, counts.tied, self.tie_mode))
 
     def _log_results(self, metrics: MetricCollection) -> None:
+        """Log and keep the results of a whole evaluation; only those of a fit and a test are curves."""
+        if self.trainer.sanity_checking:
+            return
+        stage, last_step = self.trainer.state.fn, self.results_step
         self.results = {name: value.item() for name, value in metrics.compute().items()}
-        fitting = self.trainer.state.fn == "fit"
+        self.results_step = self.trained_steps
         exact = {name: torch.tensor(value, dtype=torch.float64) for name, value in self.results.items()}
-        self.log_dict(exact, logger=not fitting)  # plain numbers would be rounded to 32 bits
-        if fitting:
+        self.log_dict(exact, logger=False)  # plain numbers would be rounded to 32 bits
+        if stage == "test" or (stage == "fit" and self.results_step != last_step):
             self.log_at_step(self.results)
         if (share := self.tied_share.compute().item()) > 0.01:
             rank_zero_warn(

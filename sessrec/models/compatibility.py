@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import StochasticWeightAveraging
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, StochasticWeightAveraging
 from torch import Tensor
 
 from sessrec.data.vocabulary import Vocabulary
@@ -14,6 +14,11 @@ from sessrec.distributed import LanesStrategy
 from sessrec.errors import SessRecError
 
 _PRECISIONS = ("32-true", "bf16-mixed", "64-true")  # others need a gradient scaler, or keep weights in 16 bits
+
+_FINDERS = {
+    LearningRateFinder: "compare values by scripts/sweep.py --option model.learning_rate",
+    BatchSizeFinder: "compare values by scripts/sweep.py --option data.batch_size",
+}
 
 
 def check_ranges(options: Mapping[str, Any], ranges: Mapping[str, str]) -> None:
@@ -49,6 +54,18 @@ def check_trainer(trainer: Trainer, stage: str, model: str, trains_in_parallel: 
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     if stage == "fit" and any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
         raise SessRecError("StochasticWeightAveraging is not supported: its checkpoints hold no weights of the model's")
+    if stage == "fit":
+        for finder, instead in _FINDERS.items():
+            if any(isinstance(callback, finder) for callback in callbacks):
+                raise SessRecError(
+                    f"{finder.__name__} (Tuner) is not supported: it cannot count the many optimiser steps in a batch "
+                    f"of the trainer; {instead}"
+                )
+    if trainer.barebones:
+        raise SessRecError(
+            "barebones is not supported: it logs no metric; give logger, enable_progress_bar and enable_checkpointing "
+            "as False"
+        )
     if trainer.world_size == 1:
         return
     if not isinstance(trainer.strategy, LanesStrategy):

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.loops.loop import _Loop
 
 from sessrec.errors import SessRecError
 
@@ -90,3 +91,16 @@ def resume_inside_epoch(trainer: Trainer, n_batches: int) -> None:
     for counts in (epochs.current, epochs.total):
         counts.processed = counts.completed = counts.started - 1  # type: ignore[attr-defined]
     fit_loop.update_restart_stage()
+
+
+def resume_after_epoch(trainer: Trainer) -> None:
+    """Have a fit that resumes at the end of an epoch begin the next one.
+
+    With ``max_steps``, Lightning takes the finished epoch up again, has nothing to do in it, and counts it twice.
+    """
+    fit_loop = trainer.fit_loop
+    if fit_loop.restarted_on_epoch_end:
+        fit_loop.epoch_progress.increment_completed()
+        _Loop.restarting.fset(fit_loop, False)  # type: ignore[attr-defined] # its own setter would not with max_steps
+        fit_loop.update_restart_stage()
+        trainer.train_dataloader.load_state_dict({"batch": 0})  # type: ignore[union-attr]

@@ -21,7 +21,7 @@ from sessrec.distributed import n_processes, process_rank, sum_over_processes
 from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender
 from sessrec.models.compatibility import check_clipping
-from sessrec.models.fit_loop import Progress, count_steps, resume_inside_epoch
+from sessrec.models.fit_loop import Progress, count_steps, resume_after_epoch, resume_inside_epoch
 from sessrec.models.schedules import Schedule, ScheduleName, ScheduleUnit
 
 
@@ -129,6 +129,8 @@ class NeuralRecommender(SessionRecommender):
         if self.progress.inside_epoch:
             self.trainer.train_dataloader.load_state_dict({"batch": self.progress.windows})  # type: ignore[union-attr]
             resume_inside_epoch(self.trainer, self.progress.windows)
+        else:
+            resume_after_epoch(self.trainer)
         self._last_time = time.perf_counter()
         for group in self.raw_optimizer().param_groups:
             group.update({name: self.options[name] for name in ("momentum",) if name in group})

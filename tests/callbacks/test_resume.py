@@ -179,6 +179,16 @@ def test_more_steps_after_max_steps(straight: Path, run: Path, max_steps: str) -
     assert_equal_fits(run, straight)
 
 
+def test_more_epochs_up_to_max_steps(straight: Path, run: Path) -> None:
+    """A fit that resumes at the end of an epoch begins the next one, with a limit of steps, too."""
+    assert fit_code([*MAIN, "--trainer.max_epochs", "1"]) == 0
+    assert fit_code([*RESUME, "--trainer.max_epochs", "2", "--trainer.max_steps", "100"]) == 0
+    checkpoint = last_checkpoint(run)
+    assert (checkpoint["global_step"], checkpoint["epoch"]) == (100, 1)
+    assert fit_code([*RESUME, "--trainer.max_steps", "-1"]) == 0
+    assert_equal_fits(run, straight)
+
+
 def assert_equal_fits(run: Path, straight: Path) -> None:
     """Equal but for what a stop inside a window, or one by a callback, adds: its own figures, and a validation."""
     ours, theirs = last_checkpoint(run), last_checkpoint(straight)

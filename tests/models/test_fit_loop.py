@@ -9,9 +9,11 @@ import pytest
 from helpers import make_trainer
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.tuner import Tuner
 
 from sessrec.data import SessionDataModule
-from sessrec.models import GRU4Rec
+from sessrec.errors import SessRecError
+from sessrec.models import GRU4Rec, Popularity
 from sessrec.models.fit_loop import Progress, resume_inside_epoch
 
 
@@ -84,3 +86,21 @@ def test_progress() -> None:
     assert progress == Progress(windows=1, steps=0, loss=4.0, n_pairs=32)
     assert Progress.of_checkpoint({"format": 3, "progress": progress.state_dict()}) == progress
     assert Progress.of_checkpoint({"format": 2, "progress": {"steps": 9}}) == Progress()
+
+
+@pytest.mark.parametrize(
+    ("tool", "said"),
+    [("lr_find", "--option model.learning_rate"), ("scale_batch_size", "--option data.batch_size")],
+)
+def test_tools_that_count_batches_are_refused(tmp_path: Path, tool: str, said: str) -> None:
+    """They would change nothing between the steps of a window (case 117)."""
+    tuner = Tuner(make_trainer(tmp_path, max_epochs=1))
+    with pytest.raises(SessRecError, match=f"cannot count the many optimiser steps .*{said}"):
+        getattr(tuner, tool)(GRU4Rec(layers=[4]), datamodule=SessionDataModule(cache_dir=None))
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_barebones_is_refused(tmp_path: Path) -> None:
+    trainer = Trainer(accelerator="cpu", barebones=True, default_root_dir=tmp_path)
+    with pytest.raises(SessRecError, match="barebones is not supported: it logs no metric; give logger"):
+        trainer.fit(Popularity(), SessionDataModule(cache_dir=None))
