@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from sessrec.click_log.log_format import LogFormat
 from sessrec.errors import SessRecError
 
+_ROWS = 1 << 16  # in a block
 _PRINTED = r"(?s)^\[.*\]$"
 _BETWEEN = {"|": r"\s*\|\s*", ",": r"\s*,\s*", ";": r"\s*;\s*", " ": r"\s+"}
 _BETWEEN_QUOTED, _BETWEEN_BARE = r"""['"]\s*,?\s*['"]""", r"\s*,\s*|\s+"
@@ -75,7 +76,7 @@ class ListColumns:
         """Make one row an item; other fields of a row are repeated.
 
         Returns:
-            The rows; and the row of ``batch`` that each is of, int64, None where the batch holds no lists. An empty
+            The rows; and the row of ``batch`` that each is of, int32, None where the batch holds no lists. An empty
             list gives a row without an item, but where only the longest lists count.
 
         Raises:
@@ -94,7 +95,7 @@ class ListColumns:
         for role, column in lists.items():
             self._check_lengths(columns, role, lengths, _lengths(column))
         n_rows = np.maximum(lengths, 1) if self.keeps_empty else lengths
-        parents = np.repeat(np.arange(len(lengths)), n_rows)
+        parents = np.repeat(np.arange(len(lengths), dtype=np.int32), n_rows)
         is_missing = np.repeat(lengths == 0, n_rows)
         places = pa.array(np.cumsum(~is_missing) - 1, mask=is_missing)
         for role, column in columns.items():
@@ -152,21 +153,25 @@ def longest_lists(
         time: Time of each event's row, shape (events,).
 
     Returns:
-        Which events are of the lists chosen, bool; the time of each event, which is the latest of its session's rows;
-        and the number of lists that are not the beginning of the one chosen.
+        Which events are of the lists chosen, bool, shape (events,); the time of each of these, which is the latest of
+        its session's rows; and the number of lists that are not the beginning of the one chosen.
     """
     first = np.flatnonzero(np.diff(row, prepend=-1))  # event of each row
-    lengths = np.diff(first, append=len(row))
-    owner = session[first]
+    lengths, owner = np.diff(first, append=len(row)), session[first]
     order = np.lexsort((lengths, owner))
-    is_last = np.append(np.diff(owner[order]) != 0, True)
-    chosen = order[is_last]  # row of each session, by its code
-    number = np.repeat(np.arange(len(first)), lengths)
-    twin = first[chosen[session]] + np.arange(len(row)) - first[number]  # event at the same place of the list chosen
-    n_others = len(np.unique(number[item != item[twin]]))
-    latest = time[first[chosen]].copy()
+    chosen = order[np.append(np.diff(owner[order]) != 0, True)]  # row of each session, by its code
+    latest = time[first[chosen]]
     np.maximum.at(latest, owner, time[first])
-    return chosen[session] == number, latest[session], n_others
+    is_chosen = np.zeros(len(first), dtype=bool)
+    is_chosen[chosen] = True
+    keep, n_others = np.repeat(is_chosen, lengths), 0
+    for start in range(0, len(first), _ROWS):  # in blocks, for the events of all rows are many
+        rows = slice(start, start + _ROWS)
+        events = np.arange(first[start], first[start] + lengths[rows].sum())
+        twins = events + np.repeat(first[chosen[owner[rows]]] - first[rows], lengths[rows])  # in the list chosen
+        differs = np.logical_or.reduceat(item[events] != item[twins], first[rows] - first[start])
+        n_others += int(np.count_nonzero(differs))
+    return keep, latest[session[keep]], n_others
 
 
 def _appended(lists: pa.Array, last: pa.Array) -> pa.ListArray:

@@ -105,8 +105,9 @@ def _read(
     codes, tie_break = session.codes, _concatenated([table.order for table in tables])
     if log_format.item_lists == "longest":
         rows = _row_numbers(tables)
-        is_chosen, columns[1], n_others = longest_lists(codes, rows, *columns[:2])
+        is_chosen, times, n_others = longest_lists(codes, rows, *columns[:2])
         codes, *columns = (column[is_chosen] for column in (codes, *columns))
+        columns[1] = times
         tie_break = None if tie_break is None else tie_break[is_chosen]
         n_lists = int(np.count_nonzero(np.diff(rows, prepend=-1))) + figures["empty_lists"]
         figures["earlier_lists"] = n_lists - len(session.ids)
