@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sessrec.environment import escape_on_console
 from sessrec.errors import SessRecError, exit_with_error
 from sessrec.suggestions import alternatives, did_you_mean
+from sessrec.text import escape_on_console
 from sessrec.writing import check_writable
 
 DESCRIPTIONS = {

@@ -31,7 +31,7 @@ from sessrec.callbacks.run_place import RunTrainer, keep_checkpoints_in, place_r
 from sessrec.callbacks.signals import StoppedError
 from sessrec.data import SessionDataModule
 from sessrec.distributed import LanesStrategy
-from sessrec.environment import escape_on_console, tune_memory
+from sessrec.environment import tune_memory
 from sessrec.errors import SessRecError, error_text, exit_with_error, message_prefix, one_line
 from sessrec.models.base import SessionRecommender
 from sessrec.models.checkpoint_format import read_checkpoint
@@ -46,6 +46,7 @@ from sessrec.options import (
     with_current_options,
 )
 from sessrec.paths import with_home_folder
+from sessrec.text import escape_on_console
 from sessrec.writing import check_writable
 
 _RUN_NAME = "SESSREC_RUN_NAME"

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
 import platform
-import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -51,10 +49,3 @@ def _processor() -> str:
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def escape_on_console() -> None:
-    """Have standard output and error escape what their encoding lacks; files are written in UTF-8 whatever it is."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import statistics
+import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import NamedTuple
@@ -90,3 +92,10 @@ class Table(NamedTuple):
         ]
         rule = "|".join([":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])])
         return "\n".join([f"| {lines[0]} |", f"|{rule}|", *(f"| {line} |" for line in lines[1:])])
+
+
+def escape_on_console() -> None:
+    """Have standard output and error escape what their encoding lacks; files are written in UTF-8 whatever it is."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

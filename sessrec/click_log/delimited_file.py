@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from sessrec.click_log.dialect import find_layout
@@ -55,10 +56,15 @@ class DelimitedFile:
             ArrowInvalid: If a row has too many or too few fields, or a text is not UTF-8; `explain` finds the line.
         """
         layout, names = self.layout, list(self.columns.values())
+        is_long = layout.separator != layout.delimiter
+        if is_long:
+            if layout.delimiter.encode() in block:
+                raise SessRecError(f"{self.file} holds the character {layout.delimiter!r}: remove it")
+            block = block.replace(layout.separator.encode(), layout.delimiter.encode())
         texts = {name: pa.string() for name in names}
         convert = pa.csv.ConvertOptions(include_columns=names, column_types=texts, strings_can_be_null=False)
         quote = '"' if layout.quoting else False
-        parse = pa.csv.ParseOptions(delimiter=layout.separator, quote_char=quote, newlines_in_values=newlines_in_values)
+        parse = pa.csv.ParseOptions(delimiter=layout.delimiter, quote_char=quote, newlines_in_values=newlines_in_values)
         size = min(len(block) + 1, 2**31 - 1)
         options = pa.csv.ReadOptions(column_names=layout.names, use_threads=False, block_size=size)
         try:
@@ -67,7 +73,10 @@ class DelimitedFile:
             if "Empty CSV file" not in str(error):  # else these are blank lines
                 raise
             table = pa.schema(texts).empty_table()
-        return pa.record_batch([table[name].combine_chunks() for name in names], names=list(self.columns))
+        columns = [table[name].combine_chunks() for name in names]
+        if is_long and layout.quoting:  # inside of quotes it was no separator
+            columns = [pc.replace_substring(column, layout.delimiter, layout.separator) for column in columns]
+        return pa.record_batch(columns, names=list(self.columns))
 
     def places(self, rows: Sequence[int]) -> str:
         """Lines of some rows, counted from 0 and ascending, for messages."""
@@ -107,8 +116,9 @@ class DelimitedFile:
         with io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
             for _ in range(layout.n_skipped_lines):
                 stream.readline()
+            lines = (line.replace(layout.separator, layout.delimiter) for line in stream)
             reader = csv.reader(
-                stream, delimiter=layout.separator, quoting=csv.QUOTE_MINIMAL if layout.quoting else csv.QUOTE_NONE
+                lines, delimiter=layout.delimiter, quoting=csv.QUOTE_MINIMAL if layout.quoting else csv.QUOTE_NONE
             )
             for row in reader:
                 if row:

@@ -15,7 +15,8 @@ from sessrec.click_log.files import open_text
 from sessrec.click_log.log_format import LogFormat
 from sessrec.errors import SessRecError
 
-_SEPARATORS = ("\t", ",", ";", "|", " ")
+_SEPARATORS = ("\t", ",", ";", "|", " ", "::")
+_UNIT = "\x1f"  # the character that ASCII has for what is between two fields; no text has it
 _BOM = codecs.BOM_UTF8
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 csv.field_size_limit(2**31 - 1)  # a long text in a column that nobody wants is no fault
@@ -29,6 +30,8 @@ class TextLayout:
     names: list[str]
     """Names of all columns, in order."""
     separator: str
+    delimiter: str
+    """One character that stands for the separator where that is longer."""
     quoting: bool
     """Whether quotes enclose fields; else they are characters like others."""
     n_skipped_lines: int
@@ -58,11 +61,12 @@ def find_layout(file: Path, log_format: LogFormat) -> TextLayout:
         separator = _find_separator(first, columns, column_names)
     elif separator == "\\t":  # as typed in a shell
         separator = "\t"
-    if len(separator) != 1 or not separator.isascii() or separator in '"\r\n':
-        raise SessRecError(f"--data.separator must be one ASCII character that no text needs, got {separator!r}")
+    if not separator or not separator.isascii() or set(separator) & set('"\r\n'):
+        raise SessRecError(f"--data.separator must be ASCII characters, without quotes or newlines, got {separator!r}")
+    delimiter = separator if len(separator) == 1 else _UNIT
     if quoting is None:
         fields = [field.strip() for field in first.split(separator)]
-        quoting = separator != "\t" or all(len(f) > 1 and f[0] == f[-1] == '"' for f in fields)
+        quoting = (separator == delimiter != "\t") or all(len(f) > 1 and f[0] == f[-1] == '"' for f in fields)
     found = _fields(first, separator, quoting)
     how = f" (separated by {separator!r})"
     if column_names is None:
@@ -75,13 +79,15 @@ def find_layout(file: Path, log_format: LogFormat) -> TextLayout:
     names = [name if name in columns.values() else f"{name} (column {number})" for number, name in enumerate(names, 1)]
     skipped = sum(len(line.encode("utf-8", "surrogateescape")) for line in lines[:n_skipped])
     skipped += len(_BOM) if head.startswith(_BOM) else 0
-    return TextLayout(names, separator, quoting, n_skipped, skipped)
+    return TextLayout(names, separator, delimiter, quoting, n_skipped, skipped)
 
 
 def _fields(line: str, separator: str, quoting: bool) -> list[str]:
     if not quoting:
         return line.split(separator)
-    return [field.strip().strip('"') for field in next(csv.reader([line], delimiter=separator, skipinitialspace=True))]
+    delimiter = separator if len(separator) == 1 else _UNIT
+    fields = next(csv.reader([line.replace(separator, delimiter)], delimiter=delimiter, skipinitialspace=True))
+    return [field.strip().strip('"') for field in fields]
 
 
 def _find_separator(first: str, columns: dict[str, str], column_names: Sequence[str] | None) -> str:

@@ -6,21 +6,31 @@ import bz2
 import codecs
 import glob
 import gzip
+import io
 import lzma
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+import pyarrow as pa
+
 from sessrec.errors import SessRecError
 
 PARQUET = b"PAR1"
 PREPARED = "prepared.json"  # every folder with a prepared log has this file
-_OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zX": lzma.open}
+
+
+def _open_zstd(file: Path, mode: str) -> io.BufferedReader:
+    return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(file)), "zstd"))
+
+
+_OPENERS: dict[bytes, Any] = {
+    b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zX": lzma.open, b"\x28\xb5\x2f\xfd": _open_zstd
+}  # fmt: skip
 _FOREIGN = {
     b"7z\xbc\xaf": "a 7z archive",
     b"Rar!": "a RAR archive",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd",
     b"\xd0\xcf\x11\xe0": "a spreadsheet",
     b"SQLi": "an SQLite database",
 }
@@ -99,7 +109,7 @@ def first_bytes(file: Path) -> bytes:
 
 
 def open_text(file: Path) -> BinaryIO:
-    """Open a text file for reading bytes in UTF-8, whatever its compression (gzip, zip, bzip2 or xz).
+    """Open a text file for reading bytes in UTF-8, whatever its compression (gzip, zip, bzip2, xz or zstd).
 
     A text that a byte-order mark shows to be UTF-16 is turned into UTF-8.
     """

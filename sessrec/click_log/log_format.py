@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from sessrec.click_log.times import TimeUnit
 from sessrec.errors import SessRecError
+
+ItemLists = Literal["all", "longest"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,16 +16,23 @@ class LogFormat:
     """How a click log is written.
 
     Args:
-        session_column: Column of the session id.
-        item_column: Column of the item id.
+        session_column: Column of the session id. A field of JSON lines may stand inside another, or in each object of a
+            list: events.aid; so may one of Parquet.
+        item_column: Column of the item id, or of a list of ids.
         time_column: Column of the time: Unix time or ISO 8601 text. null where the log has none: then the order of rows
             is the order of events.
         order_column: Column of numbers that order the events of equal time, such as a click's number in its session.
         visitor_column: Column of the visitor's id, in place of session_column where the log has no sessions; needs
             session_gap.
         event_column: Column of the kind of event.
+        item_lists: How texts that hold several items (N1 N2; N1,N2; N1|N2; or printed as ['N1' 'N2']) are read: all, or
+            longest where rows of one session repeat its list as it grows, and only the longest counts. null takes a
+            text for one item; lists of Parquet and JSON are always read. With all, neither session_column nor
+            visitor_column is needed: then each row is a session.
+        next_item_column: Column of the item that comes after the items of a list.
+        missing_values: Texts that stand for an empty field, such as [unknown].
         column_names: Names of the columns, in order, of a text file without a header line; null reads them from it.
-        separator: Character between the fields of a text file; null finds it.
+        separator: Characters between the fields of a text file, such as "," or "::"; null finds them.
         quoting: Whether quotes enclose fields of a text file; null: yes, but in tab-separated files whose first line
             has none.
         time_unit: Unit of numeric times: s, ms, us or ns; auto tells it from their size and reports it.
@@ -35,6 +45,9 @@ class LogFormat:
     order_column: str | None = None
     visitor_column: str | None = None
     event_column: str | None = None
+    item_lists: ItemLists | None = None
+    next_item_column: str | None = None
+    missing_values: list[str] | None = None
     column_names: list[str] | None = None
     separator: str | None = None
     quoting: bool | None = None
@@ -47,8 +60,13 @@ class LogFormat:
         Raises:
             SessRecError: If one column is to play two roles, or there is neither a session nor a visitor.
         """
-        if self.session_column is None and self.visitor_column is None:
-            raise SessRecError("a log needs --data.session_column or --data.visitor_column")
+        if self.rows_are_sessions and self.item_lists != "all":
+            raise SessRecError(
+                "a log needs --data.session_column or --data.visitor_column; or --data.item_lists all, where each row "
+                "holds a session"
+            )
+        if self.next_item_column is not None and self.item_lists is None:
+            raise SessRecError("--data.next_item_column follows a list: give --data.item_lists all")
         roles = {
             "session": self.session_column if self.visitor_column is None else None,
             "visitor": self.visitor_column,
@@ -56,6 +74,7 @@ class LogFormat:
             "time": self.time_column,
             "order": self.order_column,
             "event": self.event_column,
+            "next_item": self.next_item_column,
         }
         if self.time_column is None and self.order_column is not None:
             raise SessRecError("--data.order_column orders events of equal time, and --data.time_column is null")
@@ -64,3 +83,8 @@ class LogFormat:
             named = ", ".join(f"--data.{role}_column {name}" for role, name in columns.items())
             raise SessRecError(f"one column is named for two things: {named}")
         return columns
+
+    @property
+    def rows_are_sessions(self) -> bool:
+        """Whether each row of the log holds a session."""
+        return self.session_column is None and self.visitor_column is None

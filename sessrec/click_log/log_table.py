@@ -18,15 +18,17 @@ import pyarrow.parquet
 
 from sessrec.click_log.delimited_file import DelimitedFile
 from sessrec.click_log.files import PARQUET, file_identity, first_bytes
-from sessrec.click_log.ids import plain_numbers
+from sessrec.click_log.json_lines import JsonLinesFile, is_json_lines
+from sessrec.click_log.lists import ListColumns, check_list_newlines
 from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.parquet_file import ParquetFile
+from sessrec.click_log.pieces import Piece, piece_of_batch
 from sessrec.click_log.quote_check import QuotedNewlineError
-from sessrec.click_log.times import NUMBER, UnreadableTimes, parse_times, times_from_column
+from sessrec.click_log.times import NUMBER, UnreadableTimes, times_from_column
 from sessrec.errors import SessRecError
 from sessrec.text import counted
 
-Source: TypeAlias = ParquetFile | DelimitedFile
+Source: TypeAlias = ParquetFile | JsonLinesFile | DelimitedFile
 
 _AHEAD = 8  # pieces in work; more would only fill the memory
 
@@ -36,7 +38,7 @@ class LogTable:
     """The rows of one file that have all they need."""
 
     session: list[pa.Array]
-    """Session or visitor ids in pieces, as `plain_numbers` gives them."""
+    """Session or visitor ids in pieces, as `plain_numbers` gives them; none where each row is a session."""
     item: list[pa.Array]
     """Item ids, likewise."""
     time: np.ndarray | None
@@ -53,6 +55,8 @@ class LogTable:
     """How the times were read."""
     place_of_row: Callable[[int], str]
     """File and line of one of the rows, for messages."""
+    rows: np.ndarray | None
+    """Row of the file that each row is of, where those hold lists or some were dropped."""
 
     @property
     def n_rows(self) -> int:
@@ -72,8 +76,7 @@ def read_log_table(file: Path, log_format: LogFormat) -> LogTable:
     """
     before = file_identity(file)
     try:
-        is_parquet = first_bytes(file) == PARQUET
-        table = _read(ParquetFile(file, log_format) if is_parquet else DelimitedFile(file, log_format), log_format)
+        table = _read(_source(file, log_format), log_format)
     except (
         pa.ArrowException, EOFError, OSError, zipfile.BadZipFile, zlib.error, LZMAError, UnicodeDecodeError
     ) as error:  # fmt: skip
@@ -86,51 +89,69 @@ def read_log_table(file: Path, log_format: LogFormat) -> LogTable:
     return table
 
 
-@dataclass
-class _Piece:
-    """Some consecutive rows of a file."""
-
-    columns: dict[str, pa.Array]
-    """The complete rows, by the roles of the columns."""
-    complete: np.ndarray
-    """Which rows are complete, bool."""
-    empty: dict[str, np.ndarray]
-    """Rows that lack the field of a role."""
+def _source(file: Path, log_format: LogFormat) -> Source:
+    if first_bytes(file) == PARQUET:
+        return ParquetFile(file, log_format)
+    return JsonLinesFile(file, log_format) if is_json_lines(file) else DelimitedFile(file, log_format)
 
 
 def _read(source: Source, log_format: LogFormat) -> LogTable:
+    lists = ListColumns(source.file, log_format)
     try:
-        newlines, pieces = False, _pieces(source, log_format, False)
+        newlines, pieces = False, _pieces(source, log_format, lists, False)
     except QuotedNewlineError:  # rare, and slower: blocks cannot be cut at any newline
-        newlines, pieces = True, _pieces(source, log_format, True)
+        newlines, pieces = True, _pieces(source, log_format, lists, True)
     figures, notes, kept = _count(source, pieces)
 
     def place_of_row(row: int) -> str:
         return f"{source.file}, {source.places([row if kept is None else int(kept[row])])}"
 
-    arrays = {role: [piece.columns[role] for piece in pieces if len(piece.columns[role])] for role in source.columns}
+    arrays: dict[str, list[pa.Array]] = {}
+    for piece in pieces:
+        for role, column in piece.columns.items():
+            arrays.setdefault(role, []).extend([column] if len(column) else [])
+    complete = None if kept is None else np.concatenate([piece.complete for piece in pieces])
+
+    def column_of(role: str) -> pa.ChunkedArray:
+        """One column, read again as text where its pieces do not agree, so that every complaint can show the text."""
+        found = arrays.pop(role)
+        kinds = {array.type for array in found}
+        if kinds == {pa.int64(), pa.float64()}:
+            return pa.chunked_array([array.cast(pa.float64()) for array in found])
+        if len(kinds) == 1:
+            return pa.chunked_array(found)
+        batches = (lists.expand(source.parse(block, newlines))[0] for block in source.blocks(newlines))
+        texts = pa.chunked_array([batch.column(role).cast(pa.string()) for batch in batches])
+        return texts if complete is None else texts.filter(pa.array(complete))
+
     time, order, time_note = None, None, ""
     if arrays.get("time"):
-        column = _column_of(source, arrays.pop("time"), "time", kept, newlines)
+        column = column_of("time")
         time, time_note = _times(source, column, log_format, kept, notes)
     if arrays.get("order"):
-        order = _order(source, _column_of(source, arrays.pop("order"), "order", kept, newlines), kept)
-    ids = arrays["session" if "session" in arrays else "visitor"]
+        order = _order(source, column_of("order"), kept)
+    ids = arrays.get("session") or arrays.get("visitor", [])
     kinds = arrays.get("event", [])
-    return LogTable(ids, arrays["item"], time, order, kinds, figures, notes, time_note, place_of_row)
+    notes += lists.notes
+    return LogTable(ids, arrays.get("item", []), time, order, kinds, figures, notes, time_note, place_of_row, kept)
 
 
-def _pieces(source: Source, log_format: LogFormat, newlines_in_values: bool) -> list[_Piece]:
-    def converted(block: Any) -> _Piece:
+def _pieces(source: Source, log_format: LogFormat, lists: ListColumns, newlines_in_values: bool) -> list[Piece]:
+    def converted(block: Any) -> Piece:
         batch = source.parse(block, newlines_in_values)
         if newlines_in_values:
-            _check_newlines(source, batch)
-        return _convert(batch, log_format)
+            _check_newlines(source, batch, lists.splits_texts)
+        expanded, parents = lists.expand(batch)
+        piece = piece_of_batch(expanded, log_format)
+        piece.n_rows, piece.parents = batch.num_rows, parents
+        return piece
 
-    futures: list[Future[_Piece]] = []
+    futures: list[Future[Piece]] = []
     try:
         with ThreadPoolExecutor() as pool:  # the work releases the interpreter's lock
             for block in source.blocks(newlines_in_values):
+                if lists.splits_texts and not futures:
+                    lists.find_separator(source.parse(block, newlines_in_values))
                 futures.append(pool.submit(converted, block))
                 if len(futures) >= _AHEAD:
                     futures[-_AHEAD].result()
@@ -139,10 +160,12 @@ def _pieces(source: Source, log_format: LogFormat, newlines_in_values: bool) -> 
         raise source.explain(error) from error
 
 
-def _check_newlines(source: Source, batch: pa.RecordBatch) -> None:
+def _check_newlines(source: Source, batch: pa.RecordBatch, has_lists: bool) -> None:
     """No id or time spans lines: a quote was not closed where it should be."""
     for role, name in source.columns.items():
         broken = batch[role].filter(pc.match_substring(batch[role], "\n"))
+        if role == "item" and has_lists:
+            broken = check_list_newlines(broken)
         if len(broken):
             raise SessRecError(
                 f"{source.file}: {name} {broken[0].as_py()[:60]!r} spans lines: a quote is not closed; close it, or "
@@ -150,56 +173,29 @@ def _check_newlines(source: Source, batch: pa.RecordBatch) -> None:
             )
 
 
-def _convert(batch: pa.RecordBatch, log_format: LogFormat) -> _Piece:
-    """Drop incomplete rows, and make of texts what is smaller."""
-    empty, complete = {}, np.ones(batch.num_rows, dtype=bool)
-    for role in batch.schema.names:
-        mask = _is_empty(batch.column(role))
-        if mask is not None:
-            empty[role] = np.flatnonzero(mask)
-            complete &= ~mask
-    if empty:
-        batch = batch.filter(pa.array(complete))
-    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-    for role, column in columns.items():
-        if role == "event":
-            column = column.cast(pa.string()).dictionary_encode()
-        elif role not in ("time", "order"):
-            column = plain_numbers(column)
-        elif pa.types.is_string(column.type) and not (role == "time" and log_format.time_format):
-            column = parse_times(column)
-        columns[role] = column
-    return _Piece(columns, complete, empty)
-
-
-def _count(source: Source, pieces: list[_Piece]) -> tuple[dict[str, int], list[str], np.ndarray | None]:
-    """Figures and notes on dropped rows, and the rows that are kept, None where all are."""
+def _count(source: Source, pieces: list[Piece]) -> tuple[dict[str, int], list[str], np.ndarray | None]:
+    """Figures and notes on dropped rows, and the rows of the file that are kept, None where all are."""
     starts = np.cumsum([0, *(len(piece.complete) for piece in pieces)])
     figures, notes = {"rows": int(starts[-1])}, []
+    parents = None
+    if any(piece.parents is not None for piece in pieces):
+        first_rows = np.cumsum([0, *(piece.n_rows for piece in pieces)])
+        parents = np.concatenate([piece.parents + row for piece, row in zip(pieces, first_rows, strict=False)])
+        figures["lists"] = int(first_rows[-1])
+        if n_empty := figures["lists"] - int(np.count_nonzero(np.diff(parents, prepend=-1))):
+            figures["empty_lists"] = n_empty
     for role, name in source.columns.items():
         found = [piece.empty[role] + start for piece, start in zip(pieces, starts, strict=False) if role in piece.empty]
         if found:
             rows = np.concatenate(found)
             figures[f"rows_with_empty_{role}"] = len(rows)
-            where = _places(source, rows, None)
+            where = _places(source, rows if parents is None else np.unique(parents[rows]), None)
             notes.append(f"{source.file}: {counted(len(rows), 'row')} dropped: empty {name}, {where}")
     if not notes:
-        return figures, notes, None
+        return figures, notes, parents
     kept = np.flatnonzero(np.concatenate([piece.complete for piece in pieces]))
-    return figures | {"incomplete_rows": figures["rows"] - len(kept)}, notes, kept
-
-
-def _column_of(
-    source: Source, arrays: list[pa.Array], role: str, kept: np.ndarray | None, newlines: bool
-) -> pa.ChunkedArray:
-    """One column, read once more as text where its pieces do not agree, so that every complaint can show the text."""
-    kinds = {array.type for array in arrays}
-    if kinds == {pa.int64(), pa.float64()}:
-        return pa.chunked_array([array.cast(pa.float64()) for array in arrays])
-    if len(kinds) == 1:
-        return pa.chunked_array(arrays)
-    texts = pa.chunked_array([source.parse(block, newlines).column(role) for block in source.blocks(newlines)])
-    return texts if kept is None else texts.take(pa.array(kept))
+    figures["incomplete_rows"] = figures["rows"] - len(kept)
+    return figures, notes, kept if parents is None else parents[kept]
 
 
 def _times(
@@ -237,15 +233,3 @@ def _places(source: Source, rows: np.ndarray, kept: np.ndarray | None) -> str:
     """Where the first of some complete rows stand in the file."""
     rows = rows if kept is None else kept[rows]
     return source.places(rows[:5].tolist()) + (", ..." if len(rows) > 5 else "")
-
-
-def _is_empty(column: pa.Array) -> np.ndarray | None:
-    """Where a field is empty; None where none is."""
-    if pa.types.is_string(column.type):
-        empty = pc.fill_null(pc.equal(pc.binary_length(column), 0), True)
-    elif column.null_count or pa.types.is_floating(column.type):
-        empty = pc.is_null(column, nan_is_null=True)
-    else:
-        return None
-    mask = empty.to_numpy(zero_copy_only=False)
-    return mask if mask.any() else None

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from sessrec.click_log.dialect import check_columns
+from sessrec.click_log.lists import field_of, is_list, is_text
 from sessrec.click_log.log_format import LogFormat
 from sessrec.errors import SessRecError
 
@@ -24,22 +25,24 @@ class ParquetFile:
         self.file = file
         self.columns = columns = log_format.columns()
         schema = pa.parquet.read_schema(file)
-        check_columns(file, schema.names, columns, "schema")
+        fields = [field for column in schema for field in _fields(column.name, column.type)]
+        check_columns(file, [name for name, _ in fields], columns, "schema")
+        # where a name without a dot is a column, and one with a dot leads into it
+        self._paths = {role: [name] if name in schema.names else name.split(".") for role, name in columns.items()}
         for role, name in columns.items():
-            kind = schema.field(name).type
+            kind = dict(fields)[name]
             kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-            if role not in ("time", "order") and not (_is_text(kind) or pa.types.is_integer(kind)):
+            if role not in ("time", "order") and not (is_text(kind) or pa.types.is_integer(kind)):
                 raise SessRecError(f"{file}: column {name} is of type {kind}; ids must be text or whole numbers")
 
     def blocks(self, newlines_in_values: bool = False) -> Iterator[pa.RecordBatch]:
         """Rows of the file, some hundred thousand at a time."""
-        yield from pa.parquet.ParquetFile(self.file).iter_batches(1 << 18, columns=list(self.columns.values()))
+        columns = list(dict.fromkeys(path[0] for path in self._paths.values()))
+        yield from pa.parquet.ParquetFile(self.file).iter_batches(1 << 18, columns=columns)
 
     def parse(self, block: pa.RecordBatch, newlines_in_values: bool = False) -> pa.RecordBatch:
         """The wanted columns of a block, under the names of their roles."""
-        arrays = [block.column(name) for name in self.columns.values()]
-        arrays = [array.dictionary_decode() if pa.types.is_dictionary(array.type) else array for array in arrays]
-        arrays = [array.cast(pa.string()) if _is_text(array.type) else array for array in arrays]
+        arrays = [field_of(block.column(name), tuple(inner)) for name, *inner in self._paths.values()]
         return pa.record_batch(arrays, names=list(self.columns))
 
     def explain(self, error: pa.ArrowInvalid) -> SessRecError:
@@ -51,5 +54,12 @@ class ParquetFile:
         return "row " + ", ".join(str(row + 1) for row in rows)
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+def _fields(name: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
+    """Name and type of a column, of what its lists hold, or of each field of its records."""
+    while is_list(kind):
+        kind = kind.value_type
+    if pa.types.is_struct(kind):
+        for field in kind:
+            yield from _fields(f"{name}.{field.name}", field.type)
+    else:
+        yield name, kind

@@ -64,7 +64,7 @@ def _check_quotes(text: np.ndarray, separator: str, is_inside: bool) -> tuple[np
     opens = (np.arange(len(quotes)) + is_inside) % 2 == 0
     neighbour = text[np.where(opens, quotes - 1, quotes + 1)]
     # a doubled quote inside a field closes and opens again
-    stray = quotes[~np.isin(neighbour, (ord(separator), _NEWLINE, _RETURN, _QUOTE))]
+    stray = quotes[~np.isin(neighbour, (*separator.encode(), _NEWLINE, _RETURN, _QUOTE))]
     newlines = np.flatnonzero(text[1:-1] == _NEWLINE) + 1
     is_quoted = (np.searchsorted(quotes, newlines) + is_inside) % 2 == 1
     return stray, bool(is_quoted.any()), bool((len(quotes) + is_inside) % 2)

@@ -19,10 +19,13 @@ from sessrec.click_log.events import Events
 from sessrec.click_log.files import log_files
 from sessrec.click_log.id_checks import IdColumn, check_ids
 from sessrec.click_log.ids import encode_ids
+from sessrec.click_log.list_check import warn_of_lists
+from sessrec.click_log.lists import longest_lists
 from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.log_table import LogTable, read_log_table
-from sessrec.click_log.ordering import sort_into_sessions
+from sessrec.click_log.ordering import count_codes, sort_into_sessions
 from sessrec.errors import SessRecError
+from sessrec.text import counted
 
 GapEvents = Literal["all", "kept"]
 
@@ -84,30 +87,72 @@ def _read(
 
     kind = "session" if log_format.visitor_column is None else "visitor"
     name = log_format.visitor_column or log_format.session_column or ""
-    session = IdColumn(kind, name, *encode_ids(_all_pieces([table.session for table in tables])))
+    sessions = _all_pieces([table.session for table in tables])
+    if log_format.rows_are_sessions:
+        sessions = [pa.array(_row_numbers(tables) + 1)]
+    session = IdColumn(kind, name, *encode_ids(sessions))
     item = IdColumn("item", log_format.item_column, *encode_ids(_all_pieces([table.item for table in tables])))
-    warnings = check_ids(session, item, place_of)
+    warnings = check_ids(session, item, place_of) + warn_of_lists(item, place_of)
     notes += _time_notes(tables) or ["no time column: the order of rows is the time"]
     times = _concatenated([table.time for table in tables])
     columns = [item.codes, np.arange(len(item.codes)) if times is None else times]
     if event_kinds is not None:
-        columns.append(_is_of_kind([piece for table in tables for piece in table.event], event_kinds))
-        figures["rows_of_other_events"] = int((~columns[-1]).sum())
-    tie_break = _concatenated([table.order for table in tables])
-    (items, times, *keep), offsets, codes = sort_into_sessions(session.codes, columns[1], columns, tie_break)
+        is_wanted, others = _is_of_kind([piece for table in tables for piece in table.event], event_kinds)
+        columns.append(is_wanted)
+        figures["rows_of_other_events"] = others.total()
+        if others:
+            notes.append("rows of other events: " + ", ".join(f"{n:,} {kind}" for kind, n in others.most_common(20)))
+    codes, tie_break = session.codes, _concatenated([table.order for table in tables])
+    if log_format.item_lists == "longest":
+        rows = _row_numbers(tables)
+        is_chosen, times, n_others = longest_lists(codes, rows, *columns[:2])
+        codes, *columns = (column[is_chosen] for column in (codes, *columns))
+        columns[1] = times
+        tie_break = None if tie_break is None else tie_break[is_chosen]
+        n_lists = int(np.count_nonzero(np.diff(rows, prepend=-1))) + figures["empty_lists"]
+        figures["earlier_lists"] = n_lists - len(session.ids)
+        notes.append(f"{counted(figures['earlier_lists'], 'row')} held earlier states of a session's list")
+        warnings += _warn_of_other_lists(n_others)
+    (items, times, *keep), offsets, codes = sort_into_sessions(codes, columns[1], columns, tie_break)
     item_ids, has_times = item.ids.cast(pa.string()), log_format.time_column is not None
     events = Events(items, times, offsets, codes, session.ids, item_ids, has_times, dict(figures), notes, warnings)
     return events, keep[0] if keep else None
 
 
-def _is_of_kind(pieces: list[pa.Array], kinds: Sequence[str]) -> np.ndarray:
-    """Whether each row is an event of a wanted kind."""
+def _warn_of_other_lists(n_others: int) -> list[str]:
+    """Lists that the longest one of their session does not continue are left out, too."""
+    if not n_others:
+        return []
+    return [
+        f"{counted(n_others, 'list')} with other items than the longest of the session begins with, not read: "
+        "--data.item_lists all reads every list"
+    ]
+
+
+def _is_of_kind(pieces: list[pa.Array], kinds: Sequence[str]) -> tuple[np.ndarray, Counter[str]]:
+    """Whether each row is an event of a wanted kind, and the number of rows of each other kind."""
     found = sorted({kind for piece in pieces for kind in piece.dictionary.to_pylist()})
     if strange := [kind for kind in kinds if kind not in found]:
         shown = ", ".join(found[:20])
         raise SessRecError(f"no event is of the kind {', '.join(strange)} (--data.events); the log has {shown}")
-    wanted = pa.array(kinds, pa.string())
-    return np.concatenate([pc.is_in(piece.dictionary, wanted).to_numpy(False)[piece.indices] for piece in pieces])
+    wanted, others = pa.array(kinds, pa.string()), Counter[str]()
+    for piece in pieces:
+        counts = count_codes(piece.indices.to_numpy(), len(piece.dictionary)).tolist()
+        others.update(
+            {kind: n for kind, n in zip(piece.dictionary.to_pylist(), counts, strict=True) if kind not in kinds}
+        )
+    mask = np.concatenate([pc.is_in(piece.dictionary, wanted).to_numpy(False)[piece.indices] for piece in pieces])
+    return mask, others
+
+
+def _row_numbers(tables: list[LogTable]) -> np.ndarray:
+    """Number, over all files, of the row that each event is of."""
+    numbers, start = [], 0
+    for table in tables:
+        n_rows = table.figures.get("lists", table.figures["rows"])
+        numbers.append(start + (np.arange(n_rows) if table.rows is None else table.rows))
+        start += n_rows
+    return np.concatenate(numbers)
 
 
 def _concatenated(parts: list[np.ndarray | None]) -> np.ndarray | None:

@@ -23,9 +23,9 @@ class SessionDataModule(LightningDataModule):
     """A click log, cleaned, split in time and laid out for training and evaluation.
 
     Args:
-        path: Click log: a TSV or CSV file (plain, or compressed by gzip, zip, bzip2 or xz), a Parquet file, a folder
-            of such files, a pattern such as logs/*.csv, or a list of these. Without one, 20,000 synthetic sessions over
-            1,000 items are generated (see sessrec.data.synthetic).
+        path: Click log: a file of TSV, CSV or JSON lines (plain, or compressed by gzip, zip, bzip2, xz or zstd), a
+            Parquet file, a folder of such files, a pattern such as logs/*.csv, or a list of these. Without one, 20,000
+            synthetic sessions over 1,000 items are generated (see sessrec.data.synthetic).
         batch_size: Number of lanes of the session-parallel mini-batch in training, of each process where there are
             several; of sessions where a model trains on whole sessions.
         eval_batch_size: Sessions in an evaluation batch; changes speed and memory, never the results.

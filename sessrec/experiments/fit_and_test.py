@@ -16,7 +16,16 @@ from sessrec.shipped_configs import find_config
 
 _OTHER_LOGS = (
     *("order_column", "visitor_column", "session_gap", "event_column", "events"),
-    *("column_names", "separator", "quoting", "time_format", "expected"),
+    *(
+        "item_lists",
+        "next_item_column",
+        "missing_values",
+        "column_names",
+        "separator",
+        "quoting",
+        "time_format",
+        "expected",
+    ),
 )
 """Options of the data that a log of three columns has no use for."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import BASE, EXPECTED, sequences
+from helpers import BASE, EXPECTED, ROOT, sequences
 
 from sessrec.click_log.events import events_from_frame
 from sessrec.click_log.log_format import LogFormat
@@ -48,6 +48,27 @@ def test_layouts_of_the_same_log(tmp_path: Path, content: str) -> None:
     assert sequences(events) == EXPECTED
     assert list(sequences(events)) == ["1", "2", "3", "4"]
     assert events.time.tolist() == [t for _, _, t in BASE]
+
+
+@pytest.mark.parametrize("separator", ["::", None])
+def test_case_103_a_separator_of_two_characters(separator: str | None) -> None:
+    names = ["SessionId", "ItemId", "Rating", "Time"]
+    file = ROOT / "tests" / "cases" / "103" / "base.dat"
+    events = read_events(file, LogFormat(column_names=names, separator=separator))
+    assert sequences(events) == EXPECTED
+    assert events.time.tolist() == [t for _, _, t in BASE]
+
+
+def test_quotes_hold_a_separator_of_two_characters(tmp_path: Path) -> None:
+    file = write(tmp_path, '"SessionId"::"ItemId"::"Time"\n"s"::"a::b"::"1"\n"s"::"c:"::"2"\n')
+    assert sequences(read_events(file)) == {"s": ["a::b", "c:"]}
+
+
+def test_missing_values_count_as_empty(write_log: Callable[..., Path]) -> None:
+    log = write_log([("s", "a", 1), ("s", "unknown", 2), ("NA", "b", 3), ("s", "c", 4)])
+    events = read_events(log, LogFormat(missing_values=["unknown", "NA"]))
+    assert sequences(events) == {"s": ["a", "c"]}
+    assert (events.figures["rows_with_empty_item"], events.figures["rows_with_empty_session"]) == (1, 1)
 
 
 def test_compressed_parquet_and_several_files(tmp_path: Path) -> None:
@@ -167,9 +188,12 @@ def test_long_sessions_keep_their_first_events(write_log: Callable[..., Path]) -
         ("s,a,2014-04-07T10:00:00Z\ns,b,x\n", {}, "looks like data: .*--data.column_names"),
         (HEADER + "s,a,1\n", {"column_names": ["SessionId", "ItemId", "Time"]}, "has a header: leave out"),
         ("s,a,1\n", {"column_names": ["SessionId", "ItemId", "Time", "x"]}, "gives 4 names, .* has 3 fields"),
-        (HEADER + "s,a,1\n", {"separator": ",,"}, "separator must be one ASCII character"),
+        (HEADER + "s,a,1\n", {"separator": '::"'}, "separator must be ASCII characters"),
+        (HEADER + "s,a,1\n", {"separator": ""}, "separator must be ASCII characters"),
+        ("SessionId::ItemId::Time\ns::a::1\ns::a\n", {}, "line 3: 2 fields in place of 3: 's::a'"),
+        ("SessionId::ItemId::Time\ns::a\x1f::1\n", {}, "holds the character"),
         ("SessionId;ItemId;Time\ns;a;1\n", {"separator": ","}, "no column .*SessionId;ItemId;Time .separated by ','"),
-        (HEADER + "s,a,1\n", {"separator": "\xa6"}, "separator must be one ASCII character"),
+        (HEADER + "s,a,1\n", {"separator": "\xa6"}, "separator must be ASCII characters"),
         (HEADER + "s,a,\n", {}, "no events in .*1 row dropped: empty Time, line 2"),
         (b"\x00\x01" * 1000, {}, "binary data"),
         (b"7z\xbc\xaf\x27\x1c", {}, "a 7z archive"),
