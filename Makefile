@@ -22,7 +22,7 @@ TEST_WORDS :=
 # of every room of the package, and of the commands
 OLDEST_TESTS := tests/click_log/test_events.py tests/data/test_split.py tests/nn tests/evaluation/test_metrics.py \
 	tests/evaluation/test_rank_table.py tests/models/test_models.py tests/models/test_golden.py tests/models/test_item_rules.py \
-	tests/callbacks/test_damage.py tests/figures/test_diagrams.py tests/test_cli.py tests/test_packaging.py
+	tests/callbacks/test_projector.py tests/figures/test_diagrams.py tests/test_cli.py tests/test_packaging.py
 
 .PHONY: help demo figures fetch synth_data preprocess train_tiny eval_tiny baselines visualize report test test-oldest lint ci clean
 

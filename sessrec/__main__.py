@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from sessrec import __version__
-from sessrec.arguments import DESCRIPTIONS
+from sessrec.program import DESCRIPTIONS
 from sessrec.suggestions import did_you_mean
 
 

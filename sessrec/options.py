@@ -13,11 +13,11 @@ import yaml
 from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser
 
-from sessrec.arguments import DESCRIPTIONS, program
 from sessrec.callbacks.checkpoints import LastCheckpoint
 from sessrec.errors import SessRecError
 from sessrec.evaluation.slices import Slices
 from sessrec.models.checkpoint_format import current_options, read_checkpoint
+from sessrec.program import DESCRIPTIONS, program
 from sessrec.shipped_configs import DEFAULT_CONFIG, find_config
 
 _OWN_LOG = """

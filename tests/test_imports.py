@@ -10,7 +10,17 @@ from pathlib import Path
 
 from helpers import ROOT
 
-GROUND = {"arguments", "errors", "suggestions", "shipped_configs", "writing", "text", "distributed", "environment"}
+GROUND = {
+    "arguments",
+    "program",
+    "errors",
+    "suggestions",
+    "shipped_configs",
+    "writing",
+    "text",
+    "distributed",
+    "environment",
+}
 COMMANDS = {"options", "cli", "fit", "validate", "test", "predict", "prepare"}
 STUDIES = {"compare", "audit", "study_figures", "synth"}
 MAY_IMPORT = {

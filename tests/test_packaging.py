@@ -18,10 +18,10 @@ import pytest
 from helpers import ROOT, random_rows
 
 import sessrec
-from sessrec import __main__ as program
+from sessrec import __main__ as dispatcher
 from sessrec import options
-from sessrec.arguments import DESCRIPTIONS
 from sessrec.errors import SessRecError
+from sessrec.program import DESCRIPTIONS
 from sessrec.shipped_configs import find_config, shipped_configs
 
 SETUP = ConfigParser(interpolation=None)
@@ -125,7 +125,7 @@ def test_help_lists_the_commands_without_importing_them() -> None:
 )
 def test_an_unknown_command_is_one_line(word: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="^2$"):
-        program.main([word, "--data.path", "x"])
+        dispatcher.main([word, "--data.path", "x"])
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"sessrec: error: there is no command {word}; ")
     assert hint in line
@@ -145,12 +145,12 @@ def test_usage_says_what_was_typed(
 ) -> None:
     monkeypatch.setattr(sys, "argv", [started])
     with pytest.raises(SystemExit, match="^0$"):
-        program.main([command, "--help"])
+        dispatcher.main([command, "--help"])
     assert capsys.readouterr().out.startswith(f"usage: {shown.format(command)} [")
 
 
 def test_one_version(capsys: pytest.CaptureFixture[str]) -> None:
-    program.main(["--version"])
+    dispatcher.main(["--version"])
     told = capsys.readouterr().out
     assert re.fullmatch(r"sessrec (\S+) \(torch \S+, lightning \S+, Python 3\.\d+\.\S+\)\n", told)
     assert told.split()[1] == sessrec.__version__
