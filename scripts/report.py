@@ -24,7 +24,7 @@ from report_texts import audits_text, results_text, with_tables
 
 from sessrec import audit, compare
 from sessrec.arguments import ScriptParser
-from sessrec.errors import SessRecError
+from sessrec.errors import SessRecError, error_text
 from sessrec.evaluation.comparison import ComparedModel, Comparison, compare_runs
 from sessrec.evaluation.tested_runs import read_run
 from sessrec.experiments.fit_and_test import is_random
@@ -217,7 +217,7 @@ def main(args: list[str] | None = None) -> None:
         for file, text in texts.items():
             write_text(file, text)
     except (SessRecError, OSError) as error:
-        parser.error(str(error))
+        parser.error(error_text(error))
     taken = ", ".join(f"{log} ({len(entry['models'])} models)" for log, entry in found.items() if entry is not None)
     print(f"results of {taken or 'no new runs'}; the documents are up to date")
 

@@ -30,7 +30,7 @@ import yaml
 from sessrec import synth
 from sessrec.arguments import ScriptParser
 from sessrec.callbacks.event_files import read_curves
-from sessrec.errors import SessRecError
+from sessrec.errors import SessRecError, error_text
 from sessrec.evaluation.rank_table import gains
 from sessrec.evaluation.tested_runs import PROTOCOL, Run, check_comparable, read_run
 from sessrec.experiments.fit_and_test import fit_seeds, model_words, parsed
@@ -185,7 +185,7 @@ def main(args: list[str] | None = None) -> None:
             check_comparable(tested)
         write(results, label, output)
     except (SessRecError, OSError) as error:
-        parser.error(str(error))
+        parser.error(error_text(error))
     print(f"\n{text_of(results, label)}\ntable and figure in {output}: sweep.md, .csv, .png, .svg")
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sessrec.arguments import ScriptParser
-from sessrec.errors import SessRecError
+from sessrec.errors import SessRecError, error_text
 from sessrec.evaluation.audits import Audit, chance_audit, changed_data_audit, sampled_audit, ties_audit
 from sessrec.evaluation.rank_table import check_metrics
 from sessrec.evaluation.tested_runs import Run, check_comparable, group_runs, read_run
@@ -112,7 +112,7 @@ def main(args: list[str] | None = None) -> None:
         check_comparable(runs)
         audit = AUDITS[options.audit](group_runs(runs), options)
     except (SessRecError, OSError) as error:
-        parser.error(str(error))
+        parser.error(error_text(error))
     text = "\n\n".join([audit.title, *(table.markdown() for table in audit.tables()), "\n".join(audit.remarks)])
     print(f"\n{text}\n")
     write_text(output / f"{audit.name}.md", f"# {text}\n")

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,28 @@ from sessrec.callbacks.signals import StoppedError
 from sessrec.data import SessionDataModule
 from sessrec.distributed import LanesStrategy
 from sessrec.environment import tune_memory
-from sessrec.errors import SessRecError
+from sessrec.errors import SessRecError, error_text, exit_with_error, message_prefix, one_line
 from sessrec.models.base import SessionRecommender
 from sessrec.models.checkpoint_format import read_checkpoint
 from sessrec.models.compatibility import check_trainer
-from sessrec.options import CommandParser, add_options, given_option, parser_settings, with_current_options
+from sessrec.options import (
+    CommandParser,
+    add_options,
+    check_hardware,
+    given_option,
+    naming_changes,
+    parser_settings,
+    with_current_options,
+)
+from sessrec.paths import with_home_folder
+from sessrec.writing import check_writable
 
 _RUN_NAME = "SESSREC_RUN_NAME"
+_LOGGERS = ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.seed")
+_SAYS_NOTHING = re.compile(
+    "Tip:|^(Seed set to|[GT]PU available:|Restoring states from|Restored all states|Loaded model weights|"
+    r"Using bfloat16|LOCAL_RANK|`Trainer\.fit` stopped: `max_)"
+)
 
 
 class SessRecCLI(LightningCLI):
@@ -51,7 +68,7 @@ class SessRecCLI(LightningCLI):
 
     def __init__(self, command: str, args: Sequence[str] | None = None) -> None:
         self.command = command
-        self.args = sys.argv[1:] if args is None else list(args)
+        self.args = with_home_folder(sys.argv[1:] if args is None else list(args))
         super().__init__(
             SessionRecommender,
             SessionDataModule,
@@ -125,12 +142,24 @@ class SessRecCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = list(callbacks)
         if not sys.stdout.isatty() and self.config.trainer.enable_progress_bar is not False:
             self.trainer_defaults["callbacks"].append(TQDMProgressBar(refresh_rate=0))  # a file is no place for a bar
+        check_hardware(self.config_init.trainer)
         named = self.config_init.trainer.strategy
         if named not in ("auto", "ddp"):
             raise SessRecError(f"--trainer.strategy {named} is not supported: auto for one device, ddp for several")
         strategy = LanesStrategy() if named == "ddp" else named
         self.trainer = self.instantiate_trainer(plugins=[CheckpointFiles()], strategy=strategy)
         return self.trainer
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer; what it refuses are its options.
+
+        Raises:
+            SessRecError: If it refuses some.
+        """
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, TypeError, ValueError) as error:
+            raise SessRecError(f"--trainer: {error}") from error
 
     def build_for_evaluation(self, callbacks: Callable[[Path], Sequence[Callback]]) -> Path:
         """Build model, data and trainer, map the data to the checkpoint's vocabulary, and give the checkpoint.
@@ -141,20 +170,25 @@ class SessRecCLI(LightningCLI):
         Raises:
             SessRecError: If there is no checkpoint, or what is built does not fit it.
         """
-        checkpoint = self.find_checkpoint(self.name_run())
+        run_folder = self.name_run()
+        checkpoint = self.find_checkpoint(run_folder)
         if checkpoint is None:
             raise SessRecError(f"{self.command} needs a fitted model: --ckpt_path best, last or a file")
+        if self.command == "test":
+            check_writable(run_folder, "--trainer.logger.save_dir")
         model, data = self.build_model_and_data()
         trainer = self.build_trainer([RunSummary(checkpoint), *callbacks(checkpoint)])
         check_trainer(trainer, self.command, type(model).__name__, model.trains_in_parallel)
-        model.on_load_checkpoint(read_checkpoint(checkpoint))
+        content = read_checkpoint(checkpoint)
+        with naming_changes(content, {"model": model}):
+            model.on_load_checkpoint(content)
         data.vocabulary = model.vocabulary
         data.setup(self.command)
         return checkpoint
 
 
 def run_command(command: str, story: Callable[[SessRecCLI], None], args: Sequence[str] | None = None) -> SessRecCLI:
-    """Run a command and give its command line, with what was built; a user error ends it with a line and exit code 1.
+    """Run a command and give its command line, with what was built; a user error ends it with a line and exit code 2.
 
     Args:
         command: Name of the command.
@@ -163,7 +197,7 @@ def run_command(command: str, story: Callable[[SessRecCLI], None], args: Sequenc
     """
     tune_memory()
     try:
-        with quiet(), _interrupt_at_once():
+        with quiet(command), _interrupt_at_once():
             cli = SessRecCLI(command, args)
             story(cli)
     except _Interrupt:
@@ -178,8 +212,7 @@ def run_command(command: str, story: Callable[[SessRecCLI], None], args: Sequenc
         fault = user_error(error)
         if fault is None:
             raise
-        print(f"sessrec.{command}: error: {fault}", file=sys.stderr)
-        raise SystemExit(1) from error
+        exit_with_error(command, error_text(fault))
     return cli
 
 
@@ -217,10 +250,19 @@ def _interrupt_at_once() -> Iterator[None]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence warnings and advertisements that say nothing to a user of the commands."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    logger.addFilter(_is_no_tip)
+def quiet(command: str | None = None) -> Iterator[None]:
+    """Silence what says nothing to a user of the commands, and give the rest the form of a command's messages.
+
+    Args:
+        command: Name of the command; None leaves the form.
+    """
+    loggers = [logging.getLogger(f"lightning.{name}") for name in _LOGGERS]
+    in_style = partial(_in_style, command)
+    for logger in loggers:
+        logger.addFilter(in_style)
+    format_before = warnings.formatwarning
+    if command is not None:
+        warnings.formatwarning = lambda message, *_, **__: f"{message_prefix(command)}: warning: {one_line(message)}\n"
     with warnings.catch_warnings():
         for text in (
             "LightningCLI's args parameter",
@@ -230,14 +272,23 @@ def quiet() -> Iterator[None]:
             "Couldn't infer the batch indices",  # the predictions carry their sessions
             "The number of training batches .* is smaller than the logging interval",  # the models log by steps
             ".*TreeSpec",
+            "You called `self.log",  # a command that keeps its results itself has no logger
             "It is recommended to use `self.log",  # the metrics are summed over the processes before they are logged
         ):
             warnings.filterwarnings("ignore", text)
         try:
             yield
         finally:
-            logger.removeFilter(_is_no_tip)
+            for logger in loggers:
+                logger.removeFilter(in_style)
+            warnings.formatwarning = format_before
 
 
-def _is_no_tip(record: logging.LogRecord) -> bool:
-    return "Tip:" not in record.getMessage()
+def _in_style(command: str | None, record: logging.LogRecord) -> bool:
+    """Whether a line of Lightning's log says something; one that does begins with the command's name."""
+    message = record.getMessage()
+    if _SAYS_NOTHING.search(message):
+        return False
+    if command is not None and not message.startswith(message_prefix(command)):
+        record.msg, record.args = f"{message_prefix(command)}: {one_line(message)}", ()
+    return True

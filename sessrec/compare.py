@@ -26,7 +26,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from sessrec.arguments import ScriptParser
-from sessrec.errors import SessRecError
+from sessrec.errors import SessRecError, error_text
 from sessrec.evaluation.comparison import Comparison, compare_runs
 from sessrec.evaluation.comparison_tables import (
     comparison_csv,
@@ -120,7 +120,7 @@ def main(args: list[str] | None = None) -> None:
         comparison = compare_runs(runs, *rules, prefix=prefix)
         files = [] if options.output is None else write_comparison(comparison, options.output)
     except (SessRecError, OSError) as error:
-        parser.error(str(error))
+        parser.error(error_text(error))
     print(f"\n{metrics_table(comparison).markdown()}\n")
     if len(comparison.models) > 1:
         print(f"{differences_table(comparison).markdown()}\n")
@@ -146,7 +146,9 @@ def _parsed(parser: ScriptParser, args: list[str]) -> tuple[list[Path], argparse
     folders = [Path(word) for word in itertools.takewhile(lambda word: not word.startswith("-"), args)]
     options, words = parser.parse_known_args(args[len(folders) :])
     if words and not options.configs:
-        parser.error(f"unknown words {' '.join(words)}; runs stand before all options")
+        if not words[0].startswith("-"):
+            parser.error(f"{words[0]!r} belongs to no option: runs stand before all options")
+        parser.refuse_unknown(words)
     if not folders and not options.configs:
         parser.error("name runs to compare, or --configs to fit and test first")
     try:

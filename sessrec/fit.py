@@ -13,10 +13,11 @@ from sessrec.callbacks.event_files import drop_steps_after
 from sessrec.callbacks.run_folder import RunConfig, RunSummary
 from sessrec.cli import SessRecCLI, is_follower, run_command
 from sessrec.errors import SessRecError
-from sessrec.evaluation.tested_runs import RESULT_NEUTRAL_OPTIONS
 from sessrec.models.checkpoint_format import read_checkpoint
 from sessrec.models.compatibility import check_trainer
-from sessrec.options import check_trainer_options
+from sessrec.options import changed_options, check_trainer_options, naming_changes
+from sessrec.suggestions import did_you_mean
+from sessrec.writing import check_writable
 
 
 def fit(cli: SessRecCLI) -> None:
@@ -25,11 +26,13 @@ def fit(cli: SessRecCLI) -> None:
     checkpoint = cli.find_checkpoint(run_folder)
     if not is_follower():
         check_run_is_free(run_folder, checkpoint)
+        check_writable(run_folder / "checkpoints", "--trainer.logger.save_dir")
     check_trainer_options(config.trainer)
     model, data = cli.build_model_and_data()
     metrics = [str(name) for name in model.val_metrics]
     if data.has_validation and config.monitor not in metrics:
-        raise SessRecError(f"--monitor {config.monitor} is none of the metrics {', '.join(metrics)}")
+        hint = did_you_mean(config.monitor, metrics)
+        raise SessRecError(f"--monitor {config.monitor} is none of the metrics {', '.join(metrics)}{hint}")
     saving: list[Callback] = [BestCheckpoint(config.monitor)] if data.has_validation else []
     saving.append(cli.config_init.checkpoint)
     if not config.trainer.fast_dev_run:  # which leaves no run
@@ -65,30 +68,24 @@ def _check_resumable(cli: SessRecCLI, content: dict[str, Any], inside_epoch: boo
     if "SessionDataModule" not in content:
         raise SessRecError("the checkpoint was not fitted to a click log by sessrec: it keeps no schedule")
     assert data.vocabulary is not None
-    model.set_vocabulary(data.vocabulary)
-    model.on_load_checkpoint(content)
-    data.check_training(content["SessionDataModule"], inside_epoch, cli.trainer)
+    with naming_changes(content, {"model": model, "data": data}):
+        model.set_vocabulary(data.vocabulary)
+        model.on_load_checkpoint(content)
+        data.check_training(content["SessionDataModule"], inside_epoch, cli.trainer)
     if content["seed"] != cli.config.seed_everything:
         print(f"the fit resumes with its own seed {content['seed']}, not {cli.config.seed_everything}")
 
 
 def _check_same_options(cli: SessRecCLI, content: dict[str, Any], run_folder: Path) -> None:
     """Reject options of a finished fit that are not those it was fitted with: they would have no effect."""
-    for group, kept, own in (
-        ("model", content["hyper_parameters"], cli.model.hparams),
-        ("data", content["datamodule_hyper_parameters"], cli.datamodule.hparams),
-    ):
-        for name in own.keys() & kept.keys() - RESULT_NEUTRAL_OPTIONS:
-            if _listed(own[name]) != _listed(kept[name]):
-                raise SessRecError(
-                    f"the run {run_folder} was fitted with --{group}.{name} {kept[name]}, not {own[name]}: "
-                    "give another --trainer.logger.version"
-                )
-
-
-def _listed(value: Any) -> list[Any]:
-    """A value as a list: a checkpoint has tuples where a config has lists."""
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+    changed = [
+        *changed_options(content["hyper_parameters"], cli.model.hparams, "model"),
+        *changed_options(content["datamodule_hyper_parameters"], cli.datamodule.hparams, "data"),
+    ]
+    if changed:
+        raise SessRecError(
+            f"the run {run_folder} was fitted with {', '.join(changed)}: give another --trainer.logger.version"
+        )
 
 
 main = partial(run_command, "fit", fit)

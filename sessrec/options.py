@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
-from argparse import RawDescriptionHelpFormatter
+from argparse import ArgumentError, RawDescriptionHelpFormatter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import DefaultHelpFormatter
+from jsonargparse import DefaultHelpFormatter, Namespace
+from lightning.pytorch.accelerators import AcceleratorRegistry, CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.cli import LightningArgumentParser
 
 from sessrec.callbacks.checkpoints import LastCheckpoint
-from sessrec.errors import SessRecError
+from sessrec.errors import SessRecError, exit_with_error
 from sessrec.evaluation.slices import Slices
+from sessrec.evaluation.tested_runs import RESULT_NEUTRAL_OPTIONS
+from sessrec.help_texts import group_help, short_help
 from sessrec.models.checkpoint_format import current_options, read_checkpoint
+from sessrec.option_errors import explain
+from sessrec.paths import expanded
 from sessrec.program import DESCRIPTIONS, program
 from sessrec.shipped_configs import DEFAULT_CONFIG, find_config
+from sessrec.suggestions import did_you_mean
 
 _OWN_LOG = """
 
@@ -34,17 +41,54 @@ class _HelpFormatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
 
 
 class CommandParser(LightningArgumentParser):
-    """Says what is wrong with an option in one line."""
+    """Helps in short with what a command uses, and says what is wrong with an option in one line.
+
+    Args:
+        command: Name of the command; None for a parser inside a command's, of the options of a class.
+    """
+
+    def __init__(self, *args: Any, command: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.command = command
+
+    def parse_args(self, args: Any = None, *more: Any, **kwargs: Any) -> Any:
+        """Parse arguments, or print the help of a group of options where ``--GROUP.help`` is among them."""
+        for group in self.groups or () if self.command else ():
+            if (flag := f"--{group}.help") in (args or ()) and flag not in self._option_string_actions:
+                print(group_help(super().format_help(), self, group), end="")
+                self.exit(0)
+        try:
+            config = super().parse_args(args, *more, **kwargs)
+        except UnicodeDecodeError as error:  # of a config
+            self.error(str(error), error)
+        if self.command is None:
+            return config
+        for group in self.groups or ():
+            if not isinstance(config.get(group), Namespace):
+                self.error(f"--{group} is a group of options")
+        return expanded("", config)
+
+    def format_help(self, *args: Any) -> str:
+        """The options that the command uses, one line each; those of a class in full."""
+        return super().format_help(*args) if self.command is None else short_help(self, self.command)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the fault and leave with exit code 2."""
-        print(f"{self.prog}: error: {' '.join(message.split())}", file=sys.stderr)
-        raise SystemExit(2) from ex
+        """Print the fault and leave; a parser inside this one, of a class's options, leaves that to it.
+
+        Raises:
+            ArgumentError: If it is the parser of a class.
+            SystemExit: If it is the parser of the command line.
+        """
+        if not self.exit_on_error:
+            raise ArgumentError(None, message) from ex
+        exit_with_error(self.prog, explain(self, list(self.args), message))
 
 
 def parser_settings(command: str) -> dict[str, Any]:
     """What a command's parser is made with."""
     return {
+        "allow_abbrev": False,
+        "command": command,
         "default_config_files": [str(DEFAULT_CONFIG)],
         "description": DESCRIPTIONS[command] + _OWN_LOG,
         "formatter_class": _HelpFormatter,
@@ -93,6 +137,66 @@ def check_trainer_options(options: Any) -> None:
     for name, usual in (("gradient_clip_val", None), ("accumulate_grad_batches", 1)):
         if options[name] not in (usual, None):
             raise SessRecError(f"--trainer.{name} is not supported: every mini-batch is one update by its own gradient")
+
+
+def changed_options(kept: Mapping[str, Any], own: Mapping[str, Any], group: str) -> list[str]:
+    """Options that are not as a checkpoint has them, but for those that change no result.
+
+    Args:
+        kept: The checkpoint's.
+        own: Those that are given.
+        group: Group of the options, ``model`` or ``data``.
+
+    Example:
+        >>> changed_options({"layers": (16,), "k": 20}, {"layers": [9], "k": 20}, "model")
+        ['--model.layers [16], not [9]']
+    """
+    names = sorted(own.keys() & kept.keys() - RESULT_NEUTRAL_OPTIONS)
+    pairs = [(name, _plain(kept[name]), _plain(own[name])) for name in names]
+    return [f"--{group}.{name} {before}, not {now}" for name, before, now in pairs if before != now]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value  # a checkpoint has tuples where a config has lists
+
+
+@contextmanager
+def naming_changes(content: Mapping[str, Any], built: Mapping[str, Any]) -> Iterator[None]:
+    """Add to a refusal of a checkpoint which options it was fitted with, where they are others.
+
+    Args:
+        content: The checkpoint.
+        built: What is built by the options, with its ``hparams``, by its group of options.
+    """
+    try:
+        yield
+    except SessRecError as error:
+        kept = {"model": content.get("hyper_parameters", {}), "data": content.get("datamodule_hyper_parameters", {})}
+        changed = [text for group, one in built.items() for text in changed_options(kept[group], one.hparams, group)]
+        if not changed or "class_path" not in content or content["class_path"].rpartition(".")[2] not in _names(built):
+            raise
+        raise SessRecError(f"{error}; it was fitted with {', '.join(changed)}") from error
+
+
+def _names(built: Mapping[str, Any]) -> list[str]:
+    return [type(one).__name__ for one in built.values()]
+
+
+def check_hardware(options: Any) -> None:
+    """Refuse names of accelerators and precisions that the models do not work with, or that are not here.
+
+    Raises:
+        SessRecError: If there is one such.
+    """
+    accelerator, precision = options.accelerator, options.precision
+    known = ["auto", "gpu", *AcceleratorRegistry.available_accelerators()]
+    if isinstance(accelerator, str):
+        if accelerator not in known:
+            raise SessRecError(f"--trainer.accelerator {accelerator}: no such kind{did_you_mean(accelerator, known)}")
+        if accelerator in ("gpu", "cuda") and not (CUDAAccelerator.is_available() or MPSAccelerator.is_available()):
+            raise SessRecError(f"--trainer.accelerator {accelerator}: there is no GPU here; give cpu or auto")
+    if precision is not None and str(precision).split("-")[0] == "16":  # which Lightning would change on a CPU
+        raise SessRecError(f"--trainer.precision {precision} is not supported: give bf16-mixed for 16 bits")
 
 
 def given_option(args: list[str], name: str) -> str | None:

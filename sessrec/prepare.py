@@ -6,15 +6,14 @@ from functools import partial
 from pathlib import Path
 
 from sessrec.cli import SessRecCLI, run_command
-from sessrec.errors import SessRecError
 from sessrec.figures.data import write_data_report
+from sessrec.writing import check_writable
 
 
 def prepare(cli: SessRecCLI) -> None:
     """Prepare the log, and print and write its report."""
     folder = Path(cli.config.report_dir)
-    if folder.is_file():
-        raise SessRecError(f"--report_dir {folder} is a file; name a folder")
+    check_writable(folder, "--report_dir")
     _, data = cli.build_model_and_data()
     write_data_report(data.prepare(), folder)
 

@@ -27,7 +27,7 @@ from sessrec.compare import comparison_figures
 from sessrec.data import SessionDataModule
 from sessrec.data.loaders import EvaluationBatch
 from sessrec.data.preparation import PreparedLog
-from sessrec.errors import SessRecError
+from sessrec.errors import SessRecError, error_text
 from sessrec.evaluation.audits import sampled_audit
 from sessrec.evaluation.comparison import Comparison, compare_runs
 from sessrec.evaluation.tested_runs import Run, read_run
@@ -169,7 +169,7 @@ def main(args: list[str] | None = None) -> None:
         runs = [read_run(folder) for folder in options.runs]
         figures, left_out = draw(runs, options.data, not options.no_alphas)
     except (SessRecError, OSError) as error:
-        parser.error(str(error))
+        parser.error(error_text(error))
     for name, figure in tqdm(figures.items(), desc="writing", disable=None):
         save_figures({name: figure}, options.output)
     print(f"\n{len(figures)} pictures in {options.output}, as PNG and SVG: {', '.join(sorted(figures))}")

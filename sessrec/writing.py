@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from sessrec.errors import SessRecError
 
 
 @contextmanager
@@ -43,6 +47,36 @@ def atomic_write(file: str | Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def probe_folder(folder: Path) -> None:
+    """Find out whether files can be written to a folder, there or not yet; leaves nothing behind.
+
+    Raises:
+        OSError: If they cannot.
+    """
+    existing = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    if existing.is_file():
+        raise NotADirectoryError(errno.ENOTDIR, f"{existing} is a file")
+    with tempfile.TemporaryFile(dir=existing):
+        pass
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Refuse, before the work, a folder that cannot be written to.
+
+    Args:
+        folder: The folder, there or not yet.
+        option: The option that names it.
+
+    Raises:
+        SessRecError: If it cannot be written to.
+    """
+    try:
+        probe_folder(folder)
+    except OSError as error:
+        reason = error.strerror or error
+        raise SessRecError(f"{option} {folder} cannot be written to: {reason}; name another folder") from error
 
 
 def write_text(file: Path, text: str) -> None:

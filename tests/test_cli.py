@@ -216,12 +216,12 @@ def test_a_baseline_that_goes_on_keeps_its_counts(log: str, model: str) -> None:
         (["--data.session_gap", "soon"], "session_gap is 'soon'"),
         (["--data.time_unit", "hours"], "time_unit"),
         (["--data.cache_dir", ""], "cache_dir is empty"),
-        (["--data.cache_dir", "clicks.tsv/x"], "clicks.tsv is no folder; give another --data.cache_dir"),
+        (["--data.cache_dir", "clicks.tsv/x"], "clicks.tsv is a file; give another --data.cache_dir"),
         (["--data.visitor_column", "SessionId"], "visitor_column needs --data.session_gap"),
         (["--data.events", "[view]"], "event_column and --data.events go together"),
         (["--data.session_column", "null"], "session_column or --data.visitor_column"),
         (["--data.expected", "{train_visits: 3}", "--data.val_ratio", "0"], "no count of the report"),
-        (["--report_dir", "clicks.tsv"], "report_dir clicks.tsv is a file"),
+        (["--report_dir", "clicks.tsv"], "--report_dir clicks.tsv cannot be written to: clicks.tsv is a file"),
     ],
 )
 def test_faulty_options_are_one_line(
@@ -504,9 +504,13 @@ def test_refused_resumes_leave_the_run_as_it_was(fitted_log: str, capsys: pytest
     Path("few.tsv").write_text("".join(Path(fitted_log).read_text().splitlines(keepends=True)[:30]))
     before, more = contents(Path("lightning_logs")), ["--trainer.max_epochs", "5"]
     resume = [*LAST, *more]
-    assert "the checkpoint was fitted to" in one_error(capsys, fit.main, [*resume, "--data.path", "few.tsv"])
-    assert "is of shape" in one_error(capsys, fit.main, [*resume, "--model.layers", "[9]"])
-    assert "is of shape" in one_error(capsys, test.main, [*BEST, "--model.layers", "[9]"])
+    message = one_error(capsys, fit.main, [*resume, "--data.path", "few.tsv"])
+    assert re.search(r"the checkpoint was fitted to 12 items and the data give \d+, \d only in the former, ", message)
+    assert message.endswith("; it was fitted with --data.path clicks.tsv, not few.tsv")
+    for command, words in ((fit.main, resume), (test.main, BEST)):
+        message = one_error(capsys, command, [*words, "--model.layers", "[9]"])
+        assert "is of shape" in message
+        assert message.endswith("; it was fitted with --model.layers [16], not [9]")
     foreign = "lightning_logs/two/checkpoints/last.ckpt"
     assert "is not of the run" in one_error(capsys, fit.main, [*LAST[:-1], foreign, *more])
     assert "is not of the run" in one_error(capsys, fit.main, ["--ckpt_path", foreign, *more])
@@ -553,7 +557,12 @@ def test_a_finished_run_with_other_options_is_refused(fitted_log: str, capsys: p
     assert "nothing to do" in capsys.readouterr().out
     assert "--model.momentum 0.0, not 0.2" in one_error(capsys, fit.main, [*words, "--model.momentum", "0.2"])
     assert "--data.min_item_support 1, not 0" in one_error(capsys, fit.main, [*words, "--data.min_item_support", "0"])
-    assert "other training sessions" in one_error(capsys, fit.main, [*words, "--data.test_ratio", "0.21"])
+    message = one_error(capsys, fit.main, [*words, "--data.test_ratio", "0.21"])
+    assert "other training sessions" in message
+    assert message.endswith("; it was fitted with --data.test_ratio 0.2, not 0.21")
+    two = ["--model.momentum", "0.2", "--model.learning_rate", "0.3"]
+    message = one_error(capsys, fit.main, [*words, *two])
+    assert "--model.learning_rate 0.1, not 0.3, --model.momentum 0.0, not 0.2" in message
     rows = ["SessionId\tItemId\tTime", *("\t".join(map(str, row)) for row in random_rows(20, n_items=5, seed=3))]
     Path("few.tsv").write_text("\n".join(rows) + "\n")
     assert "the checkpoint was fitted to" in one_error(capsys, fit.main, [*words, "--data.path", "few.tsv"])

@@ -11,7 +11,6 @@ from pathlib import Path
 from helpers import ROOT
 
 GROUND = {
-    "arguments",
     "program",
     "errors",
     "suggestions",
@@ -21,7 +20,20 @@ GROUND = {
     "distributed",
     "environment",
 }
-COMMANDS = {"options", "cli", "fit", "validate", "test", "predict", "prepare"}
+COMMANDS = {
+    "arguments",
+    "options",
+    "option_errors",
+    "option_types",
+    "help_texts",
+    "paths",
+    "cli",
+    "fit",
+    "validate",
+    "test",
+    "predict",
+    "prepare",
+}
 STUDIES = {"compare", "audit", "study_figures", "synth"}
 MAY_IMPORT = {
     "ground": set(),

@@ -92,7 +92,7 @@ def test_an_unknown_config_is_refused_with_the_nearest(
     name: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SessRecError, match=f"^--config {name}: there is no such file or shipped config{hint}"):
+    with pytest.raises(SessRecError, match=f"^--config {name}: no such file or shipped config{hint}"):
         find_config(name)
 
 

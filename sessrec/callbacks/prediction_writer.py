@@ -16,7 +16,7 @@ from sessrec.errors import SessRecError
 from sessrec.evaluation.ranking import EXCLUDED
 from sessrec.models.base import SessionRecommender
 from sessrec.models.inference import TopItems
-from sessrec.writing import atomic_write
+from sessrec.writing import atomic_write, check_writable
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -28,7 +28,7 @@ class PredictionWriter(BasePredictionWriter):
         output: File to write.
 
     Raises:
-        SessRecError: If the file exists already.
+        SessRecError: If the file exists already, or its folder cannot be written to.
     """
 
     def __init__(self, output: str | Path) -> None:
@@ -38,6 +38,7 @@ class PredictionWriter(BasePredictionWriter):
         self._n_sessions = 0
         if self.output.exists():
             raise SessRecError(f"{self.output} exists: remove it or give another --output")
+        check_writable(self.output.parent, "--output")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the temporary file."""

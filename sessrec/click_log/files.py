@@ -40,7 +40,7 @@ def log_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     for path in [paths] if isinstance(paths, (str, Path)) else paths:
         if not str(path).strip():
             raise SessRecError("--data.path is empty")
-        files += _expand(Path(path))
+        files += _expand(Path(path).expanduser())
     if not files:
         raise SessRecError("--data.path names no file")
     seen: set[Path] = set()

@@ -27,6 +27,7 @@ from sessrec.data.report import DataReport
 from sessrec.data.sessions import Sessions
 from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
+from sessrec.writing import probe_folder
 
 _FIELDS = ("items", "offsets", "times", "session_ids")  # of a part's `Sessions`
 
@@ -50,7 +51,7 @@ def open_or_prepare(preparation: Preparation, cache_dir: str | Path | None) -> P
     """
     if cache_dir is None or preparation.path is None:
         return preparation.run()
-    files, folder = _place(preparation, Path(cache_dir))
+    files, folder = _place(preparation, Path(cache_dir).expanduser())
     reason = ""
     try:
         if folder.exists():
@@ -62,7 +63,7 @@ def open_or_prepare(preparation: Preparation, cache_dir: str | Path | None) -> P
     if stale:
         reason = "the files of the log, or sessrec, have changed since it was prepared"
     with _naming(cache_dir):
-        _probe(folder.parent)
+        probe_folder(folder.parent)
     prepared = preparation.run()
     if [file_identity(file) for file in log_files(preparation.path)] != files:
         raise SessRecError("the click log changed while it was being prepared: wait until it is complete")
@@ -79,7 +80,7 @@ def find_prepared(preparation: Preparation, cache_dir: str | Path | None) -> Pre
     """Open a prepared log as `open_or_prepare` does; None where it was not prepared before, or is damaged."""
     if cache_dir is None or preparation.path is None:
         return None
-    folder = _place(preparation, Path(cache_dir))[1]
+    folder = _place(preparation, Path(cache_dir).expanduser())[1]
     try:
         return open_prepared(folder) if folder.exists() else None
     except BrokenCacheError:
@@ -117,16 +118,6 @@ def _naming(cache_dir: str | Path) -> Iterator[None]:
 
 def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _probe(folder: Path) -> None:
-    """Find out, before the work, whether a folder can be written to once it is there."""
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, f"{folder} is no folder")
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(errno.EACCES, f"{folder} cannot be written to")
 
 
 def save_prepared(prepared: PreparedLog, preparation: Preparation, folder: Path) -> None:

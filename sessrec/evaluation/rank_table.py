@@ -105,9 +105,16 @@ def gains(rank: np.ndarray, metric: str) -> np.ndarray:
 
 
 def check_metrics(metrics: Iterable[str]) -> None:
-    """Refuse names that are no metrics, before the work; see `gains`."""
+    """Refuse values of ``--metrics`` that are no metrics, before the work; see `gains`.
+
+    Raises:
+        SessRecError: If there is one such.
+    """
     for metric in metrics:
-        gains(np.ones(1), metric)
+        try:
+            gains(np.ones(1), metric)
+        except SessRecError as error:
+            raise SessRecError(f"--metrics {error}") from error
 
 
 def metric_name(metric: str) -> str:

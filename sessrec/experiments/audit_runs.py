@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from sessrec.callbacks.rank_writer import RankWriter
-from sessrec.cli import SessRecCLI
+from sessrec.cli import SessRecCLI, quiet
 from sessrec.click_log.events import Events
 from sessrec.data.datamodule import SessionDataModule
 from sessrec.data.report import DataReport
@@ -39,14 +39,16 @@ def rank_shuffled(run: Run, seed: int) -> Run:
     """Test a run's model again with the clicks shuffled inside each session, into its folder's ``audits/order``."""
     folder = run.folder / "audits" / "order"
     words = ["--config", str(run.folder / "config.yaml"), "--ckpt_path", str(checkpoint_of(run))]
-    cli = SessRecCLI("test", [*words, *_rules(run), *_ONE_PROCESS])
-    checkpoint = cli.build_for_evaluation(lambda file: [RankWriter(cli.config_init.slices, file, folder)])
+    with quiet("audit"):
+        cli = SessRecCLI("test", [*words, *_rules(run), *_ONE_PROCESS])
+        checkpoint = cli.build_for_evaluation(lambda file: [RankWriter(cli.config_init.slices, file, folder)])
     model, data, trainer = cli.model, cli.datamodule, cli.trainer
     if data.sessions["test"].digest_of_ids(model.vocabulary.item_ids) != run.report["protocol"]["data_digest"]:
         raise SessRecError(f"{run.folder} was tested on another log than the one in its config.yaml")
     data.sessions["test"] = shuffle_sessions(data.sessions["test"], seed)
     trainer.loggers = []  # the run's own curves are of its own test
-    trainer.test(model, data, ckpt_path=checkpoint, verbose=False, weights_only=True)
+    with quiet("audit"):
+        trainer.test(model, data, ckpt_path=checkpoint, verbose=False, weights_only=True)
     return read_run(folder)
 
 

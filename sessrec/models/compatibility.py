@@ -80,9 +80,17 @@ def check_vocabulary(given: Vocabulary, own: Vocabulary, of_given: str, of_own: 
     """
     if given.item_ids != own.item_ids:
         raise SessRecError(
-            f"{of_given} {len(given)} items (or others) and {of_own} {len(own)}: use the click log and the --data "
-            "options of the first fit, and a SessionDataModule for each model"
+            f"{of_given} {len(given):,} items and {of_own} {len(own):,}, {_differences(given, own)}: use the click log "
+            "and the --data options of the first fit, and a SessionDataModule for each model"
         )
+
+
+def _differences(given: Vocabulary, own: Vocabulary) -> str:
+    """Which items are in one of two vocabularies only."""
+    of_given, of_own = set(given.item_ids), set(own.item_ids)
+    sides = [("the former", of_given - of_own), ("the latter", of_own - of_given)]
+    texts = [f"{len(ids):,} only in {side}, such as {', '.join(sorted(ids)[:3])}" for side, ids in sides if ids]
+    return " and ".join(texts) or "the same in another order"
 
 
 def check_weights(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
@@ -91,11 +99,11 @@ def check_weights(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> N
     Raises:
         SessRecError: If names or shapes differ from the model's own.
     """
-    if strangers := own.keys() ^ weights.keys():
-        raise SessRecError(
-            f"the checkpoint and the model do not both have {min(strangers)}: give the --model options that it was "
-            "fitted with"
-        )
+    for one, other, place in ((weights, own, "the checkpoint"), (own, weights, "the model")):
+        if alone := sorted(one.keys() - other.keys()):
+            raise SessRecError(
+                f"only {place} has {', '.join(alone[:3])}: give the --model options that it was fitted with"
+            )
     for name, weight in weights.items():
         if own[name].shape != weight.shape:
             raise SessRecError(

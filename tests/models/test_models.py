@@ -344,9 +344,9 @@ def test_a_model_is_three_classes_below_lightning_at_most() -> None:
 
 def test_choices_are_checked_in_python_too() -> None:
     for wrong in ({"loss": "hinge"}, {"tie_mode": "best"}):
-        with pytest.raises(SessRecError, match="must be one of"):
+        with pytest.raises(SessRecError, match="must be "):
             GRU4Rec(**wrong)  # type: ignore[arg-type]
-    with pytest.raises(SessRecError, match="must be one of"):
+    with pytest.raises(SessRecError, match="must be "):
         SessionDataModule(straddling="drop")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"unexpected keyword argument 'test_ration'"):
         SessionDataModule(test_ration=0.1)  # type: ignore[call-arg]
