@@ -22,8 +22,9 @@ DEMO_WORDS :=
 FIGURES_WORDS :=
 TEST_WORDS :=
 # of every room of the package, and of the commands
-OLDEST_TESTS := tests/click_log tests/data/test_split.py tests/nn tests/evaluation tests/models/test_models.py \
-	tests/models/test_golden.py tests/callbacks/test_projector.py tests/figures tests/test_cli.py tests/scripts/test_compare.py
+OLDEST_TESTS := tests/click_log/test_events.py tests/data/test_split.py tests/nn tests/evaluation/test_metrics.py \
+	tests/evaluation/test_rank_table.py tests/models/test_models.py tests/models/test_golden.py tests/models/test_item_rules.py \
+	tests/callbacks/test_projector.py tests/figures/test_diagrams.py tests/test_cli.py tests/test_packaging.py
 
 .PHONY: help demo figures fetch synth_data preprocess train_tiny eval_tiny baselines visualize report test test-oldest test-engines lint ci clean
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from sessrec import __version__
-from sessrec.arguments import DESCRIPTIONS
+from sessrec.errors import USER_ERROR
+from sessrec.program import DESCRIPTIONS
 from sessrec.suggestions import did_you_mean
 
 
@@ -34,7 +35,7 @@ def main(args: Sequence[str] | None = None) -> None:
     else:
         hint = did_you_mean(name, DESCRIPTIONS) or "; sessrec --help lists the commands"
         print(f"sessrec: error: there is no command {name}{hint}", file=sys.stderr)
-        raise SystemExit(2)
+        raise SystemExit(USER_ERROR)
 
 
 def _help() -> str:

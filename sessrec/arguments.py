@@ -1,38 +1,18 @@
-"""What the command lines of all commands share, and of the scripts."""
+"""What the scripts' command lines share."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from sessrec.errors import SessRecError, exit_with_error
+from sessrec.option_types import described
+from sessrec.program import program
 from sessrec.suggestions import alternatives, did_you_mean
 from sessrec.text import escape_on_console
 from sessrec.writing import check_writable
-
-DESCRIPTIONS = {
-    "fit": "Fit a session recommender to a click log.",
-    "validate": "Evaluate a checkpoint on the validation part of a click log, ranking all items.",
-    "test": "Evaluate a checkpoint on the test part of a click log, ranking all items.",
-    "predict": "Write the best next items of every session of a click log.",
-    "prepare": "Read, clean and split a click log, and report what is in it; only the --data options matter.",
-    "compare": "Compare tested models: metrics with intervals, paired differences, and figures.",
-    "audit": "Measure how much the metrics of tested runs depend on choices of the evaluation.",
-    "figures": "Draw all figures of a study from its tested runs and its click log.",
-    "synth": "Write synthetic click sessions to a TSV file.",
-}
-"""The commands, with a line each."""
-
-
-def program(command: str) -> str:
-    """How the user has started a command: as ``sessrec fit``, ``python -m sessrec.fit`` or a script."""
-    started = Path(sys.argv[0])
-    if started.name in ("sessrec", "sessrec.exe") or started.parts[-2:] == ("sessrec", "__main__.py"):
-        return f"sessrec {command}"
-    return f"python {started}" if started.parent.name == "scripts" else f"python -m sessrec.{command}"
 
 
 class ScriptParser(argparse.ArgumentParser):
@@ -93,8 +73,6 @@ class ScriptParser(argparse.ArgumentParser):
 
     def _explained(self, error: argparse.ArgumentError) -> str:
         """An error about a value in the words of the commands; others as they are."""
-        from sessrec.option_types import described  # with jsonargparse, which takes long to import
-
         name, message = error.argument_name, str(error.message)
         action = next((one for one in self._actions if name in ("/".join(one.option_strings), one.dest)), None)
         what, _, value = message.partition(": ")

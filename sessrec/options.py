@@ -14,7 +14,6 @@ from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning.pytorch.accelerators import AcceleratorRegistry, CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.cli import LightningArgumentParser
 
-from sessrec.arguments import DESCRIPTIONS, program
 from sessrec.callbacks.checkpoints import LastCheckpoint
 from sessrec.callbacks.run_place import settings_of_run
 from sessrec.errors import SessRecError, exit_with_error
@@ -24,6 +23,7 @@ from sessrec.help_texts import group_help, short_help
 from sessrec.models.checkpoint_format import current_options, read_checkpoint
 from sessrec.option_errors import explain
 from sessrec.paths import expanded
+from sessrec.program import DESCRIPTIONS, program
 from sessrec.shipped_configs import DEFAULT_CONFIG, find_config
 from sessrec.suggestions import did_you_mean
 

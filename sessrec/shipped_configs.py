@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePath
 
 from sessrec.errors import SessRecError
-from sessrec.suggestions import alternatives, did_you_mean
+from sessrec.suggestions import alternatives, nearest, question
 
 _PACKAGE = Path(__file__).resolve().parent
 # an installed package has them inside, a checkout beside it
@@ -34,15 +34,16 @@ def find_config(name: str, option: str = "--config") -> Path:
         >>> find_config("configs/data/retailrocket.yaml") == find_config("retailrocket")
         True
     """
-    if (own := Path(name).expanduser()).is_file():
-        return own
+    file = Path(name).expanduser()
+    if file.is_file():
+        return file
     known = shipped_configs()
     short = PurePath(name).as_posix().removeprefix("configs/").removesuffix(".yaml")
     for choice in (short, f"data/{short}"):
         if choice in known:
             return known[choice]
-    folder = Path(name).parent
-    beside = [str(file) for file in sorted(folder.glob("*.yaml"))] if folder.is_dir() else []
-    hint = did_you_mean(name, beside) or did_you_mean(PurePath(short).stem, [PurePath(config).name for config in known])
+    choices = {PurePath(config).name: PurePath(config).name for config in known}
+    choices |= {near.stem: str(near) for near in file.parent.glob("*.yaml")}
+    hint = question([choices[stem] for stem in nearest(file.stem, choices)])
     hint = hint or f"; name a file, or {alternatives(list(known))}"
-    raise SessRecError(f"{option} {name}: there is no such file or shipped config{hint}")
+    raise SessRecError(f"{option} {name}: no such file or shipped config{hint}")

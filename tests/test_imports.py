@@ -10,7 +10,16 @@ from pathlib import Path
 
 from helpers import ROOT
 
-GROUND = {"errors", "suggestions", "shipped_configs", "writing", "text", "distributed", "environment"}
+GROUND = {
+    "program",
+    "errors",
+    "suggestions",
+    "shipped_configs",
+    "writing",
+    "text",
+    "distributed",
+    "environment",
+}
 COMMANDS = {
     "arguments",
     "options",

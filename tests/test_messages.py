@@ -111,7 +111,7 @@ FLAGS = [
         "--trainer.precision 16-mixed is not supported: give bf16-mixed for 16 bits",
     ),
     ("fit --data.path none.tsv", "no such file: none.tsv (--data.path)"),
-    ("fit --config none.yaml", "--config none.yaml: there is no such file or shipped config; did you mean one.yaml?"),
+    ("fit --config none.yaml", "--config none.yaml: no such file or shipped config; did you mean one.yaml?"),
     ("predict --ckpt_path none.ckpt", "no checkpoint none.ckpt (--ckpt_path none.ckpt)"),
 ]
 

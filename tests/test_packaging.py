@@ -18,10 +18,10 @@ import pytest
 from helpers import ROOT, random_rows
 
 import sessrec
-from sessrec import __main__ as program
+from sessrec import __main__ as dispatcher
 from sessrec import options
-from sessrec.arguments import DESCRIPTIONS
 from sessrec.errors import SessRecError
+from sessrec.program import DESCRIPTIONS
 from sessrec.shipped_configs import find_config, shipped_configs
 
 SETUP = ConfigParser(interpolation=None)
@@ -92,7 +92,7 @@ def test_an_unknown_config_is_refused_with_the_nearest(
     name: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SessRecError, match=f"^--config {name}: there is no such file or shipped config{hint}"):
+    with pytest.raises(SessRecError, match=f"^--config {name}: no such file or shipped config{hint}"):
         find_config(name)
 
 
@@ -125,7 +125,7 @@ def test_help_lists_the_commands_without_importing_them() -> None:
 )
 def test_an_unknown_command_is_one_line(word: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="^2$"):
-        program.main([word, "--data.path", "x"])
+        dispatcher.main([word, "--data.path", "x"])
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"sessrec: error: there is no command {word}; ")
     assert hint in line
@@ -145,12 +145,12 @@ def test_usage_says_what_was_typed(
 ) -> None:
     monkeypatch.setattr(sys, "argv", [started])
     with pytest.raises(SystemExit, match="^0$"):
-        program.main([command, "--help"])
+        dispatcher.main([command, "--help"])
     assert capsys.readouterr().out.startswith(f"usage: {shown.format(command)} [")
 
 
 def test_one_version(capsys: pytest.CaptureFixture[str]) -> None:
-    program.main(["--version"])
+    dispatcher.main(["--version"])
     told = capsys.readouterr().out
     assert re.fullmatch(r"sessrec (\S+) \(torch \S+, lightning \S+, Python 3\.\d+\.\S+\)\n", told)
     assert told.split()[1] == sessrec.__version__
@@ -166,6 +166,11 @@ def test_setup_names_every_package() -> None:
     assert set(SETUP["options"]["packages"].split()) == rooms | {"sessrec.configs"}
 
 
+def apart() -> dict[str, str]:
+    """The environment's variables without the one that leads to the checkout."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An environment with the wheel, and with the packages of this one that the wheel requires."""
@@ -176,12 +181,12 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (source / name).symlink_to(ROOT / name)
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     build = ["wheel", "--no-deps", "--no-index", "--no-build-isolation", "--wheel-dir", str(dist), str(source)]
-    subprocess.run([*pip, *build], check=True, capture_output=True)
+    subprocess.run([*pip, *build], check=True, capture_output=True, env=apart())
     (wheel,) = dist.iterdir()
     venv.create(environment)
     python = environment / "bin" / "python"
     install = ["--python", str(python), "install", "--no-deps", "--no-index", str(wheel)]
-    subprocess.run([*pip, *install], check=True, capture_output=True)
+    subprocess.run([*pip, *install], check=True, capture_output=True, env=apart())
     (site,) = environment.glob("lib/python*/site-packages")
     (site / "requirements.pth").write_text(f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n")
     return environment
@@ -197,18 +202,15 @@ def test_a_wheel_runs_the_own_log_commands_in_an_empty_folder(
     Path("new_sessions.tsv").write_text(text)
     commands = [line + TINY * (" --config configs/" in line) for line in OWN_LOG] + MORE
     sessrec_command = fresh / "bin" / "sessrec"
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     words = [str(fresh / "bin" / "python"), "-I", "-c", RUN_COMMANDS, str(sessrec_command), *commands]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(words, capture_output=True, text=True, env=apart(), timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     files = [Path(file) for file in json.loads(Path("files.json").read_text()) if file is not None]
     assert len(files) > 50
     assert all(file.is_relative_to(fresh) for file in files)
     assert Path("predictions.tsv").read_text().startswith("SessionId\tRank\tItemId\tScore\n")
     assert {"my-run", "compare-markov-1"} <= {folder.name for folder in Path("lightning_logs").iterdir()}
-    version = subprocess.run(
-        [sessrec_command, "--version"], check=True, capture_output=True, text=True, env=environment
-    )
+    version = subprocess.run([sessrec_command, "--version"], check=True, capture_output=True, text=True, env=apart())
     assert version.stdout.startswith(f"sessrec {sessrec.__version__} ")
 
 

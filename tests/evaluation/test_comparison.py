@@ -525,7 +525,7 @@ def test_all_is_printed_and_written(compare: ModuleType, capsys: pytest.CaptureF
         ([str(ALL[0]), "--against", "x", str(ALL[1])], "runs stand before all options"),
         ([str(ALL[0]), "--data.path", "log.tsv"], "unknown option --data.path"),
         (["--resamples", "200", str(ALL[0])], "runs stand before all options"),
-        ([str(ALL[0]), "--configs", "nowhere.yaml"], "--configs nowhere.yaml: there is no such file"),
+        ([str(ALL[0]), "--configs", "nowhere.yaml"], "--configs nowhere.yaml: no such file"),
         ([str(ALL[0]), "--configs"], "needs a value"),
         ([str(ALL[0]), "--seed", "one"], "must be a whole number"),
         ([str(ALL[0]), "--seed", "-1"], "--seed must be at least 0, got -1"),

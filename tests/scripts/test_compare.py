@@ -121,4 +121,4 @@ def test_a_config_without_a_model_is_the_usual_one(tmp_path: Path, monkeypatch: 
 def test_wrong_words_are_one_line(compare: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="^2$"):
         compare.main(["--configs", "grurec"])
-    assert "--configs grurec: there is no such file or shipped config; did you mean gru4rec?" in capsys.readouterr().err
+    assert "--configs grurec: no such file or shipped config; did you mean gru4rec?" in capsys.readouterr().err

@@ -150,7 +150,7 @@ def test_generated_sessions_have_the_oracle_as_their_ceiling(sweep: ModuleType) 
         ("sessions --values 0 --models Markov", "--train_share must be above 0"),
         ("filtering --values 5", "the value 5 is of 1 options, and there are 2"),
         ("session_length --values 5+3", "--data.max_session_length 3 is below the minimum 5"),
-        ("alpha --models nowhere.yaml", "--models nowhere.yaml: there is no such file or shipped config"),
+        ("alpha --models nowhere.yaml", "--models nowhere.yaml: no such file or shipped config"),
         ("alpha --models Nothing", "Nothing"),
         ("alpha --output log.tsv", "is a file"),
         ("alpha --data.nothing 1", "--data.nothing"),

@@ -1,0 +1,27 @@
+"""The commands by name, and how the user has started the one that runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+DESCRIPTIONS = {
+    "fit": "Fit a session recommender to a click log.",
+    "validate": "Evaluate a checkpoint on the validation part of a click log, ranking all items.",
+    "test": "Evaluate a checkpoint on the test part of a click log, ranking all items.",
+    "predict": "Write the best next items of every session of a click log.",
+    "prepare": "Read, clean and split a click log, and report what is in it; only the --data options matter.",
+    "compare": "Compare tested models: metrics with intervals, paired differences, and figures.",
+    "audit": "Measure how much the metrics of tested runs depend on choices of the evaluation.",
+    "figures": "Draw all figures of a study from its tested runs and its click log.",
+    "synth": "Write synthetic click sessions to a TSV file.",
+}
+"""The commands, with a line each."""
+
+
+def program(command: str) -> str:
+    """How the user has started a command: as ``sessrec fit``, ``python -m sessrec.fit`` or a script."""
+    started = Path(sys.argv[0])
+    if started.name in ("sessrec", "sessrec.exe") or started.parts[-2:] == ("sessrec", "__main__.py"):
+        return f"sessrec {command}"
+    return f"python {started}" if started.parent.name == "scripts" else f"python -m sessrec.{command}"
