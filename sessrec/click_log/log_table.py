@@ -104,6 +104,9 @@ def _read(source: Source, log_format: LogFormat) -> LogTable:
     except QuotedNewlineError:  # rare, and slower: blocks cannot be cut at any newline
         newlines, pieces = True, _pieces(source, log_format, True)
     figures, notes, kept = _count(source, pieces)
+    n_bad, note = source.bad_lines()
+    if n_bad:
+        figures, notes = figures | {"bad_lines": n_bad}, [note, *notes]
 
     def place_of_row(row: int) -> str:
         return f"{source.file}, {source.places([row if kept is None else int(kept[row])])}"

@@ -46,6 +46,10 @@ class ParquetFile:
         """Turn the error of a parser into one that names the file."""
         return SessRecError(f"cannot read {self.file}: {' '.join(str(error).split())[:300]}; the file is damaged")
 
+    def bad_lines(self) -> tuple[int, str]:
+        """A typed table has none."""
+        return 0, ""
+
     def places(self, rows: Sequence[int]) -> str:
         """Numbers of some rows, for messages."""
         return "row " + ", ".join(str(row + 1) for row in rows)

@@ -18,10 +18,13 @@ import pyarrow.compute as pc
 from sessrec.click_log.events import Events
 from sessrec.click_log.files import log_files
 from sessrec.click_log.id_checks import IdColumn, check_ids
+from sessrec.click_log.id_spellings import warn_of_spellings
 from sessrec.click_log.ids import encode_ids
 from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.log_table import LogTable, read_log_table
 from sessrec.click_log.ordering import sort_into_sessions
+from sessrec.click_log.time_checks import warn_of_times
+from sessrec.click_log.times import unit_of_note
 from sessrec.errors import SessRecError
 
 GapEvents = Literal["all", "kept"]
@@ -72,6 +75,7 @@ def _read(
     notes = [note for table in tables for note in table.notes]
     if len(notes) > 20:  # so many would hide the report
         notes[20:] = [f"... and {len(notes) - 20} more notes of this kind"]
+    notes += _order_note(files)
     tables = [table for table in tables if table.n_rows]
     if not tables:
         where = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more files"
@@ -87,6 +91,7 @@ def _read(
     session = IdColumn(kind, name, *encode_ids(_all_pieces([table.session for table in tables])))
     item = IdColumn("item", log_format.item_column, *encode_ids(_all_pieces([table.item for table in tables])))
     warnings = check_ids(session, item, place_of)
+    warnings += warn_of_spellings(session, place_of) + warn_of_spellings(item, place_of)
     notes += _time_notes(tables) or ["no time column: the order of rows is the time"]
     times = _concatenated([table.time for table in tables])
     columns = [item.codes, np.arange(len(item.codes)) if times is None else times]
@@ -94,6 +99,9 @@ def _read(
         columns.append(_is_of_kind([piece for table in tables for piece in table.event], event_kinds))
         figures["rows_of_other_events"] = int((~columns[-1]).sum())
     tie_break = _concatenated([table.order for table in tables])
+    if times is not None:
+        units = {unit_of_note(table.time_note) for table in tables}
+        warnings += warn_of_times(times, len(session.ids), units.pop() if len(units) == 1 else None)
     (items, times, *keep), offsets, codes = sort_into_sessions(session.codes, columns[1], columns, tie_break)
     item_ids, has_times = item.ids.cast(pa.string()), log_format.time_column is not None
     events = Events(items, times, offsets, codes, session.ids, item_ids, has_times, dict(figures), notes, warnings)
@@ -114,6 +122,13 @@ def _concatenated(parts: list[np.ndarray | None]) -> np.ndarray | None:
     """The parts of all files as one, without a copy where there is one file; None where the log lacks them."""
     found = [part for part in parts if part is not None]
     return np.concatenate(found) if len(found) > 1 else next(iter(found), None)
+
+
+def _order_note(files: list[Path]) -> list[str]:
+    """The order in which several files were read: it decides that of events of equal time."""
+    names = [file.name for file in files]
+    shown = names if len(names) <= 6 else [*names[:5], "...", names[-1]]
+    return [f"files read in the order {', '.join(shown)}"] if len(names) > 1 else []
 
 
 def _time_notes(tables: list[LogTable]) -> list[str]:

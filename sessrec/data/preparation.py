@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sessrec.click_log.events import Events, events_from_frame
-from sessrec.click_log.log_format import LogFormat
+from sessrec.click_log.log_format import BadLines, LogFormat
 from sessrec.click_log.ordering import count_codes
 from sessrec.click_log.reading import GapEvents, read_events
 from sessrec.click_log.times import TimeUnit, parse_duration
@@ -98,6 +98,7 @@ class Preparation(LogFormat):
         check_choice("--data.straddling", self.straddling, Straddling)
         check_choice("--data.gap_events", self.gap_events, GapEvents)
         check_choice("--data.time_unit", self.time_unit, TimeUnit)
+        check_choice("--data.bad_lines", self.bad_lines, BadLines)
         if self.test_duration is not None and self.test_start is not None:
             raise SessRecError("give --data.test_duration or --data.test_start, not both")
         if self.visitor_column is not None and self.session_gap is None:
