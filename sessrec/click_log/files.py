@@ -17,37 +17,43 @@ from sessrec.click_log.foreign_files import HEAD, check_is_archive_of_log, check
 from sessrec.errors import SessRecError
 
 PARQUET = b"PAR1"
+IN_MEMORY = "<table in memory>"  # stands where a table was given in the place of a path
 PREPARED = "prepared.json"  # every folder with a prepared log has this file
 _OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zX": lzma.open}
 
 
-def log_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
+def log_files(paths: str | Path | Sequence[str | Path], option: str = "--data.path") -> list[Path]:
     """The files that a path stands for.
 
     Args:
         paths: A file, a folder (all files in and below it, in natural order of their names: part-2 before part-10;
             names that begin with a dot or an underscore, and prepared logs, are left out), a pattern such as
             ``logs/2024-*.csv.gz``, or a list of these.
+        option: The option that they came from, for messages.
 
     Raises:
         SessRecError: If nothing is there, or a file is named twice.
     """
     files: list[Path] = []
     for path in [paths] if isinstance(paths, (str, Path)) else paths:
+        if not isinstance(path, (str, Path)):
+            raise SessRecError(f"{option} takes files, or one table in memory, got a {type(path).__name__} in a list")
         if not str(path).strip():
-            raise SessRecError("--data.path is empty")
-        files += _expand(Path(path))
+            raise SessRecError(f"{option} is empty")
+        if str(path) == IN_MEMORY:
+            raise SessRecError(f"the log was a table in memory, which no run keeps: give {option}, a file of it")
+        files += _expand(Path(path), option)
     if not files:
-        raise SessRecError("--data.path names no file")
+        raise SessRecError(f"{option} names no file")
     seen: set[Path] = set()
     for file in files:
         if (resolved := file.resolve()) in seen:
-            raise SessRecError(f"{file} is named twice in --data.path: its events would count double")
+            raise SessRecError(f"{file} is named twice in {option}: its events would count double")
         seen.add(resolved)
     return files
 
 
-def _expand(path: Path) -> list[Path]:
+def _expand(path: Path, option: str) -> list[Path]:
     if path.is_dir():
         found = [
             file
@@ -56,13 +62,13 @@ def _expand(path: Path) -> list[Path]:
             and not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
             and not (file.parent / PREPARED).exists()
         ]
-        fault = f"the folder {path} holds no click log (--data.path)"
+        fault = f"the folder {path} holds no click log ({option})"
     elif path.exists():
         return [path]
     else:
         names = sorted(glob.glob(str(path), recursive=True), key=_natural)
         found = [Path(name) for name in names if Path(name).is_file()]
-        fault = f"no such file: {path} (--data.path)"
+        fault = f"no such file: {path} ({option})"
     if not found:
         raise SessRecError(fault)
     return found

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from lzma import LZMAError
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,13 +19,14 @@ from sessrec.click_log.delimited_file import DelimitedFile
 from sessrec.click_log.files import PARQUET, file_identity, first_bytes
 from sessrec.click_log.ids import plain_numbers
 from sessrec.click_log.log_format import LogFormat
+from sessrec.click_log.memory_table import MemoryTable, is_table
 from sessrec.click_log.parquet_file import ParquetFile
 from sessrec.click_log.quote_check import QuotedNewlineError
 from sessrec.click_log.times import NUMBER, UnreadableTimes, parse_times, times_from_column
 from sessrec.errors import SessRecError
 from sessrec.text import counted
 
-Source: TypeAlias = ParquetFile | DelimitedFile
+Source: TypeAlias = ParquetFile | DelimitedFile | MemoryTable
 
 _AHEAD = 8  # pieces in work; more would only fill the memory
 
@@ -60,8 +60,29 @@ class LogTable:
         return sum(map(len, self.item))
 
 
-def read_log_table(file: Path, log_format: LogFormat) -> LogTable:
-    """Read one file of a click log, whose kind is told by its first bytes, not by its name.
+def open_source(file: Any, log_format: LogFormat) -> Source:
+    """Open a file, whose kind is told by its first bytes, not by its name, or a table in memory.
+
+    Raises:
+        SessRecError: If it is no click log, or lacks a column.
+    """
+    if is_table(file):
+        return MemoryTable(file, log_format)
+    is_parquet = first_bytes(file) == PARQUET
+    return ParquetFile(file, log_format) if is_parquet else DelimitedFile(file, log_format)
+
+
+def has_columns(file: Any, log_format: LogFormat) -> bool:
+    """Whether a file or table is a click log with the columns of a format."""
+    try:
+        open_source(file, log_format)
+    except Exception:  # whatever is wrong, reading it says so
+        return False
+    return True
+
+
+def read_log_table(file: Any, log_format: LogFormat) -> LogTable:
+    """Read one file of a click log, or a table in memory.
 
     Returns:
         Its complete rows; rows with an empty field are dropped, counted and named.
@@ -70,10 +91,11 @@ def read_log_table(file: Path, log_format: LogFormat) -> LogTable:
         SessRecError: If the file is damaged, lacks a column, has a row with too many or too few fields, or a time that
             cannot be read; or changes while it is being read.
     """
+    if is_table(file):
+        return _read(open_source(file, log_format), log_format)
     before = file_identity(file)
     try:
-        is_parquet = first_bytes(file) == PARQUET
-        table = _read(ParquetFile(file, log_format) if is_parquet else DelimitedFile(file, log_format), log_format)
+        table = _read(open_source(file, log_format), log_format)
     except (
         pa.ArrowException, EOFError, OSError, zipfile.BadZipFile, zlib.error, LZMAError, UnicodeDecodeError
     ) as error:  # fmt: skip

@@ -1,4 +1,4 @@
-"""Read the wanted columns of a Parquet file."""
+"""Read the wanted columns of a source whose columns have types, such as a Parquet file."""
 
 from __future__ import annotations
 
@@ -13,27 +13,23 @@ from sessrec.click_log.log_format import LogFormat
 from sessrec.errors import SessRecError
 
 
-class ParquetFile:
-    """A click log in Parquet.
+class TypedSource:
+    """A click log whose columns have types; the classes below open it and give its rows."""
 
-    Raises:
-        SessRecError: If a column is missing, or of a type that holds no ids.
-    """
+    file: Path
+    columns: dict[str, str]
 
-    def __init__(self, file: Path, log_format: LogFormat) -> None:
-        self.file = file
-        self.columns = columns = log_format.columns()
-        schema = pa.parquet.read_schema(file)
-        check_columns(file, schema.names, columns, "schema")
-        for role, name in columns.items():
+    def check_types(self, schema: pa.Schema) -> None:
+        """Refuse a column of a type that holds no ids.
+
+        Raises:
+            SessRecError: With the column and its type.
+        """
+        for role, name in self.columns.items():
             kind = schema.field(name).type
             kind = kind.value_type if pa.types.is_dictionary(kind) else kind
             if role not in ("time", "order") and not (_is_text(kind) or pa.types.is_integer(kind)):
-                raise SessRecError(f"{file}: column {name} is of type {kind}; ids must be text or whole numbers")
-
-    def blocks(self, newlines_in_values: bool = False) -> Iterator[pa.RecordBatch]:
-        """Rows of the file, some hundred thousand at a time."""
-        yield from pa.parquet.ParquetFile(self.file).iter_batches(1 << 18, columns=list(self.columns.values()))
+                raise SessRecError(f"{self.file}: column {name} is of type {kind}; ids must be text or whole numbers")
 
     def parse(self, block: pa.RecordBatch, newlines_in_values: bool = False) -> pa.RecordBatch:
         """The wanted columns of a block, under the names of their roles."""
@@ -53,6 +49,25 @@ class ParquetFile:
     def places(self, rows: Sequence[int]) -> str:
         """Numbers of some rows, for messages."""
         return "row " + ", ".join(str(row + 1) for row in rows)
+
+
+class ParquetFile(TypedSource):
+    """A click log in Parquet.
+
+    Raises:
+        SessRecError: If a column is missing, or of a type that holds no ids.
+    """
+
+    def __init__(self, file: Path, log_format: LogFormat) -> None:
+        self.file = file
+        self.columns = log_format.columns()
+        schema = pa.parquet.read_schema(file)
+        check_columns(file, schema.names, self.columns, "schema")
+        self.check_types(schema)
+
+    def blocks(self, newlines_in_values: bool = False) -> Iterator[pa.RecordBatch]:
+        """Rows of the file, some hundred thousand at a time."""
+        yield from pa.parquet.ParquetFile(self.file).iter_batches(1 << 18, columns=list(self.columns.values()))
 
 
 def _is_text(kind: pa.DataType) -> bool:

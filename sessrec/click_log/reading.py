@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessrec.click_log.events import Events
-from sessrec.click_log.files import log_files
+from sessrec.click_log.files import IN_MEMORY, log_files
 from sessrec.click_log.id_checks import IdColumn, check_ids
 from sessrec.click_log.id_spellings import warn_of_spellings
 from sessrec.click_log.ids import encode_ids
 from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.log_table import LogTable, read_log_table
+from sessrec.click_log.memory_table import is_table
 from sessrec.click_log.ordering import sort_into_sessions
 from sessrec.click_log.time_checks import warn_of_times
 from sessrec.click_log.times import unit_of_note
@@ -31,22 +31,24 @@ GapEvents = Literal["all", "kept"]
 
 
 def read_events(
-    paths: str | Path | Sequence[str | Path],
+    paths: Any,
     log_format: LogFormat | None = None,
     session_gap: float | None = None,
     gap_events: GapEvents = "all",
     event_kinds: Sequence[str] | None = None,
+    option: str = "--data.path",
 ) -> Events:
     """Read a click log, whatever the order of its rows.
 
     Args:
         paths: File, folder or pattern, or a list of these; rows with the same session id make one session, also across
-            files.
+            files. Or a table in memory: of pandas, or any with the Arrow C stream interface.
         log_format: How the files are written; columns SessionId, ItemId and Time where None.
         session_gap: Seconds without an event after which a visitor's next event begins a new session; sessions that the
             log names are cut there, too. None cuts nowhere.
         gap_events: Whether a gap lies between events of any kind (``all``) or of the kinds that are kept (``kept``).
         event_kinds: Kinds of event that are kept; None keeps all.
+        option: The option that the files came from, for messages.
 
     Returns:
         The events in session order.
@@ -54,7 +56,8 @@ def read_events(
     Raises:
         SessRecError: If a file is missing, damaged or empty, lacks a column, or holds a time that cannot be read.
     """
-    events, keep = _read(log_files(paths), log_format or LogFormat(), event_kinds)
+    files = [paths] if is_table(paths) else log_files(paths, option)
+    events, keep = _read(files, log_format or LogFormat(), event_kinds)
     if keep is not None and gap_events == "kept":
         events, keep = events.select(keep), None
     if session_gap is not None and len(events):
@@ -65,7 +68,7 @@ def read_events(
 
 
 def _read(
-    files: list[Path], log_format: LogFormat, event_kinds: Sequence[str] | None
+    files: list[Any], log_format: LogFormat, event_kinds: Sequence[str] | None
 ) -> tuple[Events, np.ndarray | None]:
     """All events of some files, and which of them are of the kinds wanted, bool; None where all kinds are."""
     tables = [read_log_table(file, log_format) for file in files]
@@ -78,7 +81,8 @@ def _read(
     notes += _order_note(files)
     tables = [table for table in tables if table.n_rows]
     if not tables:
-        where = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more files"
+        where = IN_MEMORY if is_table(files[0]) else str(files[0])
+        where += f" and {len(files) - 1} more files" if len(files) > 1 else ""
         raise SessRecError(f"no events in {where}: {'; '.join(notes) or 'there is a header at most'}")
     ends = np.cumsum([table.n_rows for table in tables])
 
@@ -124,11 +128,13 @@ def _concatenated(parts: list[np.ndarray | None]) -> np.ndarray | None:
     return np.concatenate(found) if len(found) > 1 else next(iter(found), None)
 
 
-def _order_note(files: list[Path]) -> list[str]:
+def _order_note(files: list[Any]) -> list[str]:
     """The order in which several files were read: it decides that of events of equal time."""
+    if len(files) == 1:
+        return []
     names = [file.name for file in files]
     shown = names if len(names) <= 6 else [*names[:5], "...", names[-1]]
-    return [f"files read in the order {', '.join(shown)}"] if len(names) > 1 else []
+    return [f"files read in the order {', '.join(shown)}"]
 
 
 def _time_notes(tables: list[LogTable]) -> list[str]:
