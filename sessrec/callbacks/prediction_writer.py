@@ -16,6 +16,7 @@ from sessrec.errors import SessRecError
 from sessrec.evaluation.ranking import EXCLUDED
 from sessrec.models.base import SessionRecommender
 from sessrec.models.inference import TopItems
+from sessrec.text import counted
 from sessrec.writing import atomic_write, check_writable
 
 
@@ -36,6 +37,8 @@ class PredictionWriter(BasePredictionWriter):
         self.output = Path(output)
         self._open = ExitStack()
         self._n_sessions = 0
+        self._n_fewer = {"fewer": 0, "none": 0}  # sessions with fewer candidates than asked for, and with none
+        self._first: dict[str, str] = {}  # of each kind
         if self.output.exists():
             raise SessRecError(f"{self.output} exists: remove it or give another --output")
         check_writable(self.output.parent, "--output")
@@ -58,9 +61,15 @@ class PredictionWriter(BasePredictionWriter):
         for session_id, items, scores in zip(
             session_ids, prediction.items.tolist(), prediction.scores.tolist(), strict=True
         ):
+            n_candidates = 0
             for rank, (item, score) in enumerate(zip(items, scores, strict=True), 1):
                 if score > EXCLUDED:
                     self._rows.writerow((session_id, rank, item_ids[item], f"{score:.9g}"))
+                    n_candidates = rank
+            if n_candidates < len(items):
+                kind = "fewer" if n_candidates else "none"
+                self._n_fewer[kind] += 1
+                self._first.setdefault(kind, session_id)
         self._n_sessions += len(prediction.sessions)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -71,7 +80,12 @@ class PredictionWriter(BasePredictionWriter):
         if report["short_sessions"]:
             rank_zero_only(print)(f"{report['short_sessions']} sessions have no item known to the model: no prediction")
         k = min(pl_module.k, pl_module.n_items)
-        rank_zero_only(print)(f"\npredicted the next {k} items of {self._n_sessions:,} sessions: {self.output}")
+        n_predicted = self._n_sessions - self._n_fewer["none"]
+        rank_zero_only(print)(f"\npredicted the next {k} items of {counted(n_predicted, 'session')}: {self.output}")
+        for kind, candidates in (("fewer", f"fewer than {k} candidates"), ("none", "no candidate, and no row")):
+            if number := self._n_fewer[kind]:
+                what = f"{counted(number, 'session')} {'has' if number == 1 else 'have'} {candidates}"
+                rank_zero_only(print)(f"{what}, such as {self._first[kind]}: it holds the other items itself")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave no half-written file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,8 +17,10 @@ from sessrec.click_log.files import open_text
 from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.quote_check import checked_rows
 from sessrec.errors import SessRecError
+from sessrec.text import counted
 
 _BLOCK = 1 << 23  # bytes that are parsed at a time
+_SHOWN = 5  # bad lines that are named
 
 
 class DelimitedFile:
@@ -31,6 +34,8 @@ class DelimitedFile:
         self.file = file
         self.columns = log_format.columns()
         self.layout = find_layout(file, log_format)
+        self.drops_bad_lines = log_format.bad_lines == "drop"
+        self._dropped: list[str] = []  # texts of the bad lines of a pass over the file
 
     def blocks(self, newlines_in_values: bool = False) -> Iterator[bytes]:
         """Whole rows of the file, some megabytes at a time.
@@ -39,6 +44,7 @@ class DelimitedFile:
             QuotedNewlineError: If a field in quotes spans lines, unless ``newlines_in_values``.
             SessRecError: If a quote is stray.
         """
+        self._dropped = []
         rest = b""
         for block in checked_rows(self.file, self.layout, newlines_in_values, _BLOCK):
             block = rest + block
@@ -64,7 +70,13 @@ class DelimitedFile:
         texts = {name: pa.string() for name in names}
         convert = pa.csv.ConvertOptions(include_columns=names, column_types=texts, strings_can_be_null=False)
         quote = '"' if layout.quoting else False
-        parse = pa.csv.ParseOptions(delimiter=layout.delimiter, quote_char=quote, newlines_in_values=newlines_in_values)
+        drop = self._drop if self.drops_bad_lines else None
+        parse = pa.csv.ParseOptions(
+            delimiter=layout.delimiter,
+            quote_char=quote,
+            newlines_in_values=newlines_in_values,
+            invalid_row_handler=drop,
+        )
         size = min(len(block) + 1, 2**31 - 1)
         options = pa.csv.ReadOptions(column_names=layout.names, use_threads=False, block_size=size)
         try:
@@ -78,10 +90,26 @@ class DelimitedFile:
             columns = [pc.replace_substring(column, layout.delimiter, layout.separator) for column in columns]
         return pa.record_batch(columns, names=list(self.columns))
 
+    def _drop(self, row: pa.csv.InvalidRow) -> str:
+        """Take note of a bad line, and have the parser leave it out."""
+        self._dropped.append(row.text)
+        return "skip"
+
+    def bad_lines(self) -> tuple[int, str]:
+        """Number of lines that the last pass over the file has dropped, and a note that names the first ones."""
+        if not self._dropped:
+            return 0, ""
+        n_fields, n_dropped = len(self.layout.names), len(self._dropped)
+        bad = (str(line) for line, row in self._rows() if len(row) != n_fields)
+        where = ", ".join(islice(bad, _SHOWN)) + (", ..." if n_dropped > _SHOWN else "")
+        return n_dropped, f"{self.file}: {counted(n_dropped, 'line')} dropped: not {n_fields} fields, line {where}"
+
     def places(self, rows: Sequence[int]) -> str:
         """Lines of some rows, counted from 0 and ascending, for messages."""
         lines: list[str] = []
-        for row, (line, _) in enumerate(self._rows()):
+        n_fields = len(self.layout.names)
+        good = (line for line, row in self._rows() if not self.drops_bad_lines or len(row) == n_fields)
+        for row, line in enumerate(good):
             if len(lines) == len(rows):
                 break
             if row == rows[len(lines)]:
@@ -90,17 +118,17 @@ class DelimitedFile:
 
     def explain(self, error: pa.ArrowInvalid) -> SessRecError:
         """Turn the error of a parser into one that names the line."""
-        names, separator = self.layout.names, self.layout.separator
+        names = self.layout.names
         try:
             for _ in checked_rows(self.file, self.layout, True, _BLOCK):
                 pass
         except SessRecError as of_quotes:
             return of_quotes
+        if not self.drops_bad_lines and (fault := self._bad_lines_error()) is not None:
+            return fault
         for line, row in self._rows():
             if len(row) != len(names):
-                shown = separator.join(row)[:80].encode("utf-8", "replace").decode()
-                fields = f"{len(row)} fields in place of {len(names)}"
-                return SessRecError(f"{self.file}, line {line}: {fields}: {shown!r}; mend or remove it")
+                continue
             for name, field in zip(names, row, strict=True):
                 if any("\ud800" <= character <= "\udfff" for character in field):
                     shown = field.encode("utf-8", "replace").decode()
@@ -109,6 +137,23 @@ class DelimitedFile:
                         "by iconv -f latin1 -t utf-8"
                     )
         return SessRecError(f"cannot read {self.file}: {' '.join(str(error).split())[:300]}")
+
+    def _bad_lines_error(self) -> SessRecError | None:
+        """Name the first lines that have too many or too few fields, and how many there are; None where none is."""
+        n_fields, n_bad, first, others = len(self.layout.names), 0, "", []
+        for line, row in self._rows():
+            if len(row) == n_fields:
+                continue
+            n_bad += 1
+            if n_bad == 1:
+                shown = self.layout.separator.join(row)[:80].encode("utf-8", "replace").decode()
+                first = f"{self.file}, line {line}: {len(row)} fields in place of {n_fields}: {shown!r}; "
+            elif n_bad <= _SHOWN:
+                others.append(str(line))
+        if n_bad > 1:
+            first += f"{n_bad:,} lines are so, also {', '.join(others)}{', ...' if n_bad > _SHOWN else ''}; "
+        them = "it" if n_bad == 1 else "them"
+        return SessRecError(f"{first}mend or remove {them}, or give --data.bad_lines drop") if n_bad else None
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """Fields of each row that is not blank, with the line on which it ends."""

@@ -8,6 +8,7 @@ import glob
 import gzip
 import io
 import lzma
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
+from sessrec.click_log.foreign_files import HEAD, check_is_archive_of_log, check_is_log
 from sessrec.errors import SessRecError
 
 PARQUET = b"PAR1"
+IN_MEMORY = "<table in memory>"  # stands where a table was given in the place of a path
 PREPARED = "prepared.json"  # every folder with a prepared log has this file
 
 
@@ -28,57 +31,64 @@ def _open_zstd(file: Path, mode: str) -> io.BufferedReader:
 _OPENERS: dict[bytes, Any] = {
     b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zX": lzma.open, b"\x28\xb5\x2f\xfd": _open_zstd
 }  # fmt: skip
-_FOREIGN = {
-    b"7z\xbc\xaf": "a 7z archive",
-    b"Rar!": "a RAR archive",
-    b"\xd0\xcf\x11\xe0": "a spreadsheet",
-    b"SQLi": "an SQLite database",
-}
 
 
-def log_files(paths: str | Path | Sequence[str | Path]) -> list[Path]:
+def log_files(paths: str | Path | Sequence[str | Path], option: str = "--data.path") -> list[Path]:
     """The files that a path stands for.
 
     Args:
-        paths: A file, a folder (all files in and below it, in order of their names; names that begin with a dot or an
-            underscore, and prepared logs, are left out), a pattern such as ``logs/2024-*.csv.gz``, or a list of these.
+        paths: A file, a folder (all files in and below it, in natural order of their names: part-2 before part-10;
+            names that begin with a dot or an underscore, and prepared logs, are left out), a pattern such as
+            ``logs/2024-*.csv.gz``, or a list of these.
+        option: The option that they came from, for messages.
 
     Raises:
         SessRecError: If nothing is there, or a file is named twice.
     """
     files: list[Path] = []
     for path in [paths] if isinstance(paths, (str, Path)) else paths:
+        if not isinstance(path, (str, Path)):
+            raise SessRecError(f"{option} takes files, or one table in memory, got a {type(path).__name__} in a list")
         if not str(path).strip():
-            raise SessRecError("--data.path is empty")
-        files += _expand(Path(path).expanduser())
+            raise SessRecError(f"{option} is empty")
+        if str(path) == IN_MEMORY:
+            raise SessRecError(f"the log was a table in memory, which no run keeps: give {option}, a file of it")
+        files += _expand(Path(path).expanduser(), option)
     if not files:
-        raise SessRecError("--data.path names no file")
+        raise SessRecError(f"{option} names no file")
     seen: set[Path] = set()
     for file in files:
         if (resolved := file.resolve()) in seen:
-            raise SessRecError(f"{file} is named twice in --data.path: its events would count double")
+            raise SessRecError(f"{file} is named twice in {option}: its events would count double")
         seen.add(resolved)
     return files
 
 
-def _expand(path: Path) -> list[Path]:
+def _expand(path: Path, option: str) -> list[Path]:
     if path.is_dir():
         found = [
             file
-            for file in sorted(path.rglob("*"))
+            for file in sorted(path.rglob("*"), key=_natural)
             if file.is_file()
             and not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
             and not (file.parent / PREPARED).exists()
         ]
-        fault = f"the folder {path} holds no click log (--data.path)"
+        fault = f"the folder {path} holds no click log ({option})"
     elif path.exists():
         return [path]
     else:
-        found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True)) if Path(name).is_file()]
-        fault = f"no such file: {path} (--data.path)"
+        names = sorted(glob.glob(str(path), recursive=True), key=_natural)
+        found = [Path(name) for name in names if Path(name).is_file()]
+        fault = f"no such file: {path} ({option})"
     if not found:
         raise SessRecError(fault)
     return found
+
+
+def _natural(path: str | Path) -> tuple[list[list[str | int]], str]:
+    """Key that orders names as people do: numbers in them by their value."""
+    parts = [re.split(r"(\d+)", part) for part in Path(path).parts]
+    return [[int(piece) if number % 2 else piece for number, piece in enumerate(part)] for part in parts], str(path)
 
 
 def file_identity(file: Path) -> dict[str, Any]:
@@ -100,12 +110,11 @@ def first_bytes(file: Path) -> bytes:
         SessRecError: If the file is empty or of a kind that cannot be read.
     """
     with file.open("rb") as stream:
-        magic = stream.read(4)
-    if not magic:
+        head = stream.read(HEAD)
+    if not head:
         raise SessRecError(f"{file} is empty (0 bytes)")
-    if magic in _FOREIGN:
-        raise SessRecError(f"{file} is {_FOREIGN[magic]}: turn it into CSV, TSV or Parquet, plain, gzipped or zipped")
-    return magic
+    check_is_log(file, head)
+    return head[:4]
 
 
 def open_text(file: Path) -> BinaryIO:
@@ -114,6 +123,7 @@ def open_text(file: Path) -> BinaryIO:
     A text that a byte-order mark shows to be UTF-16 is turned into UTF-8.
     """
     stream = _decompressed(file)
+    check_is_log(file, stream.peek(HEAD)[:HEAD])  # what a compressed file holds
     if stream.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         return cast(BinaryIO, codecs.EncodedFile(stream, "utf-8", "utf-16"))
     return cast(BinaryIO, stream)
@@ -126,6 +136,7 @@ def _decompressed(file: Path) -> Any:
             return opener(file, "rb")
     if magic in (b"PK\x03\x04", b"PK\x05\x06"):
         archive = zipfile.ZipFile(file)
+        check_is_archive_of_log(file, archive.namelist())
         members = [
             name
             for name in archive.namelist()

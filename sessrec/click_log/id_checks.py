@@ -50,7 +50,7 @@ def check_ids(session: IdColumn, item: IdColumn, place_of: Callable[[int], str])
     found = []
     for column in texts:
         found += _warn_of_spreadsheets(column, place_of) + _warn_of_ids(column)
-    return found + (_warn_of_near_duplicates(item.ids) if item.ids.type != pa.int64() else [])
+    return found
 
 
 def _check_joined_files(texts: list[IdColumn], place_of: Callable[[int], str]) -> None:
@@ -92,17 +92,3 @@ def _warn_of_ids(column: IdColumn) -> list[str]:
     if n_quoted := pc.sum(pc.and_(pc.starts_with(ids, '"'), pc.ends_with(ids, '"'))).as_py():
         found.append(f"{counted(n_quoted, f'{kind} id')} in quotes, which are kept; --data.quoting true removes them")
     return found
-
-
-def _warn_of_near_duplicates(ids: pa.Array) -> list[str]:
-    """Items whose ids differ only by what some program added."""
-    plain = pc.replace_substring_regex(pc.utf8_trim_whitespace(ids), r"^0+(\d)|\.0+$", r"\1")
-    distinct = pc.value_counts(plain)
-    near_duplicates = distinct.filter(pc.greater(distinct.field("counts"), 1))
-    if not len(near_duplicates):
-        return []
-    alike = ids.filter(pc.equal(plain, near_duplicates[0]["values"])).to_pylist()
-    return [
-        f"{counted(len(ids) - len(distinct), 'item id')} like another but for leading zeros, a final .0 or blanks, "
-        f"such as {' and '.join(map(repr, alike[:2]))}: they are kept apart"
-    ]

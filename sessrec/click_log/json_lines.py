@@ -20,8 +20,10 @@ from sessrec.click_log.lists import field_of
 from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.quote_check import checked_rows
 from sessrec.errors import SessRecError
+from sessrec.text import counted
 
 _BLOCK, _HEAD = 1 << 23, 1 << 20  # bytes that are parsed at a time, and in which the fields must be found
+_SHOWN = 5  # bad lines that are named
 _IN_LIST = "[]"  # what follows in a path stands in each entry of a list
 _TYPES = {int: pa.int64(), float: pa.float64(), str: pa.string()}
 
@@ -52,6 +54,8 @@ class JsonLinesFile:
     def __init__(self, file: Path, log_format: LogFormat) -> None:
         self.file = file
         self.columns = columns = log_format.columns()
+        self.drops_bad_lines = log_format.bad_lines == "drop"
+        self._bad: list[int] = []  # lines that are dropped
         with open_text(file) as stream:
             head = stream.read(_HEAD)
         self.layout = TextLayout(
@@ -111,10 +115,13 @@ class JsonLinesFile:
 
     def _parse_texts(self, block: bytes) -> pa.RecordBatch:
         """Every field as the text that the file has, whatever its type."""
-        try:
-            rows = [self._texts(line) for line in block.split(b"\n") if line.strip()]
-        except ValueError as error:
-            raise pa.ArrowInvalid(str(error)) from error
+        rows = []
+        for line in block.split(b"\n"):
+            try:
+                rows += [self._texts(line)] if line.strip() else []
+            except ValueError as error:
+                if not self.drops_bad_lines:
+                    raise pa.ArrowInvalid(str(error)) from error
         arrays = []
         for number, path in enumerate(self._paths.values()):
             kind = pa.list_(pa.string()) if _IN_LIST in path else pa.string()
@@ -132,9 +139,25 @@ class JsonLinesFile:
             raise ValueError("no JSON object")
         return [_texts_at(record, path) for path in self._paths.values()]
 
+    def bad_lines(self) -> tuple[int, str]:
+        """Number of lines that are dropped, and a note that names the first ones."""
+        self._bad = [number for number, line in self._lines() if self._is_bad(line)] if self.drops_bad_lines else []
+        if not self._bad:
+            return 0, ""
+        where = ", ".join(map(str, self._bad[:_SHOWN])) + (", ..." if len(self._bad) > _SHOWN else "")
+        return len(self._bad), f"{self.file}: {counted(len(self._bad), 'line')} dropped: no JSON object, line {where}"
+
+    def _is_bad(self, line: bytes) -> bool:
+        try:
+            self._texts(line)
+        except ValueError:
+            return True
+        return False
+
     def places(self, rows: Sequence[int]) -> str:
         """Lines of some rows, counted from 0 and ascending, for messages."""
-        numbers = (number for number, _ in self._lines())
+        bad = set(self._bad)
+        numbers = (number for number, _ in self._lines() if number not in bad)
         wanted = set(rows)
         return "line " + ", ".join(
             str(line) for row, line in enumerate(islice(numbers, max(rows) + 1)) if row in wanted

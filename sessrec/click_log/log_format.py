@@ -8,6 +8,7 @@ from typing import Literal
 from sessrec.click_log.times import TimeUnit
 from sessrec.errors import SessRecError
 
+BadLines = Literal["error", "drop"]
 ItemLists = Literal["all", "longest"]
 
 
@@ -35,7 +36,10 @@ class LogFormat:
         separator: Characters between the fields of a text file, such as "," or "::"; null finds them.
         quoting: Whether quotes enclose fields of a text file; null: yes, but in tab-separated files whose first line
             has none.
-        time_unit: Unit of numeric times: s, ms, us or ns; auto tells it from their size and reports it.
+        bad_lines: What becomes of the lines of a text file that have too many or too few fields: an error that names
+            them, or they are dropped, counted and named in the report (drop).
+        time_unit: Unit of numeric times: s, ms, us, ns, min, h or d; auto tells the first four from their size and
+            reports it.
         time_format: Format of times that are neither numbers nor ISO 8601, such as "%d/%m/%Y %H:%M:%S".
     """
 
@@ -51,6 +55,7 @@ class LogFormat:
     column_names: list[str] | None = None
     separator: str | None = None
     quoting: bool | None = None
+    bad_lines: BadLines = "error"
     time_unit: TimeUnit = "auto"
     time_format: str | None = None
 

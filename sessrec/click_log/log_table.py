@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from lzma import LZMAError
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,6 +20,7 @@ from sessrec.click_log.files import PARQUET, file_identity, first_bytes
 from sessrec.click_log.json_lines import JsonLinesFile, is_json_lines
 from sessrec.click_log.lists import ListColumns, check_list_newlines
 from sessrec.click_log.log_format import LogFormat
+from sessrec.click_log.memory_table import MemoryTable, is_table
 from sessrec.click_log.parquet_file import ParquetFile
 from sessrec.click_log.pieces import Piece, piece_of_batch
 from sessrec.click_log.quote_check import QuotedNewlineError
@@ -28,7 +28,7 @@ from sessrec.click_log.times import NUMBER, UnreadableTimes, times_from_column
 from sessrec.errors import SessRecError
 from sessrec.text import counted
 
-Source: TypeAlias = ParquetFile | JsonLinesFile | DelimitedFile
+Source: TypeAlias = ParquetFile | JsonLinesFile | DelimitedFile | MemoryTable
 
 _AHEAD = 8  # pieces in work; more would only fill the memory
 
@@ -64,8 +64,30 @@ class LogTable:
         return sum(map(len, self.item))
 
 
-def read_log_table(file: Path, log_format: LogFormat) -> LogTable:
-    """Read one file of a click log, whose kind is told by its first bytes, not by its name.
+def open_source(file: Any, log_format: LogFormat) -> Source:
+    """Open a file, whose kind is told by its first bytes, not by its name, or a table in memory.
+
+    Raises:
+        SessRecError: If it is no click log, or lacks a column.
+    """
+    if is_table(file):
+        return MemoryTable(file, log_format)
+    if first_bytes(file) == PARQUET:
+        return ParquetFile(file, log_format)
+    return JsonLinesFile(file, log_format) if is_json_lines(file) else DelimitedFile(file, log_format)
+
+
+def has_columns(file: Any, log_format: LogFormat) -> bool:
+    """Whether a file or table is a click log with the columns of a format."""
+    try:
+        open_source(file, log_format)
+    except Exception:  # whatever is wrong, reading it says so
+        return False
+    return True
+
+
+def read_log_table(file: Any, log_format: LogFormat) -> LogTable:
+    """Read one file of a click log, or a table in memory.
 
     Returns:
         Its complete rows; rows with an empty field are dropped, counted and named.
@@ -74,9 +96,11 @@ def read_log_table(file: Path, log_format: LogFormat) -> LogTable:
         SessRecError: If the file is damaged, lacks a column, has a row with too many or too few fields, or a time that
             cannot be read; or changes while it is being read.
     """
+    if is_table(file):
+        return _read(open_source(file, log_format), log_format)
     before = file_identity(file)
     try:
-        table = _read(_source(file, log_format), log_format)
+        table = _read(open_source(file, log_format), log_format)
     except (
         pa.ArrowException, EOFError, OSError, zipfile.BadZipFile, zlib.error, LZMAError, UnicodeDecodeError
     ) as error:  # fmt: skip
@@ -87,12 +111,6 @@ def read_log_table(file: Path, log_format: LogFormat) -> LogTable:
     if file_identity(file) != before:
         raise SessRecError(f"{file} changed while it was being read: wait until it is complete")
     return table
-
-
-def _source(file: Path, log_format: LogFormat) -> Source:
-    if first_bytes(file) == PARQUET:
-        return ParquetFile(file, log_format)
-    return JsonLinesFile(file, log_format) if is_json_lines(file) else DelimitedFile(file, log_format)
 
 
 def _read(source: Source, log_format: LogFormat) -> LogTable:
@@ -176,7 +194,8 @@ def _check_newlines(source: Source, batch: pa.RecordBatch, has_lists: bool) -> N
 def _count(source: Source, pieces: list[Piece]) -> tuple[dict[str, int], list[str], np.ndarray | None]:
     """Figures and notes on dropped rows, and the rows of the file that are kept, None where all are."""
     starts = np.cumsum([0, *(len(piece.complete) for piece in pieces)])
-    figures, notes = {"rows": int(starts[-1])}, []
+    n_bad, bad_lines = source.bad_lines()
+    figures, notes = {"rows": int(starts[-1])} | ({"bad_lines": n_bad} if n_bad else {}), [bad_lines] * bool(n_bad)
     parents = None
     if any(piece.parents is not None for piece in pieces):
         first_rows = np.cumsum([0, *(piece.n_rows for piece in pieces)])
@@ -191,7 +210,7 @@ def _count(source: Source, pieces: list[Piece]) -> tuple[dict[str, int], list[st
             figures[f"rows_with_empty_{role}"] = len(rows)
             where = _places(source, rows if parents is None else np.unique(parents[rows]), None)
             notes.append(f"{source.file}: {counted(len(rows), 'row')} dropped: empty {name}, {where}")
-    if not notes:
+    if all(piece.complete.all() for piece in pieces):
         return figures, notes, parents
     kept = np.flatnonzero(np.concatenate([piece.complete for piece in pieces]))
     figures["incomplete_rows"] = figures["rows"] - len(kept)

@@ -1,4 +1,4 @@
-"""Read the wanted columns of a Parquet file."""
+"""Read the wanted columns of a source whose columns have types, such as a Parquet file."""
 
 from __future__ import annotations
 
@@ -14,31 +14,27 @@ from sessrec.click_log.log_format import LogFormat
 from sessrec.errors import SessRecError
 
 
-class ParquetFile:
-    """A click log in Parquet.
+class TypedSource:
+    """A click log whose columns have types; the classes below open it and give its rows."""
 
-    Raises:
-        SessRecError: If a column is missing, or of a type that holds no ids.
-    """
+    file: Path
+    columns: dict[str, str]
 
-    def __init__(self, file: Path, log_format: LogFormat) -> None:
-        self.file = file
-        self.columns = columns = log_format.columns()
-        schema = pa.parquet.read_schema(file)
+    def find_columns(self, schema: pa.Schema) -> None:
+        """Find each wanted column, or the field inside of one.
+
+        Raises:
+            SessRecError: If one is missing, or of a type that holds no ids.
+        """
         fields = [field for column in schema for field in _fields(column.name, column.type)]
-        check_columns(file, [name for name, _ in fields], columns, "schema")
+        check_columns(self.file, [name for name, _ in fields], self.columns, "schema")
         # where a name without a dot is a column, and one with a dot leads into it
-        self._paths = {role: [name] if name in schema.names else name.split(".") for role, name in columns.items()}
-        for role, name in columns.items():
+        self._paths = {role: [name] if name in schema.names else name.split(".") for role, name in self.columns.items()}
+        for role, name in self.columns.items():
             kind = dict(fields)[name]
             kind = kind.value_type if pa.types.is_dictionary(kind) else kind
             if role not in ("time", "order") and not (is_text(kind) or pa.types.is_integer(kind)):
-                raise SessRecError(f"{file}: column {name} is of type {kind}; ids must be text or whole numbers")
-
-    def blocks(self, newlines_in_values: bool = False) -> Iterator[pa.RecordBatch]:
-        """Rows of the file, some hundred thousand at a time."""
-        columns = list(dict.fromkeys(path[0] for path in self._paths.values()))
-        yield from pa.parquet.ParquetFile(self.file).iter_batches(1 << 18, columns=columns)
+                raise SessRecError(f"{self.file}: column {name} is of type {kind}; ids must be text or whole numbers")
 
     def parse(self, block: pa.RecordBatch, newlines_in_values: bool = False) -> pa.RecordBatch:
         """The wanted columns of a block, under the names of their roles."""
@@ -48,6 +44,10 @@ class ParquetFile:
     def explain(self, error: pa.ArrowInvalid) -> SessRecError:
         """Turn the error of a parser into one that names the file."""
         return SessRecError(f"cannot read {self.file}: {' '.join(str(error).split())[:300]}; the file is damaged")
+
+    def bad_lines(self) -> tuple[int, str]:
+        """A typed table has none."""
+        return 0, ""
 
     def places(self, rows: Sequence[int]) -> str:
         """Numbers of some rows, for messages."""
@@ -63,3 +63,21 @@ def _fields(name: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
             yield from _fields(f"{name}.{field.name}", field.type)
     else:
         yield name, kind
+
+
+class ParquetFile(TypedSource):
+    """A click log in Parquet.
+
+    Raises:
+        SessRecError: If a column is missing, or of a type that holds no ids.
+    """
+
+    def __init__(self, file: Path, log_format: LogFormat) -> None:
+        self.file = file
+        self.columns = log_format.columns()
+        self.find_columns(pa.parquet.read_schema(file))
+
+    def blocks(self, newlines_in_values: bool = False) -> Iterator[pa.RecordBatch]:
+        """Rows of the file, some hundred thousand at a time."""
+        columns = list(dict.fromkeys(path[0] for path in self._paths.values()))
+        yield from pa.parquet.ParquetFile(self.file).iter_batches(1 << 18, columns=columns)

@@ -8,22 +8,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessrec.click_log.events import Events
-from sessrec.click_log.files import log_files
+from sessrec.click_log.files import IN_MEMORY, log_files
 from sessrec.click_log.id_checks import IdColumn, check_ids
+from sessrec.click_log.id_spellings import warn_of_spellings
 from sessrec.click_log.ids import encode_ids
 from sessrec.click_log.list_check import warn_of_lists
 from sessrec.click_log.lists import longest_lists
 from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.log_table import LogTable, read_log_table
+from sessrec.click_log.memory_table import is_table
 from sessrec.click_log.ordering import count_codes, sort_into_sessions
+from sessrec.click_log.time_checks import warn_of_times
+from sessrec.click_log.times import unit_of_note
 from sessrec.errors import SessRecError
 from sessrec.text import counted
 
@@ -31,22 +34,24 @@ GapEvents = Literal["all", "kept"]
 
 
 def read_events(
-    paths: str | Path | Sequence[str | Path],
+    paths: Any,
     log_format: LogFormat | None = None,
     session_gap: float | None = None,
     gap_events: GapEvents = "all",
     event_kinds: Sequence[str] | None = None,
+    option: str = "--data.path",
 ) -> Events:
     """Read a click log, whatever the order of its rows.
 
     Args:
         paths: File, folder or pattern, or a list of these; rows with the same session id make one session, also across
-            files.
+            files. Or a table in memory: of pandas, or any with the Arrow C stream interface.
         log_format: How the files are written; columns SessionId, ItemId and Time where None.
         session_gap: Seconds without an event after which a visitor's next event begins a new session; sessions that the
             log names are cut there, too. None cuts nowhere.
         gap_events: Whether a gap lies between events of any kind (``all``) or of the kinds that are kept (``kept``).
         event_kinds: Kinds of event that are kept; None keeps all.
+        option: The option that the files came from, for messages.
 
     Returns:
         The events in session order.
@@ -54,7 +59,8 @@ def read_events(
     Raises:
         SessRecError: If a file is missing, damaged or empty, lacks a column, or holds a time that cannot be read.
     """
-    events, keep = _read(log_files(paths), log_format or LogFormat(), event_kinds)
+    files = [paths] if is_table(paths) else log_files(paths, option)
+    events, keep = _read(files, log_format or LogFormat(), event_kinds)
     if keep is not None and gap_events == "kept":
         events, keep = events.select(keep), None
     if session_gap is not None and len(events):
@@ -65,7 +71,7 @@ def read_events(
 
 
 def _read(
-    files: list[Path], log_format: LogFormat, event_kinds: Sequence[str] | None
+    files: list[Any], log_format: LogFormat, event_kinds: Sequence[str] | None
 ) -> tuple[Events, np.ndarray | None]:
     """All events of some files, and which of them are of the kinds wanted, bool; None where all kinds are."""
     tables = [read_log_table(file, log_format) for file in files]
@@ -75,9 +81,11 @@ def _read(
     notes = [note for table in tables for note in table.notes]
     if len(notes) > 20:  # so many would hide the report
         notes[20:] = [f"... and {len(notes) - 20} more notes of this kind"]
+    notes += _order_note(files)
     tables = [table for table in tables if table.n_rows]
     if not tables:
-        where = str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more files"
+        where = IN_MEMORY if is_table(files[0]) else str(files[0])
+        where += f" and {len(files) - 1} more files" if len(files) > 1 else ""
         raise SessRecError(f"no events in {where}: {'; '.join(notes) or 'there is a header at most'}")
     ends = np.cumsum([table.n_rows for table in tables])
 
@@ -93,6 +101,7 @@ def _read(
     session = IdColumn(kind, name, *encode_ids(sessions))
     item = IdColumn("item", log_format.item_column, *encode_ids(_all_pieces([table.item for table in tables])))
     warnings = check_ids(session, item, place_of) + warn_of_lists(item, place_of)
+    warnings += warn_of_spellings(session, place_of) + warn_of_spellings(item, place_of)
     notes += _time_notes(tables) or ["no time column: the order of rows is the time"]
     times = _concatenated([table.time for table in tables])
     columns = [item.codes, np.arange(len(item.codes)) if times is None else times]
@@ -102,6 +111,9 @@ def _read(
         figures["rows_of_other_events"] = others.total()
         if others:
             notes.append("rows of other events: " + ", ".join(f"{n:,} {kind}" for kind, n in others.most_common(20)))
+    if times is not None:
+        units = {unit_of_note(table.time_note) for table in tables}
+        warnings += warn_of_times(times, len(session.ids), units.pop() if len(units) == 1 else None)
     codes, tie_break = session.codes, _concatenated([table.order for table in tables])
     if log_format.item_lists == "longest":
         rows = _row_numbers(tables)
@@ -159,6 +171,15 @@ def _concatenated(parts: list[np.ndarray | None]) -> np.ndarray | None:
     """The parts of all files as one, without a copy where there is one file; None where the log lacks them."""
     found = [part for part in parts if part is not None]
     return np.concatenate(found) if len(found) > 1 else next(iter(found), None)
+
+
+def _order_note(files: list[Any]) -> list[str]:
+    """The order in which several files were read: it decides that of events of equal time."""
+    if len(files) == 1:
+        return []
+    names = [file.name for file in files]
+    shown = names if len(names) <= 6 else [*names[:5], "...", names[-1]]
+    return [f"files read in the order {', '.join(shown)}"]
 
 
 def _time_notes(tables: list[LogTable]) -> list[str]:

@@ -13,9 +13,12 @@ import pyarrow.compute as pc
 
 from sessrec.errors import SessRecError
 
-TimeUnit = Literal["auto", "s", "ms", "us", "ns"]
+TimeUnit = Literal["auto", "s", "ms", "us", "ns", "min", "h", "d"]
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_LONG_UNITS = {"min": 60, "h": 3600, "d": 86400}  # seconds
+SECONDS_PER_UNIT = {unit: 1 / number for unit, number in _PER_SECOND.items()} | _LONG_UNITS
+"""Length of each unit of numbers."""
 _UNITS: tuple[TimeUnit, ...] = ("s", "ms", "us", "ns")
 _UNIT_ENDS = (1e11, 1e14, 1e17)  # the first number of the next unit
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -23,6 +26,7 @@ _ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?\s*(Z|[+-]\d{2}(:?\d
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _UTC = " UTC"  # not ISO, but what many a database writes
 _STAMP = pa.timestamp("us")
+_AS_NUMBERS = "as numbers, unit "
 _YEAR_1, _YEAR_10000 = -62135596800, 253402300800  # Unix seconds
 
 
@@ -63,7 +67,7 @@ def times_from_column(
         column: Numbers, timestamps, or text of either kind: all numbers, or all ISO 8601. Times without a zone are
             taken as UTC.
         unit: Unit of numbers; ``auto`` takes seconds below 1e11, milliseconds below 1e14, microseconds below 1e17,
-            nanoseconds above.
+            nanoseconds above; ``min``, ``h`` and ``d`` have to be named.
         where: Names the column in messages.
         time_format: Format of texts that are neither numbers nor ISO 8601, such as ``%d/%m/%Y %H:%M:%S``.
 
@@ -106,11 +110,19 @@ def _from_numbers(column: pa.ChunkedArray, unit: TimeUnit, where: str) -> tuple[
     if unit == "auto":
         _check_calendar_numbers(column, low, high, where)
         unit = _unit(low, high, where)
-    if max(abs(low), abs(high)) >= _YEAR_10000 * _PER_SECOND[unit]:
-        raise SessRecError(f"{where} holds times from {low} to {high} {unit}, beyond the year 9999")
+    if max(abs(low), abs(high)) >= _YEAR_10000 / SECONDS_PER_UNIT[unit]:
+        fault = f"{where} holds times from {low} to {high} {unit}, beyond the year 9999"
+        raise SessRecError(f"{fault}; give another --data.time_unit")
+    if unit in _LONG_UNITS:
+        return _seconds(pc.multiply(column, _LONG_UNITS[unit]), 1), f"{_AS_NUMBERS}{unit}"
     seconds = _seconds(column, _PER_SECOND[unit])
     exactness = ", to a quarter of a microsecond" if unit == "ns" and seconds.dtype.kind == "f" else ""
-    return seconds, f"as numbers, unit {unit}{exactness}"
+    return seconds, f"{_AS_NUMBERS}{unit}{exactness}"
+
+
+def unit_of_note(note: str) -> str | None:
+    """Unit of the numbers that a note of `times_from_column` tells of; None where it tells of no numbers."""
+    return note.removeprefix(_AS_NUMBERS).partition(",")[0] if note.startswith(_AS_NUMBERS) else None
 
 
 def _check_calendar_numbers(column: pa.ChunkedArray, low: float, high: float, where: str) -> None:

@@ -44,12 +44,12 @@ def open_or_prepare(preparation: Preparation, cache_dir: str | Path | None) -> P
 
     Args:
         preparation: The log, and what is done to it.
-        cache_dir: Folder of the prepared logs; None keeps nothing. A generated log is never kept.
+        cache_dir: Folder of the prepared logs; None keeps nothing. A generated log or a table in memory is never kept.
 
     Raises:
         SessRecError: If the log cannot be read, nothing is left of it, or the folder cannot be written.
     """
-    if cache_dir is None or preparation.path is None:
+    if cache_dir is None or not preparation.is_from_files:
         return preparation.run()
     files, folder = _place(preparation, Path(cache_dir).expanduser())
     reason = ""
@@ -65,7 +65,7 @@ def open_or_prepare(preparation: Preparation, cache_dir: str | Path | None) -> P
     with _naming(cache_dir):
         probe_folder(folder.parent)
     prepared = preparation.run()
-    if [file_identity(file) for file in log_files(preparation.path)] != files:
+    if _place(preparation, Path(cache_dir))[0] != files:
         raise SessRecError("the click log changed while it was being prepared: wait until it is complete")
     if reason:
         prepared.report.add("read", {"prepared_anew": reason})
@@ -78,7 +78,7 @@ def open_or_prepare(preparation: Preparation, cache_dir: str | Path | None) -> P
 
 def find_prepared(preparation: Preparation, cache_dir: str | Path | None) -> PreparedLog | None:
     """Open a prepared log as `open_or_prepare` does; None where it was not prepared before, or is damaged."""
-    if cache_dir is None or preparation.path is None:
+    if cache_dir is None or not preparation.is_from_files:
         return None
     folder = _place(preparation, Path(cache_dir).expanduser())[1]
     try:
@@ -89,9 +89,10 @@ def find_prepared(preparation: Preparation, cache_dir: str | Path | None) -> Pre
 
 def _place(preparation: Preparation, cache_dir: Path) -> tuple[list[dict[str, Any]], Path]:
     """State of a log's files, and the folder of its prepared form: its name, its settings, and that state."""
-    assert preparation.path is not None
-    files = [file_identity(file) for file in log_files(preparation.path)]
-    settings = asdict(preparation) | {"path": [file["path"] for file in files]}
+    sources = preparation.sources.items()
+    found = {name: [file_identity(file) for file in log_files(path, f"--data.{name}")] for name, path in sources}
+    files = [file for own in found.values() for file in own]
+    settings = asdict(preparation) | {name: [file["path"] for file in own] for name, own in found.items()}
     stem = Path(files[0]["path"]).name.split(".")[0]
     return files, cache_dir / f"{stem}-{_digest(settings)[:16]}-{_digest([files, _code()])[:16]}"
 

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from sessrec.data.cache import find_prepared, open_or_prepare
 from sessrec.data.cleaning import clean_events
 from sessrec.data.loaders import EvaluationLoader, LogLoader, SessionLoader, SessionParallelLoader, TrainingBatches
+from sessrec.data.prediction_log import read_for_prediction
 from sessrec.data.preparation import Preparation, PreparedLog, map_part
 from sessrec.data.report import DataReport
 from sessrec.data.sessions import Sessions
@@ -24,8 +25,10 @@ class SessionDataModule(LightningDataModule):
 
     Args:
         path: Click log: a file of TSV, CSV or JSON lines (plain, or compressed by gzip, zip, bzip2, xz or zstd), a
-            Parquet file, a folder of such files, a pattern such as logs/*.csv, or a list of these. Without one, 20,000
-            synthetic sessions over 1,000 items are generated (see sessrec.data.synthetic).
+            Parquet file, a folder of such files, a pattern such as logs/*.csv, or a list of these. In Python also a
+            table in memory, of pandas (whose index is ignored), polars, pyarrow or any other with the Arrow C stream
+            interface; it is neither cached nor kept by a run. Without one, 20,000 synthetic sessions over 1,000 items
+            are generated (see sessrec.data.synthetic).
         batch_size: Number of lanes of the session-parallel mini-batch in training, of each process where there are
             several; of sessions where a model trains on whole sessions.
         eval_batch_size: Sessions in an evaluation batch; changes speed and memory, never the results.
@@ -54,6 +57,7 @@ class SessionDataModule(LightningDataModule):
         own = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "steps_per_window": steps_per_window}
         for option, value in own.items():
             check_least(f"--data.{option}", value, 1)
+        path, preparation = self.preparation.path, {}  # Lightning compares the arguments, and tables compare to tables
         self.save_hyperparameters(asdict(self.preparation) | own | {"shuffle": shuffle, "cache_dir": cache_dir})
         self.options: Any = self.hparams
         if cache_dir is not None and not cache_dir.strip():
@@ -108,7 +112,7 @@ class SessionDataModule(LightningDataModule):
     def _read_for_prediction(self) -> None:
         """All sessions of the log; of the cleaning, only repeats are dropped, as the model never saw any."""
         self.report = DataReport()
-        events = self.preparation.read(self.report)
+        events = read_for_prediction(self.preparation, self.report)
         events, dropped = clean_events(events, self.options.drop_repeats, min_session_length=1)
         self.report.add("cleaned", {"events_dropped_repeats": dropped["events_dropped_repeats"]})
         known = self._known_items("predict")

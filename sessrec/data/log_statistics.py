@@ -98,8 +98,6 @@ def _warn_of_times(events: Events, has_order: bool) -> list[str]:
         found.append(f"{counted(n_negative, 'time')} before 1970, the first {time_text(float(times[0]))}")
     if n_future := int(np.count_nonzero(times > clock.time() + _DAY)):
         found.append(f"{counted(n_future, 'time')} in the future, the last {time_text(float(times.max()))}")
-    if times.dtype.kind == "f" and times.max() < 1e5:
-        found.append("all times are below 100,000 and not whole: days of a spreadsheet? they are taken as Unix seconds")
     first_day, per_day = events_per_day(times)
     days = np.flatnonzero(per_day)
     steps = np.diff(days)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 
 from sessrec.click_log.events import Events, events_from_frame
-from sessrec.click_log.log_format import ItemLists, LogFormat
+from sessrec.click_log.files import IN_MEMORY
+from sessrec.click_log.log_format import BadLines, ItemLists, LogFormat
+from sessrec.click_log.memory_table import as_arrow, is_table
 from sessrec.click_log.ordering import count_codes
 from sessrec.click_log.reading import GapEvents, read_events
 from sessrec.click_log.times import TimeUnit, parse_duration
 from sessrec.data.cleaning import clean_events
 from sessrec.data.expected_counts import compare_with_expected
+from sessrec.data.given_parts import PATHS, check_parts, describe_leaks
 from sessrec.data.log_statistics import describe, log_warnings, precision_warning
 from sessrec.data.report import DataReport
 from sessrec.data.sessions import Sessions, map_events
@@ -40,7 +46,11 @@ class Preparation(LogFormat):
     """How a click log is read, cleaned and split.
 
     Args:
-        path: Files of the click log, as `SessionDataModule` takes them.
+        path: Click log, as `SessionDataModule` takes it.
+        train_path: Training part of a split that somebody else has made, in place of path; session ids of different
+            parts are different sessions, and the report tells what the split leaks.
+        val_path: Its validation part; without one, val_ratio or val_duration cut it off the training part.
+        test_path: Its test part; without one, the test part is cut off the training part likewise.
         session_gap: Time without an event after which a new session begins, such as 30m or 1h; null cuts nowhere.
         gap_events: Whether a gap lies between events of any kind (all) or of the kinds that are kept (kept).
         events: Kinds of event to keep, such as [view]; null keeps all.
@@ -67,6 +77,9 @@ class Preparation(LogFormat):
     """
 
     path: str | list[str] | None = None
+    train_path: str | list[str] | None = None
+    val_path: str | list[str] | None = None
+    test_path: str | list[str] | None = None
     session_gap: str | float | None = None
     gap_events: GapEvents = "all"
     events: list[str] | None = None
@@ -82,12 +95,13 @@ class Preparation(LogFormat):
     val_duration: str | float | None = None
     straddling: Straddling = "cut"
     expected: dict[str, str | int] | None = None
+    _tables: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
         """Check the options; paths become text, so that a prepared log can be kept under them."""
-        if self.path is not None:
-            path = [str(file) for file in self.path] if isinstance(self.path, (list, tuple)) else str(self.path)
-            object.__setattr__(self, "path", path)
+        self._name_sources()
+        defaults = {field.name: field.default for field in fields(self)}
+        check_parts({name: getattr(self, name) for name in defaults}, defaults)
         check_least("--data.min_session_length", self.min_session_length, 2)
         check_least("--data.min_item_support", self.min_item_support, 0)
         check_least("--data.filter_passes", self.filter_passes, 0)
@@ -100,6 +114,7 @@ class Preparation(LogFormat):
         check_choice("--data.time_unit", self.time_unit, TimeUnit)
         if self.item_lists is not None:
             check_choice("--data.item_lists", self.item_lists, ItemLists)
+        check_choice("--data.bad_lines", self.bad_lines, BadLines)
         if self.test_duration is not None and self.test_start is not None:
             raise SessRecError("give --data.test_duration or --data.test_start, not both")
         if self.visitor_column is not None and self.session_gap is None:
@@ -107,9 +122,53 @@ class Preparation(LogFormat):
         if (self.event_column is None) != (self.events is None):
             raise SessRecError("--data.event_column and --data.events go together: the column, and the kinds to keep")
 
+    def _name_sources(self) -> None:
+        """Make text of paths, and a mark of tables, which no field holds: no config or checkpoint must."""
+        tables = {}
+        for name in ("path", *PATHS):
+            log = getattr(self, name)
+            if is_table(log):
+                tables[name], log = log if isinstance(log, pd.DataFrame) else as_arrow(log), IN_MEMORY
+            elif isinstance(log, (list, tuple)):
+                if any(is_table(file) for file in log):
+                    raise SessRecError(f"--data.{name} takes one table in memory, not several: concatenate them")
+                log = [str(file) for file in log]
+            object.__setattr__(self, name, None if log is None else log if isinstance(log, list) else str(log))
+        object.__setattr__(self, "_tables", tables)
+
+    @property
+    def sources(self) -> dict[str, str | list[str]]:
+        """Files of the log, or of its given parts, by the option that names them; none where the log is generated.
+
+        Raises:
+            SessRecError: If the log is given as a whole and in parts.
+        """
+        given = {name: getattr(self, name) for name in ("path", *PATHS) if getattr(self, name) is not None}
+        if "path" in given and len(given) > 1:
+            parts = " and ".join(f"--data.{name}" for name in PATHS if name in given)
+            raise SessRecError(f"--data.path gives the whole log, and {parts} its parts: leave out either (null)")
+        return given
+
+    @property
+    def log(self) -> Any:
+        """The log as a whole: its files, or the table in memory."""
+        return self._tables.get("path", self.path)
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the log as a whole is a table in memory."""
+        return "path" in self._tables
+
+    @property
+    def is_from_files(self) -> bool:
+        """Whether the log is read from files, whose state tells whether a prepared log is up to date."""
+        return bool(self.sources) and not self._tables
+
     @property
     def has_test(self) -> bool:
         """Whether the options ask for a test part."""
+        if self.test_path is not None:
+            return True
         if self.test_duration is not None:
             return parse_duration(self.test_duration, "--data.test_duration") > 0
         return bool(self.test_ratio) or self.test_start is not None
@@ -117,6 +176,8 @@ class Preparation(LogFormat):
     @property
     def has_validation(self) -> bool:
         """Whether the options ask for a validation part."""
+        if self.val_path is not None:
+            return True
         if self.val_duration is not None:
             return parse_duration(self.val_duration, "--data.val_duration") > 0
         return bool(self.val_ratio)
@@ -132,7 +193,7 @@ class Preparation(LogFormat):
             SessRecError: If the log cannot be read, or nothing is left to train on.
         """
         report = DataReport()
-        events = self.read(report)
+        events = self.read(report, "train_path" if "train_path" in self.sources else "path")
         report.warn(log_warnings(events, self.max_session_length, self.order_column is not None))
         report.add("log", describe(events))
         cleaning = (self.drop_repeats, self.min_session_length, self.min_item_support, self.max_session_length)
@@ -147,23 +208,37 @@ class Preparation(LogFormat):
         if "test" in sessions:
             report.warn(precision_warning("test", sessions["test"].n_positions))
         if self.expected and "train" in parts:
-            report.warn(compare_with_expected(self.expected, report, self.has_validation))
+            is_cut = self.has_validation and self.val_path is None
+            report.warn(compare_with_expected(self.expected, report, is_cut))
         return PreparedLog(sessions, known, report)
 
-    def read(self, report: DataReport) -> Events:
-        """Read the log, or generate one where there is no path, and report it; nothing is cleaned yet."""
-        if self.path is None:
+    def read(self, report: DataReport, option: str = "path", section: str = "read") -> Events:
+        """Read the log, or generate one where there is no path, and report it; nothing is cleaned yet.
+
+        Args:
+            report: The report.
+            option: The option that names what is read: ``path``, or that of a part.
+            section: Section of the report.
+
+        Raises:
+            SessRecError: If the log cannot be read, or is given in parts only and is wanted as a whole.
+        """
+        path = getattr(self, option)
+        if path is None and self.train_path is not None:
+            raise SessRecError("the log is given in parts (--data.train_path), and one log is needed: give --data.path")
+        if path is None:
             source = "synthetic sessions (20,000 over 1,000 items; no --data.path)"
             events = events_from_frame(generate_synthetic_sessions())
         else:
-            source = self.path if isinstance(self.path, str) else ", ".join(self.path)
+            source = path if isinstance(path, str) else ", ".join(path)
             gap = None if self.session_gap is None else parse_duration(self.session_gap, "--data.session_gap")
-            events = read_events(self.path, self, gap, self.gap_events, self.events)
+            log, name = self._tables.get(option, path), f"--data.{option}"
+            events = read_events(log, self, gap, self.gap_events, self.events, name)
         if len(events) == 0:
             raise SessRecError(f"no event of {source} is left: none is of the kinds {self.events} (--data.events)")
         report.has_times = events.has_times
-        report.add("read", {"source": source, **events.figures})
-        report.add("read", {f"note_{number}": note for number, note in enumerate(events.notes, 1)})
+        report.add(section, {"source": source, **events.figures})
+        report.add(section, {f"note_{number}": note for number, note in enumerate(events.notes, 1)})
         report.warn(events.warnings)
         return events
 
@@ -172,8 +247,8 @@ class Preparation(LogFormat):
         parts: dict[str, Events] = {}
         self._check_not_empty(events, report)
         for part, is_wanted, ratio, duration, start in (
-            ("test", self.has_test, self.test_ratio, self.test_duration, self.test_start),
-            ("val", self.has_validation, self.val_ratio, self.val_duration, None),
+            ("test", self.has_test and not self.test_path, self.test_ratio, self.test_duration, self.test_start),
+            ("val", self.has_validation and not self.val_path, self.val_ratio, self.val_duration, None),
         ):
             if is_wanted:
                 if not needs_train and not len(events):
@@ -190,7 +265,25 @@ class Preparation(LogFormat):
             parts["train"] = events
         for part, t in report.cuts.items():  # against what is left to train on
             report.add(f"{part} cut", leakage_report(events, parts[part], t))
+        for part in ("val", "test"):
+            if getattr(self, f"{part}_path") is not None:
+                parts[part] = self._read_part(part, events, report)
         return {part: parts[part] for part in ("train", "val", "test") if part in parts}
+
+    def _read_part(self, part: str, train: Events, report: DataReport) -> Events:
+        """Read and clean a given part, in which no item is rare, and report what it leaks."""
+        section = f"{part} given"
+        events = self.read(report, f"{part}_path", section)
+        report.warn(log_warnings(events, self.max_session_length, self.order_column is not None))
+        events, dropped = clean_events(
+            events, self.drop_repeats, self.min_session_length, max_session_length=self.max_session_length
+        )
+        report.add(section, dropped | events.counts())
+        if len(events) and len(train):
+            figures, warnings = describe_leaks(part, train, events)
+            report.add(section, figures)
+            report.warn(warnings)
+        return events
 
     def _check_not_empty(self, events: Events, report: DataReport) -> None:
         if len(events) == 0:

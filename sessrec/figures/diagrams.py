@@ -126,9 +126,10 @@ def _preparation(figures: Mapping[str, Any], later: Sequence[str]) -> list[Box]:
     source = PurePath(read["source"]).name if read.get("files") == 1 else read["source"]
     unused = counted(read.get("rows", log["events"]) - log["events"], "row")
     dropped = {name[15:].replace("_", " "): value for name, value in cleaned.items() if name[:15] == "events_dropped_"}
-    lost = sum(figures[f"{name} cut"][f"events_of_{kind}"] for name in later for kind in ("tails", "short_heads"))
+    cut = [name for name in later if f"{name} cut" in figures]  # the others are given
+    lost = sum(figures[f"{name} cut"][f"events_of_{kind}"] for name in cut for kind in ("tails", "short_heads"))
     as_text = date_text if figures["has_times"] else "row {:.0f}".format
-    times = [f"{name} begins {as_text(figures['cuts'][name])}" for name in later]
+    times = [f"{name} begins {as_text(figures['cuts'][name])}" if name in cut else f"{name} given" for name in later]
     losses = [f"− {value:,} {name}" for name, value in dropped.items() if value]
     return [
         ("click log", [source, _size_of(log), counted(log["items"], "item"), f"{unused} not used"], GREY),

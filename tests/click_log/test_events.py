@@ -389,7 +389,7 @@ def test_long_texts_in_other_columns_are_no_fault(tmp_path: Path) -> None:
 def test_visitors_without_an_id_are_warned_of(tmp_path: Path) -> None:
     file = write(tmp_path, HEADER + "".join(f"NA,a,{1000 * number}\n" for number in range(5)))
     events = read_events(file, LogFormat(visitor_column="SessionId"), session_gap=60)
-    assert events.warnings == ["5 events with the visitor id 'NA': a missing value?"]
+    assert events.warnings[0] == "5 events with the visitor id 'NA': a missing value?"
 
 
 def test_many_files_are_one_note(tmp_path: Path) -> None:
@@ -397,9 +397,10 @@ def test_many_files_are_one_note(tmp_path: Path) -> None:
         text = HEADER + f"s{number},a,{number + 1}\n" + (f"s{number},,5\n" if number else "")
         write(tmp_path, text.replace(",1\n", ",1970-01-01T00:00:01Z\n"), f"{number}.csv")
     events = read_events(tmp_path)
-    assert len(events.notes) == 23  # 20 of dropped rows, one of the others, and two of times
+    assert len(events.notes) == 24  # 20 of dropped rows, one of the others, one of the order, and two of times
     assert events.notes[20] == "... and 9 more notes of this kind"
-    assert sorted(events.notes[21:]) == [
+    assert events.notes[21] == "files read in the order 0.csv, 1.csv, 2.csv, 3.csv, 4.csv, ..., 29.csv"
+    assert sorted(events.notes[22:]) == [
         "times read as dates and times, UTC where no zone is given, in 1 of 30 files",
         "times read as numbers, unit s, in 29 of 30 files",
     ]

@@ -80,7 +80,7 @@ def day(number: float, session: str = "s", item: str = "x") -> tuple[str, str, i
         ([day(0, item='"x"'), day(0.1)], "1 item id in quotes, which are kept"),
         (
             [day(k, item=item) for k, item in enumerate(["007", "12", "0012", "12.0"])],
-            "2 item ids like another .* '12' and '0012'",
+            r"1 item id in several spellings, such as '12' \(1 event, first in .*line 3\) and '12.0' .*, as 3 items",
         ),
         ([("s", "x", -5), ("s", "y", MONDAY)], "1 time before 1970, the first -5"),
         ([day(0), ("s", "y", 9 * 10**9)], "1 time in the future, the last 9000000000"),
