@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, paint_blanks, run_python
 
-LEFT_OUT = {".git", ".venv", ".hypothesis", "data", "lightning_logs", "vendor", "build", "dist"}
+LEFT_OUT = {".git", ".venv", ".venv-oldest", ".hypothesis", "data", "lightning_logs", "vendor", "build", "dist"}
 SMALL = ["SYNTH_WORDS=--n_sessions 800 --n_items 60", "BASELINES=popularity markov", "FIGURES_WORDS=--no_alphas"]
 STAND_IN = """#!/bin/sh
 echo "$@" >> calls.txt
@@ -201,7 +201,16 @@ def test_help_lists_every_target(make: Make) -> None:
 
 
 def test_clean_removes_caches_only(make: Make) -> None:
-    gone = [".pytest_cache", ".mypy_cache", ".ruff_cache", "build", "dist", "sessrec.egg-info", "sessrec/__pycache__"]
+    gone = [
+        ".pytest_cache",
+        ".mypy_cache",
+        ".ruff_cache",
+        "build",
+        "dist",
+        "sessrec.egg-info",
+        "sessrec/__pycache__",
+        ".venv-oldest",
+    ]
     kept = ["data", "data/.prepared", "lightning_logs/tiny", "vendor/GRU4Rec_PyTorch_Official", "configs/data"]
     for folder in [*gone, *kept]:
         Path(folder).mkdir(parents=True, exist_ok=True)
