@@ -31,7 +31,7 @@ def find_config(name: str, option: str = "--config") -> Path:
         SessRecError: If it is neither.
 
     Example:
-        >>> find_config("configs/data/retailrocket.yaml") == find_config("retailrocket")
+        >>> find_config("configs/data/retailrocket.yaml").resolve() == find_config("retailrocket")
         True
     """
     file = Path(name).expanduser()

@@ -40,7 +40,7 @@ def test_what_a_console_cannot_show_is_escaped(tmp_path: Path, console: dict[str
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=120)
     encoding = console.get("PYTHONIOENCODING", "utf-8")
     out, error = done.stdout.decode(encoding), done.stderr.decode(encoding)
-    assert done.returncode == 1, error  # of the last fit, which is refused in one line
+    assert done.returncode == 2, error  # of the last fit, which is refused in one line
     assert "Traceback" not in error
     snowman = "\\u2603" if encoding == "cp1252" else "☃"
     assert error.splitlines()[-1].startswith(f"sessrec.fit: error: the run lightning_logs/{snowman} exists: ")

@@ -50,7 +50,7 @@ class MemoryTable(TypedSource):
         found = list(map(str, table.columns)) if arrow is None else arrow.schema.names
         # a name with a dot leads into a column
         outer = {role: name if name in found else name.split(".")[0] for role, name in self.columns.items()}
-        check_columns(self.file, found, outer, "header")
+        check_columns(self.file, found, outer, "header" if arrow is None else "schema")
         names = list(dict.fromkeys(outer.values()))
         if arrow is None:
             arrays = [self._array(table.iloc[:, found.index(name)], name) for name in names]
