@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from helpers import ROOT
 
 CODE = """
@@ -25,26 +24,16 @@ fit.main([*run[:2], *log, "--trainer.logger.version", "☃"])
 """
 
 
-@pytest.mark.parametrize(
-    ("console", "shown"),
-    [
-        ({"PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}, "\\u0141ód\\u017a \\u2603.csv"),
-        ({"LC_ALL": "C.UTF-8"}, "Łódź ☃.csv"),
-    ],
-    ids=["cp1252", "utf-8"],
-)
-def test_what_a_console_cannot_show_is_escaped(tmp_path: Path, console: dict[str, str], shown: str) -> None:
+def test_what_a_console_cannot_show_is_escaped(tmp_path: Path) -> None:
     shutil.copy(ROOT / "tests" / "cases" / "113" / "unicode.csv", tmp_path / "Łódź ☃.csv")
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | console
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "cp1252", "PYTHONUTF8": "0"}
     command = [sys.executable, "-c", CODE]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=120)
-    encoding = console.get("PYTHONIOENCODING", "utf-8")
-    out, error = done.stdout.decode(encoding), done.stderr.decode(encoding)
+    out, error = done.stdout.decode("cp1252"), done.stderr.decode("cp1252")
     assert done.returncode == 2, error  # of the last fit, which is refused in one line
     assert "Traceback" not in error
-    snowman = "\\u2603" if encoding == "cp1252" else "☃"
-    assert error.splitlines()[-1].startswith(f"sessrec.fit: error: the run lightning_logs/{snowman} exists: ")
-    assert out.count(f"source                                    {shown}") >= 4
+    assert error.splitlines()[-1].startswith("sessrec.fit: error: the run lightning_logs/\\u2603 exists: ")
+    assert out.count("source                                    \\u0141ód\\u017a \\u2603.csv") >= 4
     assert "Łódź ☃.csv" in (tmp_path / "lightning_logs" / "☃" / "config.yaml").read_text(encoding="utf-8")
     rows = [line.split("\t") for line in (tmp_path / "predictions.tsv").read_text(encoding="utf-8").splitlines()]
     assert rows[0] == ["SessionId", "Rank", "ItemId", "Score"]
