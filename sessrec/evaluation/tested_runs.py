@@ -19,6 +19,8 @@ from sessrec.evaluation.rank_table import RANKS_FILE, Ranks, gains, read_ranks
 # what may differ between fits that are one model: where they lie and ran, and the seed
 RESULT_NEUTRAL_OPTIONS = {"cache_dir", "eval_batch_size"}
 """Options of the data that change no result."""
+_ADDED_OPTIONS = {"schedule": "constant", "schedule_unit": "step", "warmup": 0, "bad_lines": "error"}
+"""Options that runs of earlier releases lack, with the values that these had."""
 _FREE_TRAINER_OPTIONS = {
     *("logger", "enable_progress_bar", "enable_model_summary", "log_every_n_steps", "default_root_dir"),
     *("accelerator", "num_sanity_val_steps", "profiler", "enable_checkpointing"),
@@ -94,13 +96,22 @@ def _settings(folder: Path, report: dict[str, Any]) -> str:
         return str(folder)  # nothing is known of it: a model of its own
     try:
         config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
-        data = {name: value for name, value in config["data"].items() if name not in RESULT_NEUTRAL_OPTIONS}
+        data = _given({name: value for name, value in config["data"].items() if name not in RESULT_NEUTRAL_OPTIONS})
         trainer = {name: value for name, value in config["trainer"].items() if name not in _FREE_TRAINER_OPTIONS}
-        kept = [report["model"], report["model_options"], data, trainer, config["monitor"]]
+        kept = [report["model"], _given(report["model_options"]), data, trainer, config["monitor"]]
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:120]
         raise SessRecError(f"{config_file} is damaged or no config of a fit ({reason})") from None
     return json.dumps([*kept, Path(report["checkpoint"]).name], sort_keys=True)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Options without those that an earlier release may lack: null, or added with the value that was the only one."""
+    return {
+        name: value
+        for name, value in options.items()
+        if value is not None and (name not in _ADDED_OPTIONS or value != _ADDED_OPTIONS[name])
+    }
 
 
 def group_runs(runs: Sequence[Run], prefix: str = "") -> dict[str, list[Run]]:

@@ -98,6 +98,21 @@ def test_options_that_make_another_model(section: str | None, option: str, value
     assert len(group_runs([read_run(ALL[2]), read_run(ALL[3])])) == n_models
 
 
+def test_runs_of_earlier_releases_lack_options() -> None:
+    """They are of one model with those that have them with the value that was the only one."""
+    for name, section, added in (
+        ("metrics.json", "model_options", ["schedule", "schedule_unit", "warmup"]),
+        ("config.yaml", "data", ["bad_lines", "item_lists", "train_path"]),
+    ):
+        content = yaml.safe_load((ALL[2] / name).read_text())
+        content[section] = {option: value for option, value in content[section].items() if option not in added}
+        (ALL[2] / name).write_text(json.dumps(content))
+    assert len(group_runs([read_run(ALL[2]), read_run(ALL[3])])) == 1
+    content["data"]["bad_lines"] = "drop"
+    (ALL[2] / "config.yaml").write_text(json.dumps(content))
+    assert len(group_runs([read_run(ALL[2]), read_run(ALL[3])])) == 2
+
+
 def test_names_without_what_all_begin_with() -> None:
     one, other = copied(ALL[0], "study-a-markov-x"), copied(ALL[1], "study-a-sknn-1")
     assert list(group_runs([read_run(one), read_run(other)])) == ["markov-x", "sknn"]
