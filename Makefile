@@ -102,6 +102,7 @@ $(OLDEST_READY): setup.cfg scripts/oldest_versions.py
 
 test-oldest: $(OLDEST_READY)  ## Run tests of every room with the oldest versions of setup.cfg, in .venv-oldest
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n auto --maxprocesses 4 $(OLDEST_TESTS)
+
 # not of the versions in constraints.txt: MLflow allows no such pyarrow
 $(ENGINES_READY): setup.cfg pyproject.toml
 	test -x $(ENGINES)/bin/python || $(PYTHON) -m venv $(ENGINES)

@@ -33,6 +33,7 @@ _TRAINER = {
     "accelerator": "auto, cpu or gpu.",
     "devices": "Number of processes, each with a device of its own.",
     "strategy": "auto for one device, ddp for several.",
+    "gradient_clip_val": "Largest norm of a gradient of SASRec and of models with a loss method.",
     "precision": "32-true, bf16-mixed or 64-true; default: 32-true.",
 }
 _EVALUATION = ("accelerator", "devices", "strategy", "precision")
@@ -73,6 +74,9 @@ def short_help(parser: LightningArgumentParser, command: str) -> str:
         lines += ["", "The trainer; all of its options: --trainer.help"]
         trained = _EVALUATION if is_of_checkpoint else _TRAINER
         lines += [_line(f"trainer.{name}", _TRAINER[name], defaults.get(f"trainer.{name}")) for name in trained]
+        lines.append(
+            _line("trainer.logger", "Class of the logger, such as CSVLogger; false for none.", "TensorBoardLogger")
+        )
         lines += [_line(f"trainer.logger.{name}", text, None) for name, text in _LOGGER.items()]
     return "\n".join(lines) + "\n"
 

@@ -18,7 +18,7 @@ from sessrec.callbacks.checkpoints import LastCheckpoint
 from sessrec.callbacks.run_place import settings_of_run
 from sessrec.errors import SessRecError, exit_with_error
 from sessrec.evaluation.slices import Slices
-from sessrec.evaluation.tested_runs import RESULT_NEUTRAL_OPTIONS
+from sessrec.evaluation.tested_runs import ADDED_OPTIONS, RESULT_NEUTRAL_OPTIONS
 from sessrec.help_texts import group_help, short_help
 from sessrec.models.checkpoint_format import current_options, read_checkpoint
 from sessrec.option_errors import explain
@@ -103,8 +103,8 @@ def add_options(parser: LightningArgumentParser) -> None:
         "--ckpt_path",
         type=str | None,
         default=None,
-        help="Checkpoint to start from: `best` or `last` of the run that the config names, or a file. `auto`, "
-        "for a fit that a scheduler may start again: go on from last where there is one, else begin.",
+        help="Checkpoint to start from: a file, or `best`, `last` or `auto` of the run that the config names. `auto` "
+        "is for a fit that a scheduler may start again: it resumes from last where there is one, else begins.",
     )
     parser.add_class_arguments(LastCheckpoint, "checkpoint")
     parser.add_argument(
@@ -152,6 +152,7 @@ def changed_options(kept: Mapping[str, Any], own: Mapping[str, Any], group: str)
         >>> changed_options({"layers": (16,), "k": 20}, {"layers": [9], "k": 20}, "model")
         ['--model.layers [16], not [9]']
     """
+    kept = {**ADDED_OPTIONS, **kept}
     names = sorted(own.keys() & kept.keys() - RESULT_NEUTRAL_OPTIONS)
     pairs = [(name, _plain(kept[name]), _plain(own[name])) for name in names]
     return [f"--{group}.{name} {before}, not {now}" for name, before, now in pairs if before != now]

@@ -37,7 +37,7 @@ def early_stop(checkpoint: dict[str, Any], epochs: int, trainer: Trainer) -> Ear
 
 
 def _has_waited(state: dict[str, Any]) -> bool:
-    return state["wait_count"] >= state["patience"]
+    return state["wait_count"] >= max(1, state["patience"])
 
 
 def _has_stopped(state: dict[str, Any]) -> bool:

@@ -102,7 +102,7 @@ def _keep_rows(logger: CSVLogger, step: int | None, inside_epoch: bool) -> None:
     rows: list[dict[str, str]] = []
     if file.exists():
         with file.open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
+            rows = [row for row in csv.DictReader(stream) if _is_whole(row)]
     if step is not None:
         for row in rows:
             logged = {name: value for name, value in row.items() if name != "step" and value}
@@ -117,6 +117,11 @@ def _keep_rows(logger: CSVLogger, step: int | None, inside_epoch: bool) -> None:
             writer.writeheader()
             writer.writerows(rows)
         experiment.metrics_keys = names
+
+
+def _is_whole(row: dict[Any, Any]) -> bool:
+    """Whether a row is not one that was cut off as it was written."""
+    return None not in row and None not in row.values() and row.get("step", "").isdigit()
 
 
 def _keep_ids(trainer: Trainer) -> None:

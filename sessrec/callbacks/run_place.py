@@ -106,13 +106,23 @@ def keep_checkpoints_in(trainer: Trainer, run_folder: Path) -> None:
 
 
 def settings_of_run(run_folder: Path) -> dict[str, Any]:
-    """Options of the trainer by which a run is found, also where it has been moved; it has a config."""
-    config = yaml.safe_load((run_folder / "config.yaml").read_text(encoding="utf-8"))
-    logger = config["trainer"]["logger"]
-    if isinstance(logger, dict) and _has_folder(Namespace(logger)):
-        save_dir = os.path.relpath(run_folder.parent.parent)
-        place = {"save_dir": save_dir, "name": run_folder.parent.name, "version": run_folder.name}
-        return {"logger": logger | {"init_args": logger["init_args"] | place}}
+    """Options of the trainer by which a run is found, also where it has been moved; it has a config.
+
+    Raises:
+        SessRecError: If that is no config of a run.
+    """
+    file = run_folder / "config.yaml"
+    save_dir = os.path.relpath(run_folder.parent.parent)
+    place = {"save_dir": save_dir, "name": run_folder.parent.name, "version": run_folder.name}
+    try:
+        given = yaml.safe_load(file.read_text(encoding="utf-8"))["trainer"]["logger"]
+        loggers = [
+            logger | {"init_args": logger["init_args"] | place} if _has_folder(Namespace(logger)) else logger
+            for logger in (given if isinstance(given, list) else [given] if given else [])
+        ]
+    except (yaml.YAMLError, OSError, UnicodeDecodeError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise SessRecError(f"{file}, beside the checkpoint's folder, is no config of a run: give --config") from error
+    logger = loggers if isinstance(given, list) else loggers[0] if loggers else given
     return {"logger": logger, "default_root_dir": os.path.relpath(run_folder)}
 
 

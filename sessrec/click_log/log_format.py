@@ -26,9 +26,9 @@ class LogFormat:
         visitor_column: Column of the visitor's id, in place of session_column where the log has no sessions; needs
             session_gap.
         event_column: Column of the kind of event.
-        item_lists: How texts that hold several items (N1 N2; N1,N2; N1|N2; or printed as ['N1' 'N2']) are read: all, or
-            longest where rows of one session repeat its list as it grows, and only the longest counts. null takes a
-            text for one item; lists of Parquet and JSON are always read. With all, neither session_column nor
+        item_lists: How texts that hold several items (N1 N2 or N1,N2 or N1|N2, or printed as ['N1' 'N2']) are read:
+            all, or longest where rows of one session repeat its list as it grows, and only the longest counts. null
+            takes a text for one item; lists of Parquet and JSON are always read. With all, neither session_column nor
             visitor_column is needed: then each row is a session.
         next_item_column: Column of the item that comes after the items of a list.
         missing_values: Texts that stand for an empty field, such as [unknown].

@@ -19,7 +19,7 @@ from sessrec.evaluation.rank_table import RANKS_FILE, Ranks, gains, read_ranks
 # what may differ between fits that are one model: where they lie and ran, and the seed
 RESULT_NEUTRAL_OPTIONS = {"cache_dir", "eval_batch_size"}
 """Options of the data that change no result."""
-_ADDED_OPTIONS = {"schedule": "constant", "schedule_unit": "step", "warmup": 0, "bad_lines": "error"}
+ADDED_OPTIONS = {"schedule": "constant", "schedule_unit": "step", "warmup": 0, "bad_lines": "error"}
 """Options that runs of earlier releases lack, with the values that these had."""
 _FREE_TRAINER_OPTIONS = {
     *("logger", "enable_progress_bar", "enable_model_summary", "log_every_n_steps", "default_root_dir"),
@@ -110,7 +110,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in options.items()
-        if value is not None and (name not in _ADDED_OPTIONS or value != _ADDED_OPTIONS[name])
+        if value is not None and (name not in ADDED_OPTIONS or value != ADDED_OPTIONS[name])
     }
 
 

@@ -70,3 +70,13 @@ def test_another_rule_continues_it(
     assert epochs[1] - epochs[0] >= more_epochs
     assert fit_code([*COMMAND, *stopping(**rule)]) == 0
     assert "nothing to do" in capsys.readouterr().out
+
+
+def test_without_patience_a_fit_that_was_not_ended_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first validation had nothing to be worse than."""
+    monkeypatch.chdir(tmp_path)
+    run = in_new_folder(tmp_path / "folder", n_sessions=60)
+    assert fit_code([*COMMAND, *stopping(patience=0), "--trainer.max_epochs", "1"]) == 0
+    step = step_of(run)
+    assert fit_code([*COMMAND, *stopping(patience=0), "--trainer.max_epochs", "2"]) == 0
+    assert step_of(run) > step

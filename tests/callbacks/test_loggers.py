@@ -195,3 +195,38 @@ def test_a_tracker_that_is_not_installed_is_named(
     assert message.endswith(
         f"--trainer.logger {logger} needs {extra}, which is not installed: pip install sessrec[{extra}]"
     )
+
+
+def test_a_csv_whose_last_row_was_cut_off_is_resumed() -> None:
+    fit.main([*GRU, *CSV, "--trainer.max_epochs", "1"])
+    before = rows_of(ONE)
+    with (ONE / "metrics.csv").open("a") as stream:
+        stream.write("0.1")
+    fit.main([*again(ONE), "--trainer.max_epochs", "2"])
+    after = rows_of(ONE)
+    assert {row for row in before if not row[0].startswith("final")} < set(after)
+    assert max(step for _, step, _ in after) > max(step for _, step, _ in before)
+
+
+def test_a_checkpoint_finds_the_run_of_a_list_of_loggers_from_any_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = f"[{CSV_IN_LOGS}, {CSV_IN_LOGS.replace('CSV', 'TensorBoard')}]"
+    fit.main([*GRU, "--trainer.logger", both, "--data.path", str(Path("clicks.tsv").resolve())])
+    run = Path("logs", "lightning_logs", "gru4rec-1").resolve()
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    test.main(["--ckpt_path", str(run / "checkpoints" / "best.ckpt")])
+    assert (run / "metrics.json").exists()
+    assert everything_in(Path()) == set()
+
+
+@pytest.mark.parametrize("config", ["name: x", "", "trainer: [", "trainer: {logger: {class_path: no.such.Logger}}"])
+def test_a_config_beside_a_checkpoint_that_is_none_of_a_run(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    fit.main(["--model", "Popularity", "--data.path", "clicks.tsv", "--trainer.accelerator", "cpu"])
+    Path("mine", "models").mkdir(parents=True)
+    checkpoint = Path("lightning_logs", "popularity-1", "checkpoints", "best.ckpt").rename("mine/models/my.ckpt")
+    Path("mine", "config.yaml").write_text(config)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        predict.main(["--ckpt_path", str(checkpoint), "--data.path", "clicks.tsv"])
+    assert end.value.code == 2
+    assert "config.yaml, beside the checkpoint's folder, is no config of a run" in capsys.readouterr().err
