@@ -117,7 +117,7 @@ lint: $(LINT_READY)  ## Check style and types
 	$(BIN)/ruff format --check sessrec scripts tests
 	$(BIN)/mypy sessrec scripts
 
-ci:  ## Do what continuous integration does: style, types, tests
+ci:  ## Do what continuous integration does: style, types, all tests
 	.ci/run
 
 clean:  ## Remove the virtual environments and caches, but no runs and no data

@@ -182,7 +182,7 @@ def test_targets_that_would_run_the_tests_or_install(stand_in: Make) -> None:
         succeed(stand_in, "test", f"TEST_WORDS={words.strip()}")
         assert calls() == [f"-m pytest -q -n auto --maxprocesses 4 --dist worksteal{words}"]
     assert succeed(stand_in, "-n", "ci").strip() == ".ci/run"
-    assert Path(".ci/run").read_text().splitlines()[-2:] == ["make lint", "make test"]
+    assert Path(".ci/run").read_text().splitlines()[-3:] == ["make lint", "make test", "make test-engines"]
     assert len(re.findall("ruff|mypy", succeed(stand_in, "-n", "lint"))) == 3
     Path("setup.cfg").touch()
     os.utime(".venv/.ready", (0, 0))
