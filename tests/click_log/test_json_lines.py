@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,11 @@ def test_case_105_an_event_a_line(tmp_path: Path) -> None:
     assert sequences(events) == {"v1": ["B101", "B102", "B103"], "v2": ["B102"]}
     assert events.figures["rows_with_empty_session"] == 1
     assert f"{mended}: 1 row dropped: empty visit, line 6" in events.notes
+    dropped = read_events(broken, replace(VISITS, bad_lines="drop"))
+    assert sequences(dropped) == sequences(events)
+    assert dropped.figures["bad_lines"] == 1
+    assert f"{broken}: 1 line dropped: no JSON object, line 5" in dropped.notes
+    assert f"{broken}: 1 row dropped: empty visit, line 6" in dropped.notes
 
 
 def zstd(content: bytes) -> bytes:
