@@ -147,6 +147,8 @@ class _Options:
         is_list = isinstance(given.value, list) and given.key == slot and takes_list(type_hint(self.actions[slot]))
         for number, value in enumerate(given.value if is_list else [given.value]):
             place = f"{given.place}[{number}]" if is_list else given.place
+            if slot is not None and given.key == slot and (value is None or isinstance(value, bool)):
+                self.chosen[slot] = "null" if value is None else str(value).lower()
             if slot is not None and given.key in (slot, f"{slot}.class_path") and isinstance(value, str):
                 self.chosen[slot] = value
                 yield given._replace(key=slot, value=value, place=place)
@@ -209,6 +211,8 @@ class _Options:
     def _argument_fault(self, slot: str, given: _Given) -> str | None:
         name = given.key[len(slot) + 1 :].partition(".")[0]
         own, chosen = self._arguments(slot), self.chosen.get(slot, "")
+        if chosen in ("true", "false", "null"):
+            return f"{given.named} belongs to no class: --{slot} is {chosen}"
         if not own:  # the class is not known, or takes what it likes
             return None
         if name == "class_path":

@@ -110,6 +110,10 @@ FLAGS = [
         "fit --trainer.precision 16-mixed",
         "--trainer.precision 16-mixed is not supported: give bf16-mixed for 16 bits",
     ),
+    (
+        "fit --trainer.logger false --trainer.logger.version x",
+        "--trainer.logger.version belongs to no class: --trainer.logger is false",
+    ),
     ("fit --data.path none.tsv", "no such file: none.tsv (--data.path)"),
     ("fit --config none.yaml", "--config none.yaml: no such file or shipped config; did you mean one.yaml?"),
     ("predict --ckpt_path none.ckpt", "no checkpoint none.ckpt (--ckpt_path none.ckpt)"),
