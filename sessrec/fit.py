@@ -16,6 +16,7 @@ from sessrec.cli import SessRecCLI, is_follower, run_command
 from sessrec.errors import SessRecError
 from sessrec.models.checkpoint_format import read_checkpoint
 from sessrec.models.compatibility import check_clipping, check_trainer
+from sessrec.models.neural import NeuralRecommender
 from sessrec.options import changed_options, check_trainer_options, naming_changes
 from sessrec.suggestions import did_you_mean
 from sessrec.writing import check_writable
@@ -42,6 +43,8 @@ def fit(cli: SessRecCLI) -> None:
     _check_folders(trainer, run_folder)
     check_trainer(trainer, "fit", type(model).__name__, model.trains_in_parallel)
     check_clipping(trainer, type(model).__name__, model.clips_gradients)
+    if isinstance(model, NeuralRecommender):
+        model.schedule.check_end(trainer)
     content = None if checkpoint is None else read_checkpoint(checkpoint)
     data.setup("fit")
     place: tuple[int | None, bool] = (None, False)

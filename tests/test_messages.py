@@ -114,6 +114,11 @@ FLAGS = [
         "fit --trainer.logger false --trainer.logger.version x",
         "--trainer.logger.version belongs to no class: --trainer.logger is false",
     ),
+    (
+        "fit --model GRU4Rec --model.schedule linear --trainer.max_epochs -1",
+        "--model.schedule linear falls to the end of the fit, which has none: give --trainer.max_epochs or "
+        "--trainer.max_steps",
+    ),
     ("fit --data.path none.tsv", "no such file: none.tsv (--data.path)"),
     ("fit --config none.yaml", "--config none.yaml: no such file or shipped config; did you mean one.yaml?"),
     ("predict --ckpt_path none.ckpt", "no checkpoint none.ckpt (--ckpt_path none.ckpt)"),

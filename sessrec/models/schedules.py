@@ -39,6 +39,18 @@ class Schedule(NamedTuple):
         check_choice("--model.schedule_unit", self.unit, ScheduleUnit)
         check_least("--model.warmup", self.warmup, 0)
 
+    def check_end(self, trainer: Trainer) -> None:
+        """Refuse a rate that is to fall to the end of a fit that has none.
+
+        Raises:
+            SessRecError: If it is.
+        """
+        if self.name != "constant" and trainer.max_epochs in (None, -1) and trainer.max_steps < 0:
+            raise SessRecError(
+                f"--model.schedule {self.name} falls to the end of the fit, which has none: give --trainer.max_epochs "
+                "or --trainer.max_steps"
+            )
+
     @property
     def changes(self) -> bool:
         """Whether the rate is not that of the option throughout."""
@@ -70,11 +82,7 @@ class Schedule(NamedTuple):
         steps, fast_dev_run = _steps_of_epoch(trainer), trainer.fast_dev_run  # type: ignore[attr-defined]
         ends = [] if trainer.max_epochs in (None, -1) else [trainer.max_epochs * steps]
         ends += [] if trainer.max_steps < 0 else [trainer.max_steps]
-        if self.name != "constant" and not ends:
-            raise SessRecError(
-                f"--model.schedule {self.name} falls to the end of the fit, which has none: give --trainer.max_epochs "
-                "or --trainer.max_steps"
-            )
+        self.check_end(trainer)
         total = min(ends, default=None)
         if total is not None and self.unit == "epoch":
             total = -(-total // steps)
