@@ -251,7 +251,7 @@ def test_every_row_is_that_of_plain_python(name: str, tie_mode: str, batch_size:
             assert value == pytest.approx(naive_metric(ranks, metric), abs=1e-12)
             assert gains(file.rank, metric).mean() == pytest.approx(value, abs=1e-9)
             assert cli.model.results[f"test/{metric}"] == value
-            assert float(cli.trainer.logged_metrics[f"test/{metric}"]) == pytest.approx(value, abs=1e-9)
+            assert float(cli.trainer.callback_metrics[f"test/{metric}"]) == pytest.approx(value, abs=1e-9)
     assert report["tied_positions"] == sum(row["ties"] > 0 for row in rows)
 
 
