@@ -215,10 +215,10 @@ def run_command(command: str, story: Callable[[SessRecCLI], None], args: Sequenc
     tune_memory()
     escape_on_console()
     try:
-        with quiet(command), _interrupt_at_once():
+        with quiet(command), interrupt_at_once():
             cli = SessRecCLI(command, args)
             story(cli)
-    except _Interrupt:
+    except InterruptError:
         what = "stopped; there was nothing to save yet" if command == "fit" else "stopped"
         print(f"sessrec.{command}: {what}", file=sys.stderr)
         raise SystemExit(130) from None
@@ -246,16 +246,16 @@ def is_follower() -> bool:
     return any(int(os.environ.get(name, 0)) > 0 for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
 
 
-class _Interrupt(BaseException):
+class InterruptError(BaseException):
     """Ctrl-C where there is nothing to save; Lightning would end the process itself at a KeyboardInterrupt."""
 
 
 @contextmanager
-def _interrupt_at_once() -> Iterator[None]:
-    """Stop a command at SIGINT; a fit that trains listens itself."""
+def interrupt_at_once() -> Iterator[None]:
+    """Raise `InterruptError` at SIGINT, to stop a command; a fit that trains listens itself."""
 
     def interrupt(number: int, frame: Any) -> None:
-        raise _Interrupt
+        raise InterruptError
 
     if threading.current_thread() is not threading.main_thread():
         yield
