@@ -31,7 +31,7 @@ from sessrec.evaluation.comparison import Comparison
 from sessrec.evaluation.comparison_tables import differences_table, metrics_table, protocol_text
 from sessrec.evaluation.tested_runs import RESULT_NEUTRAL_OPTIONS
 from sessrec.experiments.fit_and_test import is_random, parsed
-from sessrec.shipped_configs import find_space
+from sessrec.shipped_configs import SPACES, find_space
 from sessrec.suggestions import did_you_mean
 
 try:
@@ -78,19 +78,19 @@ def main(args: list[str] | None = None) -> None:
 
 def _tune(options: argparse.Namespace, words: list[str], args: Sequence[str]) -> None:
     cli = parsed(words)
-    space = read_space(find_space(options.space or type(cli.model).__module__.rpartition(".")[2]))
+    space = read_space(_space_of(options.space, cli))
     for end in space.ends():
         parsed([*words, *words_of(end)])
     folder = Path("lightning_logs", options.study)
     whole = cli.datamodule.preparation
     own = ["--data.cache_dir", str(folder / "prepared")]
     own += sealed_log_words(whole, folder / "log.parquet", is_written=bool(options.parent))
-    study, defaults = _open(options, parsed([*words, *own]), space, folder)
+    study = _open(options, parsed([*words, *own]), space, folder)
     if options.final:
         check_first_test(study, options.again)
     shows_progress = options.workers == 1 and not options.parent and sys.stdout.isatty()
     rules = TrialRules([*words, *own], options.monitor, options.patience, options.max_epochs, shows_progress)
-    task = (study, space, defaults, rules, Budget(options.trials, options.minutes, options.workers))
+    task = (study, rules, Budget(options.trials, options.minutes, options.workers))
     if options.parent:
         work(*task, parent=options.parent)
         return
@@ -106,10 +106,16 @@ def _tune(options: argparse.Namespace, words: list[str], args: Sequence[str]) ->
         _print(final_test(study, words, refit_words(whole), seeds))
 
 
-def _open(
-    options: argparse.Namespace, cli: SessRecCLI, space: SearchSpace, folder: Path
-) -> tuple[Study, dict[str, str]]:
-    """The study, and the default options as on the command line; the sealed log is prepared for all trials."""
+def _space_of(name: str | None, cli: SessRecCLI) -> Path:
+    """The search space that the user names, else the one that comes with the model."""
+    own = type(cli.model).__module__.rpartition(".")[2]
+    if name is None and not (SPACES / f"{own}.yaml").is_file():
+        raise SessRecError(f"{type(cli.model).__name__} comes without a search space: give --space")
+    return find_space(name or own)
+
+
+def _open(options: argparse.Namespace, cli: SessRecCLI, space: SearchSpace, folder: Path) -> Study:
+    """The study, whose trials share the sealed log that is prepared here."""
     metrics = [str(name) for name in cli.model.val_metrics]
     if options.monitor not in metrics:
         hint = did_you_mean(options.monitor, metrics)
@@ -126,8 +132,7 @@ def _open(
     settings = {"model": cli.config.model.class_path, **defaults, "space": space.as_dict()}
     settings |= {f"--{name}": getattr(options, name) for name in kept}
     settings["log"] = [cli.datamodule.sessions[part].digest for part in ("train", "val")]
-    near = space.nearest(defaults)
-    return Study(folder, options.storage, settings, near, options.seed, options.pruning), defaults
+    return Study(folder, options.storage, settings, space, defaults, options.seed, options.pruning)
 
 
 def _print(comparison: Comparison) -> None:

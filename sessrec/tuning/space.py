@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,11 +41,7 @@ class Dimension:
 
     def word(self, value: Any) -> str:
         """A value as it stands on the command line."""
-        return (
-            value
-            if isinstance(value, str)
-            else self.text.replace("{}", f"{value:.6g}" if value % 1 else f"{value:.0f}")
-        )
+        return value if isinstance(value, str) else self.text.replace("{}", text_of(value))
 
     def nearest(self, word: str) -> Any:
         """The value of the space that is nearest to one on the command line; None where none is near."""
@@ -75,15 +71,18 @@ class SearchSpace:
 
     dimensions: tuple[Dimension, ...]
 
-    def suggest(self, trial: Trial, defaults: Mapping[str, str]) -> dict[str, str]:
+    def suggest(self, trial: Trial, defaults: Mapping[str, str], only: Container[str] | None = None) -> dict[str, str]:
         """Values of a trial, as on the command line, by option.
 
         Args:
             trial: Optuna's trial.
             defaults: Values, as on the command line, of options that a condition names and no value is suggested for.
+            only: Options that a value is suggested for; None for all.
         """
         chosen: dict[str, str] = {}
         for dimension in self.dimensions:
+            if only is not None and dimension.option not in only:
+                continue
             if all(chosen.get(option, defaults.get(option)) in values for option, values in dimension.when.items()):
                 chosen[dimension.option] = dimension.word(_suggest(trial, dimension))
         return chosen
@@ -136,12 +135,14 @@ def read_space(file: Path) -> SearchSpace:
 
 
 def text_of(value: Any) -> str:
-    """A value of a config as it stands on the command line.
+    """A value of a config as it stands on the command line; numbers with six digits.
 
     Example:
-        >>> text_of("bpr-max"), text_of(True), text_of(None), text_of([100, 50]), text_of(0.1)
-        ('bpr-max', 'true', 'null', '[100, 50]', '0.1')
+        >>> text_of("bpr-max"), text_of(True), text_of(None), text_of([100, 50]), text_of(0.1), text_of(1.0)
+        ('bpr-max', 'true', 'null', '[100, 50]', '0.1', '1')
     """
+    if isinstance(value, float):
+        return f"{value:.0f}" if value % 1 == 0 and abs(value) < 1e6 else f"{value:.6g}"
     return value if isinstance(value, str) else json.dumps(list(value) if isinstance(value, tuple) else value)
 
 

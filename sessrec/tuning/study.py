@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from sessrec.errors import SessRecError
+from sessrec.errors import SessRecError, one_line
+from sessrec.tuning.space import SearchSpace
 
 JOURNAL = "study.log"
 _HEARTBEAT = 5.0  # seconds between two signs of life of a worker
@@ -29,8 +30,6 @@ _REDRAWS = 20  # draws of values that were tried before after which a space coun
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 _HELD = (*_DONE, TrialState.RUNNING)
 
-Suggest = Callable[[optuna.Trial], dict[str, str]]
-
 
 class Study:
     """Trials of one search, asked for and told by several workers.
@@ -39,7 +38,8 @@ class Study:
         folder: Folder of the study; its name is that of the study.
         storage: URL of a database that Optuna knows; None for a journal file in the folder.
         settings: What the values of the trials follow from; a study goes on with the same alone.
-        defaults: Optuna's values nearest to the default options, of the first trial.
+        space: The options it tries.
+        defaults: Values of the options, as on the command line, of the first trial.
         seed: Seed of the search.
         prunes: Whether trials that fall behind are stopped early.
 
@@ -52,17 +52,19 @@ class Study:
         folder: Path,
         storage: str | None,
         settings: Mapping[str, Any],
-        defaults: Mapping[str, Any],
+        space: SearchSpace,
+        defaults: Mapping[str, str],
         seed: int = 42,
         prunes: bool = True,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.seed, self._defaults, self.is_exhausted = folder, seed, dict(defaults), False
+        self.folder, self.space, self.defaults, self.seed = folder, space, defaults, seed
+        self.is_exhausted = False
         self._lock = FileLock(folder / ".lock")
         pruner = optuna.pruners.MedianPruner(n_startup_trials=5) if prunes else optuna.pruners.NopPruner()
-        try:
-            with self._lock:
+        with self._lock:
+            try:
                 self.optuna = optuna.create_study(
                     storage=storage or _journal(folder),
                     study_name=folder.name,
@@ -70,11 +72,10 @@ class Study:
                     pruner=pruner,
                     load_if_exists=True,
                 )
-                self._check_settings(settings)
-        except (ValueError, ImportError, OSError) as error:
-            if isinstance(error, SessRecError):
-                raise
-            raise SessRecError(f"--storage {storage or folder / JOURNAL} cannot be used: {error}") from error
+            except Exception as error:  # each database has its own
+                where = storage or folder / JOURNAL
+                raise SessRecError(f"--storage {where} cannot be used: {one_line(error)}") from error
+            self._check_settings(settings)
 
     def _check_settings(self, settings: Mapping[str, Any]) -> None:
         kept = self.optuna.user_attrs.get("settings")
@@ -110,16 +111,15 @@ class Study:
         """Work of all trials so far, in seconds."""
         return sum(trial.user_attrs.get("seconds", 0.0) for trial in self.trials)
 
-    def ask(self, n_trials: int, seconds: float, suggest: Suggest) -> tuple[optuna.Trial, dict[str, str]] | None:
+    def ask(self, n_trials: int, seconds: float) -> tuple[optuna.Trial, dict[str, str]] | None:
         """Begin a trial, unless the study has all that it is asked for, or others are at the last ones.
 
         Args:
             n_trials: Number of trials of the study.
             seconds: Work of all trials after which none begins.
-            suggest: Gives the options of a trial as on the command line; they are none in the first one.
 
         Returns:
-            The trial and its options; None where none is to begin now.
+            The trial and its options as on the command line, none in the first one; None where none is to begin now.
         """
         with self._lock:
             self._repeat_killed()
@@ -127,27 +127,37 @@ class Study:
                 held = [trial for trial in self.trials if trial.state in _HELD]
                 if len(held) >= n_trials or (held and self.seconds >= seconds):
                     return None
-                trial, options = self._draw(suggest)
-                if not any(other.params == trial.params and other.number != trial.number for other in held):
+                trial, options = self._draw()
+                if all(self._whole(other) != {**self._of_space, **options} for other in held):
                     return trial, options
                 trial.set_user_attr("known", True)
                 self.optuna.tell(trial, state=TrialState.FAIL)
             self.is_exhausted = True
             return None
 
-    def _draw(self, suggest: Suggest) -> tuple[optuna.Trial, dict[str, str]]:
+    def _draw(self) -> tuple[optuna.Trial, dict[str, str]]:
         """Begin a trial, whose values follow from its place alone, not from which trials were killed."""
         if not self.trials:
-            self.optuna.enqueue_trial(self._defaults, user_attrs={"default": True})
+            self.optuna.enqueue_trial(self.space.nearest(self.defaults), user_attrs={"default": True})
         place = sum(trial.state != TrialState.WAITING and not is_killed(trial) for trial in self.trials)
         seed = int(np.random.SeedSequence([self.seed, place]).generate_state(1)[0])
         self.optuna.sampler = optuna.samplers.TPESampler(seed=seed)
         trial = self.optuna.ask()
         trial.set_user_attr("worker", [socket.gethostname(), os.getpid()])
-        chosen = suggest(trial)
-        options = {} if "default" in trial.user_attrs else chosen
+        is_default = "default" in trial.user_attrs
+        chosen = self.space.suggest(trial, self.defaults, self.space.nearest(self.defaults) if is_default else None)
+        options = {} if is_default else chosen
         trial.set_user_attr("options", options)
         return trial, options
+
+    @property
+    def _of_space(self) -> dict[str, str]:
+        """Default values of the options that are tried."""
+        return {one.option: self.defaults.get(one.option, "") for one in self.space.dimensions}
+
+    def _whole(self, trial: FrozenTrial) -> dict[str, str]:
+        """Values of all options that are tried in a trial, also of those that it leaves at their default."""
+        return {**self._of_space, **trial.user_attrs.get("options", {})}
 
     def tell(self, trial: optuna.Trial, state: TrialState, value: float | None, **attributes: Any) -> bool:
         """End a trial; gives whether it counts, which it does not where it was taken for one of a killed worker.
@@ -179,7 +189,8 @@ class Study:
                 self.optuna.tell(trial.number, state=TrialState.PRUNED if is_last else TrialState.FAIL)
                 if not is_last and not is_known:
                     values = trial.params if "options" in trial.user_attrs else {}
-                    self.optuna.enqueue_trial(self._defaults if "default" in kept else values, user_attrs=kept)
+                    values = self.space.nearest(self.defaults) if "default" in kept else values
+                    self.optuna.enqueue_trial(values, user_attrs=kept)
 
 
 def is_killed(trial: FrozenTrial) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -106,6 +107,7 @@ def run_trial(trial: optuna.Trial, options: Mapping[str, str], rules: TrialRules
     report = TrialReport(trial, rules.monitor, seconds)
     try:
         with quiet("tune"):
+            warnings.filterwarnings("ignore", "at .* other items score exactly")  # which is of the best options alone
             _fit([*rules.words, *words_of(options), *_KEEPS_NOTHING], rules, report, trial)
     except Exception as error:
         fault = error if isinstance(error, _HAS_FAILED) else user_error(error)

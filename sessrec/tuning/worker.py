@@ -17,7 +17,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from sessrec.errors import SessRecError
 from sessrec.text import seconds_text
-from sessrec.tuning.space import SearchSpace
 from sessrec.tuning.study import Study, signs_of_life
 from sessrec.tuning.trial import Outcome, TrialRules, run_trial
 
@@ -48,15 +47,11 @@ class Budget:
         return max(0.0, self.seconds - study.seconds) / self.workers
 
 
-def work(
-    study: Study, space: SearchSpace, defaults: Mapping[str, str], rules: TrialRules, budget: Budget, parent: int = 0
-) -> None:
+def work(study: Study, rules: TrialRules, budget: Budget, parent: int = 0) -> None:
     """Run trials, one after the other, until the study has all that it is asked for.
 
     Args:
         study: The study.
-        space: The options it tries.
-        defaults: Values of the options, as on the command line.
         rules: How each trial is fitted.
         budget: When the study has enough trials.
         parent: Process without which the worker ends, too; 0 for none.
@@ -65,7 +60,7 @@ def work(
         SessRecError: If the default options cannot be fitted.
     """
     while not parent or os.getppid() == parent:
-        asked = study.ask(budget.trials, budget.seconds, lambda trial: space.suggest(trial, defaults))
+        asked = study.ask(budget.trials, budget.seconds)
         if asked is None:
             if study.is_exhausted or not study.is_waiting_for_others:
                 return
