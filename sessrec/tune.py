@@ -99,7 +99,7 @@ def _tune(options: argparse.Namespace, words: list[str], args: Sequence[str]) ->
     files = write_study(study, words, options.monitor)
     print(f"\n{best_table(study).markdown()}\n\n{counts_text(study)}")
     if study.is_exhausted:
-        print("the search space has no more values to try")
+        print("the search space has hardly any values that were not tried")
     print(f"written to {study.folder}: {', '.join(files)}")
     if options.final:
         seeds = options.seeds if is_random(cli.config.model.class_path) else options.seeds[:1]

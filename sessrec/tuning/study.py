@@ -26,7 +26,8 @@ JOURNAL = "study.log"
 _HEARTBEAT = 5.0  # seconds between two signs of life of a worker
 _GRACE = 60.0  # seconds without one after which a worker of another machine counts as killed
 _REPEATS = 3  # of a trial whose worker is killed, which may be what kills it
-_REDRAWS = 20  # draws of values that were tried before after which a space counts as exhausted
+_REDRAWS = 10  # of values that were tried before, after which values are drawn at random
+_MOST_REDRAWS = 100  # after which a space counts as exhausted
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 _HELD = (*_DONE, TrialState.RUNNING)
 
@@ -123,11 +124,11 @@ class Study:
         """
         with self._lock:
             self._repeat_killed()
-            for _ in range(_REDRAWS):
+            for redraws in range(_MOST_REDRAWS):
                 held = [trial for trial in self.trials if trial.state in _HELD]
                 if len(held) >= n_trials or (held and self.seconds >= seconds):
                     return None
-                trial, options = self._draw()
+                trial, options = self._draw(at_random=redraws >= _REDRAWS)
                 if all(self._whole(other) != {**self._of_space, **options} for other in held):
                     return trial, options
                 trial.set_user_attr("known", True)
@@ -135,13 +136,14 @@ class Study:
             self.is_exhausted = True
             return None
 
-    def _draw(self) -> tuple[optuna.Trial, dict[str, str]]:
+    def _draw(self, at_random: bool) -> tuple[optuna.Trial, dict[str, str]]:
         """Begin a trial, whose values follow from its place alone, not from which trials were killed."""
         if not self.trials:
             self.optuna.enqueue_trial(self.space.nearest(self.defaults), user_attrs={"default": True})
         place = sum(trial.state != TrialState.WAITING and not is_killed(trial) for trial in self.trials)
         seed = int(np.random.SeedSequence([self.seed, place]).generate_state(1)[0])
-        self.optuna.sampler = optuna.samplers.TPESampler(seed=seed)
+        kind = optuna.samplers.RandomSampler if at_random else optuna.samplers.TPESampler
+        self.optuna.sampler = kind(seed=seed)
         trial = self.optuna.ask()
         trial.set_user_attr("worker", [socket.gethostname(), os.getpid()])
         is_default = "default" in trial.user_attrs
