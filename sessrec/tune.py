@@ -36,7 +36,7 @@ from sessrec.suggestions import did_you_mean
 
 try:
     from sessrec.tuning.final import check_first_test, final_test
-    from sessrec.tuning.results import best_table, counts_text, write_study
+    from sessrec.tuning.results import best_table, counts_text, notes_of, write_study
     from sessrec.tuning.sealed_log import refit_words, sealed_log_words
     from sessrec.tuning.space import SearchSpace, read_space, text_of, words_of
     from sessrec.tuning.study import Study
@@ -98,8 +98,8 @@ def _tune(options: argparse.Namespace, words: list[str], args: Sequence[str]) ->
         work(*task)
     files = write_study(study, words, options.monitor)
     print(f"\n{best_table(study).markdown()}\n\n{counts_text(study)}")
-    if study.is_exhausted:
-        print("the search space has hardly any values that were not tried")
+    for note in notes_of(study):
+        print(f"note: {note}")
     print(f"written to {study.folder}: {', '.join(files)}")
     if options.final:
         seeds = options.seeds if is_random(cli.config.model.class_path) else options.seeds[:1]
@@ -129,7 +129,11 @@ def _open(options: argparse.Namespace, cli: SessRecCLI, space: SearchSpace, fold
         if name[0] != "_" and name not in RESULT_NEUTRAL_OPTIONS
     }
     kept = ("monitor", "seed", "patience", "max_epochs", "pruning")
-    settings = {"model": cli.config.model.class_path, **defaults, "space": space.as_dict()}
+    settings = {
+        "model": cli.config.model.class_path,
+        **defaults,
+        **{f"space {name}": text for name, text in space.as_dict().items()},
+    }
     settings |= {f"--{name}": getattr(options, name) for name in kept}
     settings["log"] = [cli.datamodule.sessions[part].digest for part in ("train", "val")]
     return Study(folder, options.storage, settings, space, defaults, options.seed, options.pruning)

@@ -33,6 +33,7 @@ COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if l
 ONE_EPOCH = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
 QUICK = {  # the README's own take minutes
     "fit": [*ONE_EPOCH, "--trainer.limit_train_batches", "30"],
+    "tune": ["--trials", "2", "--max_epochs", "1", "--workers", "1"],
     "compare": ONE_EPOCH,
     "compare.py": ONE_EPOCH,
     "figures.py": ["--no_alphas"],  # the demo draws them

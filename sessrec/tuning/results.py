@@ -68,6 +68,18 @@ def counts_text(study: Study) -> str:
     return f"{counted(complete + stopped + valueless, 'trial')} ({parts}), {seconds_text(study.seconds)} of work"
 
 
+def notes_of(study: Study) -> list[str]:
+    """What must be known to read the values of a study."""
+    notes = []
+    if study.is_exhausted:
+        notes.append("the search space has hardly any values that were not tried")
+    if len({trial.user_attrs.get("validation") for trial in study.done if value_of(trial) is not None}) > 1:
+        notes.append(
+            "the cleaning differs between trials, and with it the validation positions: values cannot be compared"
+        )
+    return notes
+
+
 def trials_csv(study: Study) -> str:
     """All trials, a row each, with their state, value, time and options."""
     trials = study.trials

@@ -106,9 +106,12 @@ class SearchSpace:
                 end[one.option] = one.word(value)
         return ends
 
-    def as_dict(self) -> dict[str, Any]:
-        """The space as plain data, equal for equal spaces."""
-        return {one.option: [repr(one.distribution), one.text, sorted(one.when.items())] for one in self.dimensions}
+    def as_dict(self) -> dict[str, str]:
+        """The space as text by option, equal for equal spaces."""
+        return {
+            one.option: f"{one.distribution} as {one.text}" + (f" when {dict(one.when)}" if one.when else "")
+            for one in self.dimensions
+        }
 
 
 def read_space(file: Path) -> SearchSpace:

@@ -82,9 +82,9 @@ class Study:
         kept = self.optuna.user_attrs.get("settings")
         if kept is None:
             self.optuna.set_user_attr("settings", settings)
-        elif changed := [name for name in settings if kept.get(name) != settings[name]]:
-            text = ", ".join(f"{name} {kept.get(name)}, not {settings[name]}" for name in changed)
-            raise SessRecError(f"--study {self.folder.name} is there with {text[:400]}: give another --study")
+        elif changed := [name for name in {**kept, **settings} if kept.get(name) != settings.get(name)]:
+            text = ", ".join(f"{name} {kept.get(name)}, not {settings.get(name)}" for name in changed[:3])
+            raise SessRecError(f"--study {self.folder.name} is there with {text}: give another --study")
 
     @property
     def trials(self) -> list[FrozenTrial]:

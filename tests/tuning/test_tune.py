@@ -116,7 +116,7 @@ def test_one_test_of_the_best_and_the_default_options(capsys: pytest.CaptureFixt
 
 
 def test_the_same_seed_is_the_same_study_also_in_parts() -> None:
-    options = ["--trials", "6", "--max_epochs", "3", "--patience", "1"]
+    options = ["--trials", "5", "--max_epochs", "2", "--patience", "1"]
     tune.main([*GRU, "--study", "whole", *options])
     tune.main([*GRU, "--study", "parts", *options, "--trials", "2"])
     tune.main([*GRU, "--study", "parts", *options])
@@ -126,7 +126,7 @@ def test_the_same_seed_is_the_same_study_also_in_parts() -> None:
     assert trials_of("whole")[0] == trials_of("other")[0]
     for row in trials_of("whole"):
         assert row["state"] in ("complete", "pruned")
-        assert 1 <= int(row["epochs"]) <= 3
+        assert 1 <= int(row["epochs"]) <= 2
 
 
 def test_a_trial_ends_in_time_and_a_fault_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,15 +143,15 @@ def test_a_trial_ends_in_time_and_a_fault_is_told(capsys: pytest.CaptureFixture[
 
 
 def test_two_workers(capfd: pytest.CaptureFixture[str]) -> None:
-    words = [*GRU, "--study", "two", "--trials", "14", "--max_epochs", "25", "--patience", "25", "--workers", "2"]
+    words = [*GRU, "--study", "two", "--trials", "10", "--max_epochs", "25", "--patience", "25", "--workers", "2"]
     subprocess.run([sys.executable, "-m", "sessrec.tune", *words], check=True)
     found = trials_of("two")
-    assert [row["state"] for row in found].count("complete") + [row["state"] for row in found].count("pruned") == 14
+    assert [row["state"] for row in found].count("complete") + [row["state"] for row in found].count("pruned") == 10
     options = [tuple(row.items())[6:] for row in found if row["state"] != "known"]
     assert len(set(options)) == len(options)
     workers = re.findall(r'"worker":\["[^"]*",(\d+)\]', Path("lightning_logs/two", JOURNAL).read_text())
     assert len(set(workers)) == 2
-    assert "(14 of 14 done)" in capfd.readouterr().out
+    assert "(10 of 10 done)" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(
