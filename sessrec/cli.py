@@ -33,6 +33,7 @@ from sessrec.data import SessionDataModule
 from sessrec.distributed import LanesStrategy
 from sessrec.environment import tune_memory
 from sessrec.errors import SessRecError, error_text, exit_with_error, message_prefix, one_line
+from sessrec.model_choice import with_one_model
 from sessrec.models.base import SessionRecommender
 from sessrec.models.checkpoint_format import read_checkpoint
 from sessrec.models.compatibility import check_trainer
@@ -80,7 +81,7 @@ class SessRecCLI(LightningCLI):
             SessionDataModule,
             trainer_class=RunTrainer,
             subclass_mode_model=True,
-            args=with_current_options(command, self.args),
+            args=with_one_model(with_current_options(command, self.args)),
             run=False,
             parser_class=CommandParser,
             seed_everything_default=42,

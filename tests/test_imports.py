@@ -27,6 +27,7 @@ COMMANDS = {
     "option_types",
     "help_texts",
     "paths",
+    "model_choice",
     "cli",
     "fit",
     "validate",
