@@ -24,7 +24,8 @@ _RANGES = {
     "[0, 1]": "logq",
 }
 _SESSIONS = 128  # sessions encoded at once where nothing is trained
-_LOGITS = 1 << 24  # logits of the softmax over all items that are held at once: 64 MB
+_LOGITS = 1 << 21  # logits of the softmax over all items that are held at once: 8 MB, which a cache holds, ...
+_LEAST = 64  # ... but of no fewer positions
 
 
 class SessionSoftmaxRecommender(NeuralRecommender):
@@ -103,7 +104,7 @@ class SessionSoftmaxRecommender(NeuralRecommender):
         """Leave the gradient of the mean loss over all items in the parameters; the summed loss."""
         table = self.item_embedding
         ends = queries.detach().to(table.dtype).requires_grad_()
-        at_once, total = max(1, _LOGITS // len(table)), table.new_zeros(())
+        at_once, total = max(_LEAST, _LOGITS // len(table)), table.new_zeros(())
         for part, own in zip(ends.split(at_once), targets.split(at_once), strict=True):
             with full_precision(self.device):
                 loss = F.cross_entropy(part @ table.T, own, reduction="sum")
