@@ -33,7 +33,7 @@ _TRAINER = {
     "accelerator": "auto, cpu or gpu.",
     "devices": "Number of processes, each with a device of its own.",
     "strategy": "auto for one device, ddp for several.",
-    "gradient_clip_val": "Largest norm of a gradient of SASRec and of models with a loss method.",
+    "gradient_clip_val": "Largest norm of a gradient of SASRec, NARM, SRGNN and of models with a loss method.",
     "precision": "32-true, bf16-mixed or 64-true; default: 32-true.",
 }
 _EVALUATION = ("accelerator", "devices", "strategy", "precision")

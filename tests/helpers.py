@@ -54,6 +54,8 @@ MODELS |= {name: {"n_neighbours": 8, "sample_size": 20} for name in NEIGHBOURHOO
     "ItemKNN": {"n_rules": 4},
     "Oracle": {"process_items": 16, "process_seed": 1},
     "SASRec": {"hidden_size": 8, "dropout": 0.5},
+    "NARM": {"hidden_size": 8, "embedding_size": 6, "n_sample": 8},
+    "SRGNN": {"hidden_size": 8, "n_steps": 2, "max_length": 9},
     "GRU4Rec": {"layers": [16], "n_sample": 8, "dropout_p_hidden": 0.5},
     "GRU4Rec two layers": {"layers": [12, 8], "n_sample": 8, "loss": "bpr-max", "momentum": 0.3},
     "GRU4Rec separate": {

@@ -5,6 +5,7 @@ from sessrec.models.base import SessionRecommender
 from sessrec.models.gru4rec import GRU4Rec
 from sessrec.models.item_knn import ItemKNN
 from sessrec.models.markov import Markov
+from sessrec.models.narm import NARM
 from sessrec.models.oracle import Oracle
 from sessrec.models.popularity import Popularity
 from sessrec.models.random import Random
@@ -12,6 +13,7 @@ from sessrec.models.s_pop import SPop
 from sessrec.models.sasrec import SASRec
 from sessrec.models.sknn import SKNN
 from sessrec.models.sr import SR
+from sessrec.models.sr_gnn import SRGNN
 from sessrec.models.stan import STAN
 from sessrec.models.vmis_knn import VMISKNN
 from sessrec.models.vsknn import VSKNN
@@ -22,6 +24,7 @@ __all__ = [
     "GRU4Rec",
     "ItemKNN",
     "Markov",
+    "NARM",
     "Oracle",
     "Popularity",
     "Random",
@@ -29,6 +32,7 @@ __all__ = [
     "SKNN",
     "SPop",
     "SR",
+    "SRGNN",
     "STAN",
     "SessionRecommender",
     "VMISKNN",

@@ -87,7 +87,7 @@ def check_clipping(trainer: Trainer, model: str, clips_gradients: bool) -> None:
     if not clips_gradients:
         raise SessRecError(
             f"--trainer.gradient_clip_val {value} is not supported: the training step of {model} clips no gradients; "
-            "those of SASRec and of models with a `loss` method do"
+            "those of SASRec, NARM, SRGNN and of models with a `loss` method do"
         )
     if value <= 0:
         raise SessRecError(f"--trainer.gradient_clip_val must be above 0, or null for no clipping, got {value}")

@@ -1,0 +1,71 @@
+"""NARM: a recurrent encoder with attention over the session.
+
+References:
+    Li et al., "Neural Attentive Session-based Recommendation", CIKM 2017.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sessrec.models.compatibility import check_ranges
+from sessrec.models.session_softmax import SessionSoftmaxRecommender, SessionsSoFar
+
+_RANGES = {"[1, inf)": "hidden_size embedding_size", "[0, 1)": "dropout_p_embed dropout_p_session"}
+
+
+class NARM(SessionSoftmaxRecommender):
+    """A GRU whose last state attends to the states before it, trained on whole sessions by cross-entropy.
+
+    The state after an event stands for the whole session so far; a sum of all states so far, weighted by
+    v . sigmoid(A h_last + B h), for its main purpose. A bilinear decoder compares both with the item embedding.
+
+    Args:
+        hidden_size: Units of the GRU and of the attention (paper: 100).
+        embedding_size: Size of the item embedding (paper: 50).
+        dropout_p_embed: Probability to drop an element of an input embedding (paper: 0.25).
+        dropout_p_session: Probability to drop an element of what the decoder gets (paper: 0.5).
+        protocol: Options of `SessionSoftmaxRecommender`, `NeuralRecommender` and `SessionRecommender`.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int = 100,
+        embedding_size: int = 50,
+        dropout_p_embed: float = 0.25,
+        dropout_p_session: float = 0.5,
+        **protocol: Any,
+    ) -> None:
+        super().__init__(**protocol)
+        self.save_hyperparameters()
+        check_ranges(self.options, _RANGES)
+
+    def build(self) -> None:
+        """Create the embedding, the GRU, the attention and the decoder."""
+        h = self.options
+        self.item_embedding = nn.Parameter(
+            torch.empty(self.n_items, h.embedding_size).normal_(std=(2 / self.n_items) ** 0.5)
+        )
+        self.gru = nn.GRU(h.embedding_size, h.hidden_size, batch_first=True)
+        self.of_last = nn.Linear(h.hidden_size, h.hidden_size, bias=False)
+        self.of_each = nn.Linear(h.hidden_size, h.hidden_size, bias=False)
+        self.weight = nn.Linear(h.hidden_size, 1, bias=False)
+        self.decoder = nn.Linear(2 * h.hidden_size, h.embedding_size, bias=False)
+        self.build_softmax()
+
+    def queries(self, items: Tensor, wanted: Tensor, training: bool = False) -> Tensor:
+        """What the decoder makes of each wanted event's state and attention; see `SessionSoftmaxRecommender`."""
+        h, so_far = self.options, SessionsSoFar.of(wanted)
+        embedded = F.dropout(self.item_embedding[items], h.dropout_p_embed, training)
+        states, _ = self.gru(embedded)  # (S, L, H)
+        states = states.to(self.item_embedding.dtype)
+        last, each = states[so_far.row, so_far.last], states.flatten(0, 1)  # (P, H), (S L, H)
+        event = so_far.row[so_far.number] * items.shape[1] + so_far.place  # (E,)
+        terms = self.of_last(last)[so_far.number] + self.of_each(each)[event]  # (E, H)
+        weights = self.weight(terms.sigmoid())[:, 0].to(each.dtype)  # (E,)
+        attended = F.embedding_bag(event, each, so_far.first, mode="sum", per_sample_weights=weights)  # (P, H)
+        return self.decoder(F.dropout(torch.cat([last, attended], dim=1), h.dropout_p_session, training))

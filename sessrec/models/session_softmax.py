@@ -1,0 +1,208 @@
+"""What models share that are trained on whole sessions by a softmax over items: steps, negatives, long sessions."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+from sessrec.data.loaders import SessionBatch, TrainingBatches
+from sessrec.evaluation.ranking import MIN_ROWS
+from sessrec.models.compatibility import check_ranges
+from sessrec.models.inference import full_precision
+from sessrec.models.neural import NeuralRecommender, seeded
+from sessrec.nn.losses import Candidates, cross_entropy
+from sessrec.nn.negatives import LogQ, NegativeSampler
+
+_RANGES = {
+    "[1, inf)": "max_length",
+    "(0, inf)": "learning_rate",
+    "[0, inf]": "n_sample sample_alpha",
+    "[0, 1]": "logq",
+}
+_SESSIONS = 128  # sessions encoded at once where nothing is trained
+_LOGITS = 1 << 21  # logits of the softmax over all items that are held at once: 8 MB, which a cache holds, ...
+_LEAST = 64  # ... but of no fewer positions
+
+
+class SessionSoftmaxRecommender(NeuralRecommender):
+    """A model trained on whole sessions by cross-entropy; every event of a session predicts the next one.
+
+    The model offers `queries`, and in `build` calls `build_softmax` and creates ``item_embedding``, whose rows score
+    the items: by their inner product with a query. The batch size of the data counts sessions.
+
+    Args:
+        max_length: Events that a position looks back at; a longer session is trained on in pieces of that length.
+        learning_rate: Learning rate of the optimiser.
+        n_sample: Negative samples of a step, shared by all positions, besides the other positions' targets; 0 compares
+            a target with all items.
+        sample_alpha: Samples are drawn in proportion to an item's count to this power.
+        logq: Strength in [0, 1] of the popularity correction of sampled logits in training.
+        protocol: Options of `NeuralRecommender` and `SessionRecommender`.
+    """
+
+    batches: TrainingBatches = "sessions"
+    item_embedding: Tensor
+
+    def __init__(
+        self,
+        max_length: int = 50,
+        learning_rate: float = 0.001,
+        n_sample: int = 0,
+        sample_alpha: float = 0.75,
+        logq: float = 1.0,
+        **protocol: Any,
+    ) -> None:
+        super().__init__(**protocol)
+        self.save_hyperparameters("max_length", "learning_rate", "n_sample", "sample_alpha", "logq")
+        check_ranges(self.options, _RANGES)
+
+    def queries(self, items: Tensor, wanted: Tensor, training: bool = False) -> Tensor:
+        """One query for each wanted event, from it and the events before it.
+
+        Args:
+            items: Item indices, padded at the end, int64, shape (S, L), L at most ``max_length``.
+            wanted: Which events get a query, bool, shape (S, L).
+            training: Whether to apply dropout.
+
+        Returns:
+            Queries in the order of ``wanted.nonzero()``, shape (P, width of ``item_embedding``).
+        """
+        raise TypeError(f"{type(self).__name__} has no queries method")
+
+    def build_softmax(self) -> None:
+        """Create the negative sampler and its popularity correction."""
+        counts = torch.from_numpy(self.vocabulary.counts)
+        self.sampler = NegativeSampler(counts, self.options.sample_alpha)
+        self.log_q = LogQ(counts, self.options.sample_alpha)
+
+    def configure_optimizers(self) -> Optimizer:
+        """Adam on all parameters."""
+        return Adam(self.parameters(), lr=self.options.learning_rate)
+
+    @property
+    def clips_gradients(self) -> bool:
+        """Yes."""
+        return True
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def train_window(self, window: SessionBatch, optimizer: Optimizer, generator: torch.Generator) -> Tensor:
+        """Take one step on some whole sessions; its summed loss, shape (1,)."""
+        inputs, targets, has_target = pieces(window, self.options.max_length)
+        with seeded(generator), torch.enable_grad():
+            queries = self.queries(inputs, has_target, training=True)  # (P, H)
+            backward = self._backward_sampled if self.options.n_sample else self._backward_all
+            loss = backward(queries, targets[has_target], generator)
+        self.take_step(optimizer)
+        return loss[None]
+
+    def _backward_all(self, queries: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+        """Leave the gradient of the mean loss over all items in the parameters; the summed loss."""
+        table = self.item_embedding
+        ends = queries.detach().to(table.dtype).requires_grad_()
+        at_once, total = max(_LEAST, _LOGITS // len(table)), table.new_zeros(())
+        for part, own in zip(ends.split(at_once), targets.split(at_once), strict=True):
+            with full_precision(self.device):
+                loss = F.cross_entropy(part @ table.T, own, reduction="sum")
+            (loss / len(targets)).backward()
+            total += loss.detach()
+        queries.backward(ends.grad)
+        return total
+
+    def _backward_sampled(self, queries: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+        """Leave the gradient of the mean loss over targets and samples in the parameters; the summed loss."""
+        h, n_targets, dtype = self.options, len(targets), self.item_embedding.dtype
+        negatives = self.sampler.sample((1, h.n_sample), generator)
+        weights = self.item_embedding.new_ones(n_targets + h.n_sample)
+        if h.logq:
+            weights = self.log_q(targets[None], negatives)[0].mul_(-h.logq).exp_().to(dtype)
+        items = torch.cat([targets, negatives[0]])
+        with full_precision(self.device):
+            logits = queries.to(dtype) @ self.item_embedding[items].T
+            loss, gradient = cross_entropy(logits.detach().clone(), Candidates.each_once(n_targets, weights))
+            logits.backward(gradient / n_targets)
+        return loss.sum()
+
+    # -- inference ---------------------------------------------------------------------------------------------------
+
+    def encode(self, items: Tensor) -> Tensor:
+        """Query at each event, from it and the ``max_length`` - 1 events before it, shape (S, L, H)."""
+        return self.encode_sessions(items, items.new_full(items.shape[:1], items.shape[1]))
+
+    @torch.no_grad()
+    def encode_sessions(self, items: Tensor, lengths: Tensor) -> Tensor:
+        """`encode` for the events that sessions have: an event past ``max_length`` has a window of its own."""
+        most = self.options.max_length
+        is_event = torch.arange(items.shape[1], device=items.device) < lengths[:, None]  # (S, L)
+        queries = self.item_embedding.new_zeros(*items.shape, self.item_embedding.shape[1])
+        queries[:, :most][is_event[:, :most]] = self._in_parts(items[:, :most], is_event[:, :most])
+        row, start = is_event[:, most:].nonzero().T  # of each window; its first event is at start + 1
+        if len(row):
+            windows = items[row[:, None], start[:, None] + torch.arange(1, most + 1, device=items.device)]
+            is_last = torch.zeros_like(windows, dtype=torch.bool)
+            is_last[:, -1] = True
+            queries[row, start + most] = self._in_parts(windows, is_last)
+        return queries
+
+    def _in_parts(self, items: Tensor, wanted: Tensor) -> Tensor:
+        """`queries`, some sessions at once, rounded alike whatever sessions are there."""
+        found = []
+        for rows, chosen in zip(items.split(_SESSIONS), wanted.split(_SESSIONS), strict=True):
+            fill = (0, 0, 0, max(0, MIN_ROWS - len(rows)))
+            n_wanted, chosen = int(chosen.sum()), F.pad(chosen, fill)
+            chosen[len(rows) :, 0] = True
+            found.append(self.queries(F.pad(rows, fill), chosen)[:n_wanted].to(self.item_embedding.dtype))
+        return torch.cat(found)
+
+    def score(self, queries: Tensor, items: slice | Tensor) -> Tensor:
+        """Inner product with each item's row, float32, shape (P, n)."""
+        return queries.float() @ self.item_embedding[items].float().T
+
+    def score_targets(self, queries: Tensor, targets: Tensor) -> Tensor:
+        """Score of each position's target, float32, shape (P, 1), by the matrix product that scores the items."""
+        return self.score(queries, targets).diagonal()[:, None].clone()
+
+
+def pieces(batch: SessionBatch, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs and targets of all pairs, int64, (pieces, length), in pieces of ``most`` pairs; which cells hold one."""
+    items, lengths = batch.items, batch.lengths
+    n_pieces = -(-(items.shape[1] - 1) // most)
+    items = F.pad(items, (0, n_pieces * most + 1 - items.shape[1]))
+    pair = torch.arange(n_pieces * most, device=items.device)
+    has_target = (pair < lengths[:, None] - 1).view(-1, most)
+    inputs, targets = items[:, :-1].reshape(-1, most), items[:, 1:].reshape(-1, most)
+    kept, width = has_target[:, 0], int(has_target.sum(dim=1).max())
+    return inputs[kept, :width], targets[kept, :width], has_target[kept, :width]
+
+
+class SessionsSoFar(NamedTuple):
+    """The sessions up to some of their events, each with its events in order, one after the other without padding."""
+
+    row: Tensor
+    """Session of each one, int64, shape (P,)."""
+    last: Tensor
+    """Place of its last event in the session, int64, shape (P,)."""
+    first: Tensor
+    """Number of its first event among all events, int64, shape (P,)."""
+    number: Tensor
+    """Which one each event belongs to, int64, shape (E,)."""
+    place: Tensor
+    """Place of each event in the session, int64, shape (E,)."""
+
+    @classmethod
+    def of(cls, wanted: Tensor) -> SessionsSoFar:
+        """Those that end with the wanted events of sessions, bool, shape (S, L).
+
+        Example:
+            >>> so_far = SessionsSoFar.of(torch.tensor([[False, True, True], [True, False, False]]))
+            >>> so_far.number.tolist(), so_far.place.tolist()
+            ([0, 0, 1, 1, 1, 2], [0, 1, 0, 1, 2, 0])
+        """
+        row, last = wanted.nonzero().T
+        first = (last + 1).cumsum(0) - last - 1
+        number = torch.arange(len(last), device=last.device).repeat_interleave(last + 1)
+        return cls(row, last, first, number, torch.arange(len(number), device=last.device) - first[number])
