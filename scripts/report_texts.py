@@ -18,9 +18,10 @@ better GRU4Rec that is significant at 5 % after correction for the number of com
 before models that are above it.
 
 GRU4Rec has the options published for RSC15 (`gru4rec`, cross-entropy) and RetailRocket (`gru4rec_bpr-max`), the
-neighbourhood methods and rules those of session-rec or near them (each config says), SASRec those of
-`configs/sasrec.yaml`, chosen among four tried on the test parts of `rsc15_100k` and `serenade_example`; else nothing
-was tuned on the logs themselves, and a model that is tuned to a log does better on it. Times are those of one CPU
+neighbourhood methods and rules those of session-rec or near them (each config says). SASRec's rows are of the model of
+sessrec 0.2, with options chosen among four tried on the test parts of `rsc15_100k` and `serenade_example`: the model is
+another one since ([SASRec on short sessions](attention.md)), and these rows wait to be measured anew. Else nothing was
+tuned on the logs themselves, and a model that is tuned to a log does better on it. Times are those of one CPU
 core beside other work (a dash: not taken in one piece) and say only which models take seconds and which minutes. The
 README tells where the logs come from; those without times (`Order` in place of a time) give STAN and VSTAN rows for
 seconds. `python scripts/report.py --fit LOG` repeats a section.

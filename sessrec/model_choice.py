@@ -10,15 +10,15 @@ import yaml
 def with_one_model(args: list[str]) -> list[str]:
     r"""Words of a command line that name one model: the last one, or GRU4Rec where there is none.
 
-    What is said of models that are named before it is taken away: the parser would hand options of equal names on from
-    one model to the next, such as the learning rate.
+    It takes the place of the models that are named before it, whose options in configs are taken away: the parser would
+    hand options of equal names on from one model to the next, such as the learning rate.
 
     Args:
         args: Words of a command line.
 
     Example:
         >>> with_one_model(["--config", "{model: {class_path: GRU4Rec, init_args: {k: 5}}}", "--model", "Markov"])
-        ['--config', '{}\n', '--model', 'Markov']
+        ['--config', 'model:\n  class_path: Markov\n', '--model', 'Markov']
     """
     named = [_named_model(args, place) for place in range(len(args))]
     name = next((one for one in reversed(named) if one), None)
@@ -30,10 +30,9 @@ def with_one_model(args: list[str]) -> list[str]:
         if own is None or own.rpartition(".")[2] == name.rpartition(".")[2]:
             words.append(word)
         elif words and words[-1] == "--config":
-            content = _content(word, may_be_file=True)
-            words.append(yaml.safe_dump({key: part for key, part in content.items() if key != "model"}))
-        elif words and words[-1] == "--model":
-            words.pop()
+            words.append(yaml.safe_dump(_content(word, may_be_file=True) | {"model": {"class_path": name}}))
+        else:
+            words.append(f"{word.partition('=')[0]}={name}" if word.startswith("--") else name)
     return words
 
 

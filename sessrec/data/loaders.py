@@ -12,8 +12,6 @@ from torch import Tensor
 from sessrec.data.session_parallel import LaneGrid, Window
 from sessrec.data.sessions import Sessions
 
-_BATCHES_SORTED = 64  # batches of whole sessions among which sessions are sorted by length
-
 TrainingBatches = Literal["log", "window", "sessions"]
 
 
@@ -140,10 +138,10 @@ class SessionBatch(NamedTuple):
 
 
 class SessionLoader(TrainLoader):
-    """Batches of ``batch_size`` whole sessions to train on; an epoch has them all.
+    """Batches of ``batch_size`` whole sessions to train on, in time order or a random one; an epoch has them all.
 
-    Sessions that stand near each other in the order are sorted by length before they are cut into batches, so that
-    little is padding; the batches of a shuffled epoch come in a random order.
+    Sessions are not sorted by length, which would save padding: a step on sessions of one length follows what is true
+    of that length, and the weights swing from length to length.
     """
 
     def __init__(self, sessions: Sessions, batch_size: int, shuffle: bool = False, seed: int = 0) -> None:
@@ -160,14 +158,10 @@ class SessionLoader(TrainLoader):
         return -(-len(self.sessions) // self.batch_size)
 
     def __iter__(self) -> Iterator[SessionBatch]:
-        generator, n_sessions = self._generator(), len(self.sessions)
-        order = generator.permutation(n_sessions) if self.shuffle else np.arange(n_sessions)
-        region = np.arange(n_sessions) // (self.batch_size * _BATCHES_SORTED)
-        order = order[np.lexsort((np.diff(self.sessions.offsets)[order], region))]
-        batches = generator.permutation(len(self)) if self.shuffle else np.arange(len(self))
+        n_sessions = len(self.sessions)
+        order = self._generator().permutation(n_sessions) if self.shuffle else np.arange(n_sessions)
         for number in self._numbers(len(self)):
-            start = batches[number] * self.batch_size
-            chosen = order[start : start + self.batch_size]
+            chosen = order[number * self.batch_size : (number + 1) * self.batch_size]
             items, lengths = pad(self.sessions, chosen)
             n_pairs = np.array([lengths.sum() - len(lengths)])
             yield SessionBatch(torch.from_numpy(items), torch.from_numpy(lengths), number, n_pairs)

@@ -34,9 +34,9 @@ def seeded(generator: torch.Generator) -> Iterator[None]:
 
 
 def set_rate(optimizer: Optimizer, rate: float | Tensor) -> None:
-    """Set the learning rate of all parameters, a number or a scalar tensor."""
+    """Set the learning rate of all parameters, a number or a scalar tensor; see `JoinedOptimizers`."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["rate_factor"] if "rate_factor" in group else rate
 
 
 class NeuralRecommender(SessionRecommender):
@@ -133,8 +133,8 @@ class NeuralRecommender(SessionRecommender):
             resume_after_epoch(self.trainer)
         self._last_time = time.perf_counter()
         for group in self.raw_optimizer().param_groups:
-            group.update({name: self.options[name] for name in ("momentum",) if name in group})
-            group["lr"] = self.options.learning_rate
+            group.update({name: self.options[name] for name in ("momentum",) if name in group and name in self.options})
+        set_rate(self.raw_optimizer(), self.options.learning_rate)
         self._length = self.schedule.length(self.trainer) if self.schedule.changes else None
 
     def training_step(self, window: Window | SessionBatch, batch_idx: int) -> None:

@@ -93,6 +93,47 @@ class AdagradMomentum(Optimizer):
         parameter.index_copy_(0, rows, gather_rows(parameter, rows).add_(change))  # copies of a row write the same
 
 
+class JoinedOptimizers(Optimizer):
+    """Several optimisers, each of its own parameters, as one.
+
+    The parameter groups are theirs, so that a learning rate that is set reaches them. ``rate_factor`` in a group is its
+    learning rate over that of the first group: what is set for all of them is multiplied by it.
+
+    Args:
+        parts: The optimisers.
+    """
+
+    def __init__(self, *parts: Optimizer) -> None:
+        self.parts = parts
+        super().__init__([{"params": group["params"]} for part in parts for group in part.param_groups], {})
+        self._share_groups()
+        for group in self.param_groups:
+            group["rate_factor"] = group["lr"] / self.param_groups[0]["lr"]
+
+    def _share_groups(self) -> None:
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take the step of each; what the closure, which computes gradients first, returned."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of each."""
+        return {"parts": [part.state_dict() for part in self.parts], "state": {}, "param_groups": []}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load the state of each."""
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self._share_groups()
+
+
 def gather_rows(table: Tensor, rows: Tensor) -> Tensor:
     """Copy some rows, int64, shape (R,), of a table of floats, shape (N, H) or (N,)."""
     if table.device.type != "cpu" or table.dim() == 1:

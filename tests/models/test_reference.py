@@ -272,7 +272,9 @@ def test_what_the_reference_lacks_is_refused_by_name(
     for option, value in REFUSED.items():
         more = ["--model.constrained_embedding", "false"] if option == "model.embedding" else []
         assert f"--{option} " in one_error(capsys, script.main, [*words, *more, f"--{option}", value])
-    assert "--model Markov cannot be compared" in one_error(capsys, script.main, [*words, "--model", "Markov"])
+    pairs = [pair for pair in zip(words[1::2], words[2::2], strict=True) if not pair[0].startswith("--model.")]
+    others = [words[0], *(word for pair in pairs for word in pair), "--model", "Markov"]
+    assert "--model Markov cannot be compared" in one_error(capsys, script.main, others)
     assert "--model.n_sample is -1" in one_error(capsys, script.main, [*words, "--model.n_sample", "-1"])
     assert "no usable session" in one_error(capsys, script.main, [*words, "--data.test_ratio", "0"])
     assert not Path("lightning_logs/compare-reference-1").exists()

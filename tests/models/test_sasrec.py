@@ -37,14 +37,17 @@ def layer_norm(vector: Tensor, norm: Any) -> Tensor:
     return norm.weight * centred / ((centred**2).mean() + norm.eps).sqrt() + norm.bias
 
 
+def gate_of(block: Any, half: int, normed: Tensor) -> Tensor | float:
+    if not len(block.gates):
+        return 1.0
+    return 1 / (1 + (-block.gates[half].weight @ normed - block.gates[half].bias).exp())
+
+
 def output_of(model: SASRec, items: list[int]) -> Tensor:
     """Output at the last of some items, by the formulas: nothing after a place is looked at."""
     hidden, heads = model.options.hidden_size, model.options.n_heads
     size = hidden // heads
-    states = [
-        model.item_embedding[item] * math.sqrt(hidden) + model.place_embedding[place]
-        for place, item in enumerate(items)
-    ]
+    states = [model.item_embedding[item] * math.sqrt(hidden) for item in items]
     for block in model.blocks:
         normed = [layer_norm(state, block.norms[0]) for state in states]
         parts = [(block.inputs.weight @ state + block.inputs.bias).split(hidden) for state in normed]
@@ -54,19 +57,32 @@ def output_of(model: SASRec, items: list[int]) -> Tensor:
             for head in range(heads):
                 own = slice(head * size, (head + 1) * size)
                 scores = torch.stack(
-                    [parts[place][0][own] @ parts[k][1][own] / math.sqrt(size) for k in range(place + 1)]
+                    [
+                        parts[place][0][own] @ parts[k][1][own] / math.sqrt(size) + block.bias[head, place - k]
+                        for k in range(place + 1)
+                    ]
                 )
                 share = scores.exp() / scores.exp().sum()
                 heads_out.append(sum(share[k] * parts[k][2][own] for k in range(place + 1)))
-            attended.append(states[place] + block.output.weight @ torch.cat(heads_out) + block.output.bias)
+            added = block.output.weight @ torch.cat(heads_out) + block.output.bias
+            attended.append(states[place] + gate_of(block, 0, normed[place]) * added)
         states = []
         for state in attended:
-            inner = (block.inner.weight @ layer_norm(state, block.norms[1]) + block.inner.bias).clamp(min=0)
-            states.append(state + block.outer.weight @ inner + block.outer.bias)
+            normed = layer_norm(state, block.norms[1])
+            inner = block.inner.weight @ normed + block.inner.bias
+            if len(block.gates):
+                gate, value = inner.split(len(inner) // 2)
+                inner = gate / (1 + (-gate).exp()) * value
+            else:
+                inner = inner.clamp(min=0)
+            states.append(state + gate_of(block, 1, normed) * (block.outer.weight @ inner + block.outer.bias))
     return layer_norm(states[-1], model.norm)
 
 
-@pytest.mark.parametrize("options", [{}, {"n_blocks": 1, "n_heads": 1}, {"n_heads": 3, "max_length": 2}])
+LIGR = {"block": "ligr", "inner_factor": 2}
+
+
+@pytest.mark.parametrize("options", [{}, {"n_blocks": 1, "n_heads": 1}, {"n_heads": 3, "max_length": 2}, LIGR])
 def test_outputs_are_those_of_the_formulas(options: dict[str, Any]) -> None:
     """A position sees itself and the max_length - 1 events before it, also in sessions that are longer."""
     model = model_of(**options)
@@ -76,27 +92,6 @@ def test_outputs_are_those_of_the_formulas(options: dict[str, Any]) -> None:
         for last in range(len(items)):
             seen = items[max(0, last + 1 - model.options.max_length) : last + 1]
             torch.testing.assert_close(queries[last], output_of(model, seen), rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize("at_once", [1, 2, 512])
-def test_events_past_the_longest_length_have_windows_of_their_own(
-    at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Those of each session and no others are encoded, whatever sessions are beside it."""
-    monkeypatch.setattr("sessrec.models.sasrec._WINDOWS", at_once)
-    monkeypatch.setattr("sessrec.evaluation.ranking.MIN_ROWS", 1)
-    model, attend, n_rows = model_of(max_length=3), SASRec._attend, []
-    monkeypatch.setattr(SASRec, "_attend", lambda self, items: n_rows.append(len(items)) or attend(self, items))
-    sessions = [[3, 1, 4, 1, 5, 8, 2], [2, 7], [0, 0, 0, 0, 0], [6], [5, 5, 3, 1]]
-    items = torch.tensor([session + [0] * (9 - len(session)) for session in sessions])
-    with torch.no_grad():
-        queries = model.encode_sessions(items, torch.tensor([len(session) for session in sessions]))
-        assert queries.shape == (5, 9, 6)
-        assert sum(n_rows) == 5 + 4 + 2 + 1  # once, and the events past the third of three sessions
-        for session, own in zip(sessions, queries, strict=True):
-            for last in range(len(session)):
-                expected = output_of(model, session[max(0, last - 2) : last + 1])
-                torch.testing.assert_close(own[last], expected, rtol=1e-9, atol=1e-9)
 
 
 def loss_of(model: SASRec, sessions: list[list[int]], negatives: list[int] | None) -> Tensor:
@@ -111,19 +106,21 @@ def loss_of(model: SASRec, sessions: list[list[int]], negatives: list[int] | Non
     for number, (seen, target) in enumerate(pairs):
         query = output_of(model, seen)
         if negatives is None:
-            scores = model.item_embedding @ query
+            scores = model.output_embedding @ query
             total = total + scores.logsumexp(0) - scores[target]
             continue
         drawn = torch.tensor([*targets, *negatives])
         power = torch.tensor([1.0] * len(targets) + [model.options.sample_alpha] * len(negatives))
-        scores = model.item_embedding[drawn] @ query - model.options.logq * power * counts[drawn].log()
+        scores = model.output_embedding[drawn] @ query - model.options.logq * power * counts[drawn].log()
         total = total + scores.logsumexp(0) - scores[number]
     return total
 
 
-@pytest.mark.parametrize("n_sample", [0, 5])
-def test_a_step_follows_the_gradient_of_the_mean_loss(n_sample: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {"n_sample": n_sample, "logq": 0.7}
+@pytest.mark.parametrize(("n_sample", "block"), [(0, "plain"), (5, "plain"), (5, "ligr")])
+def test_a_step_follows_the_gradient_of_the_mean_loss(
+    n_sample: int, block: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"n_sample": n_sample, "logq": 0.7, "block": block}
     model, twin = model_of(**options), model_of(**options)
     batch = next(iter(SessionLoader(make_sessions(SEQUENCES), batch_size=6)))
     drawn = [4, 4, 0, 7, 2]
@@ -134,10 +131,22 @@ def test_a_step_follows_the_gradient_of_the_mean_loss(n_sample: int, monkeypatch
     # the logs of the counts are in 32 bits
     torch.testing.assert_close(losses[0], expected.detach(), rtol=1e-7, atol=1e-7)
     (expected / int(batch.widths[0])).backward()
-    optimizer = torch.optim.Adam(twin.parameters(), lr=model.options.learning_rate, betas=(0.9, 0.98))
-    optimizer.step()
+    layers = [parameter for name, parameter in twin.named_parameters() if "embedding" not in name]
+    torch.optim.Adam(layers, lr=model.options.learning_rate, betas=(0.9, 0.98)).step()
+    with torch.no_grad():  # the first step of Adagrad, whose accumulator begins at 1e-6
+        for table in (twin.item_embedding, twin.output_embedding):
+            assert table.grad is not None
+            table -= model.options.table_learning_rate * table.grad / (table.grad**2 + 1e-6).sqrt()
     for name, weight in model.named_parameters():
         torch.testing.assert_close(weight, dict(twin.named_parameters())[name], rtol=0, atol=1e-6, msg=name)
+
+
+def test_a_batch_has_sessions_of_all_lengths() -> None:
+    """Not sorted by length: the lengths of a random batch vary as those of the log do."""
+    sequences = [[0] * (2 + number % 10) for number in range(400)]
+    lengths = [batch.lengths.double() for batch in SessionLoader(make_sessions(sequences), 20, shuffle=True)]
+    within = torch.stack([own.var() for own in lengths]).mean().item()
+    assert within == pytest.approx(np.var([len(sequence) for sequence in sequences]), rel=0.15)
 
 
 @pytest.mark.parametrize(("batch_size", "shuffle"), [(1, False), (6, False), (6, True), (50, True)])
@@ -190,11 +199,17 @@ def test_the_same_batch_draws_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("n_heads", 3), ("dropout", 1.0), ("n_blocks", 0), ("n_sample", -1), ("logq", 2.0)]
+    ("option", "value"),
+    [("n_heads", 3), ("dropout", 1.0), ("n_blocks", 0), ("n_sample", -1), ("logq", 2.0), ("block", "x")],
 )
 def test_wrong_options_are_refused(option: str, value: Any) -> None:
     with pytest.raises(SessRecError, match=option):
         SASRec(**{option: value})
+
+
+def test_a_checkpoint_of_the_last_release_is_rejected() -> None:
+    with pytest.raises(SessRecError, match="the SASRec of sessrec 0.2, which had no output embedding: fit anew"):
+        SASRec().on_load_checkpoint({"state_dict": {"place_embedding": torch.zeros(2, 2)}})
 
 
 def test_a_fit_stopped_anywhere_ends_the_same(
@@ -213,5 +228,10 @@ def test_a_fit_stopped_anywhere_ends_the_same(
     for name, weight in whole["state_dict"].items():
         assert torch.equal(weight, halves["state_dict"][name]), name
     assert np.isfinite(list(whole["results"].values())).all()
+    optimizer = whole["optimizer_states"][0]["parts"][1]["state"]
+    for number, state in optimizer.items():
+        assert torch.equal(
+            state["accumulator"], halves["optimizer_states"][0]["parts"][1]["state"][number]["accumulator"]
+        )
     two = ["--model", "SASRec", "--data.path", log, "--trainer.devices", "2", "--trainer.strategy", "ddp"]
     assert "SASRec is fitted in one process" in one_error(capsys, fit.main, [*TRAINER, *two])

@@ -16,7 +16,7 @@ from torch.optim import Adam, Optimizer
 from sessrec import fit
 from sessrec.data import SessionDataModule
 from sessrec.errors import SessRecError
-from sessrec.models import GRU4Rec, SASRec
+from sessrec.models import NARM, GRU4Rec, SASRec
 from sessrec.models.neural import NeuralRecommender
 from sessrec.models.schedules import Schedule
 from sessrec.nn.optim import AdagradMomentum
@@ -99,7 +99,7 @@ def rates_of_fit(
 
 
 @pytest.mark.parametrize(
-    "model_of", [lambda **o: GRU4Rec(layers=[4], n_sample=5, **o), lambda **o: SASRec(hidden_size=4, **o), OwnLoss]
+    "model_of", [lambda **o: GRU4Rec(layers=[4], n_sample=5, **o), lambda **o: NARM(hidden_size=4, **o), OwnLoss]
 )
 @pytest.mark.parametrize("limit", [{"max_epochs": 3}, {"max_steps": 20}, {"max_epochs": 9, "limit_train_batches": 2}])
 def test_every_step_has_its_rate(
@@ -180,7 +180,7 @@ def gradients_of_steps(monkeypatch: pytest.MonkeyPatch, trainer: Any, model: Any
     return gradients
 
 
-@pytest.mark.parametrize("model_of", [lambda: SASRec(hidden_size=4, dropout=0.3, n_sample=3), OwnLoss])
+@pytest.mark.parametrize("model_of", [lambda: NARM(hidden_size=4, embedding_size=4, n_sample=3), OwnLoss])
 @pytest.mark.parametrize("algorithm", ["norm", "value", None])
 def test_gradients_are_clipped(
     monkeypatch: pytest.MonkeyPatch,

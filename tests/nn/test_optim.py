@@ -137,3 +137,30 @@ def test_take_rows(dtype: torch.dtype) -> None:
     for rows in (torch.tensor([4, 0, 4, 8]), torch.empty(0, dtype=torch.int64)):
         assert torch.equal(gather_rows(table, rows), table[rows])
         assert torch.equal(gather_rows(table[:, 1].contiguous(), rows), table[rows, 1])
+
+
+def test_joined_optimizers_step_as_each_alone_and_keep_their_state() -> None:
+    def parameters() -> list[nn.Parameter]:
+        torch.manual_seed(0)
+        return [nn.Parameter(torch.randn(3, 2)) for _ in range(2)]
+
+    def step(joined: list[nn.Parameter], *optimizers: Optimizer) -> None:
+        (joined[0] * joined[1].sin()).sum().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    alone, together = parameters(), parameters()
+    parts = [Adam(alone[:1], lr=0.02), AdagradMomentum(alone[1:], lr=0.5)]
+    joined = JoinedOptimizers(Adam(together[:1], lr=0.01), AdagradMomentum(together[1:], lr=0.25))
+    set_rate(joined, 0.02)  # twice the first one's, and so twice the other's
+    for _ in range(3):
+        step(alone, *parts)
+        step(together, joined)
+    resumed = JoinedOptimizers(Adam(together[:1], lr=0.3), AdagradMomentum(together[1:], lr=0.3))
+    resumed.load_state_dict(joined.state_dict())
+    for _ in range(3):
+        step(alone, *parts)
+        step(together, resumed)
+    for own, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(own, other, rtol=0, atol=0)
