@@ -160,6 +160,7 @@ def main(args: list[str] | None = None) -> None:
     args = sys.argv[1:] if args is None else list(args)
     experiment = args.pop(0) if args and not args[0].startswith("-") else "option"
     given, words = parser.parse_known_args(args)
+    parser.refuse_misspelt([word for word in words if not word.startswith("--train_share")])
     known = EXPERIMENTS | ({"option": (" ".join(given.option), "", DEFAULT_MODELS)} if given.option else {})
     if experiment not in known:
         parser.error(f"name an experiment first, one of {', '.join(EXPERIMENTS)}; or --option and --values")

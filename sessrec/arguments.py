@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,6 +14,17 @@ from sessrec.program import program
 from sessrec.suggestions import alternatives, did_you_mean
 from sessrec.text import escape_on_console
 from sessrec.writing import check_writable
+
+_OPTIONS_OF_FIT = (
+    "--config",
+    "--model",
+    "--seed_everything",
+    "--ckpt_path",
+    "--monitor",
+    "--list_length",
+    "--projector",
+)
+"""Those that belong to no group."""
 
 
 class ScriptParser(argparse.ArgumentParser):
@@ -28,10 +40,13 @@ class ScriptParser(argparse.ArgumentParser):
         escape_on_console()
         options = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False} | options
         options |= {} if command is None else {"prog": program(command)}
+        self._given: list[str] = []
         super().__init__(description=description, exit_on_error=False, **options)  # type: ignore[arg-type]
 
     def error(self, message: str) -> NoReturn:
-        """Print the fault and leave with the exit code of user errors."""
+        """Print the fault and leave with the exit code of user errors; what is required may be misspelt."""
+        if message.startswith("the following arguments are required") and (unknown := self._unknown_options()):
+            self.refuse_unknown(unknown)
         exit_with_error(self.prog, message)
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
@@ -43,6 +58,7 @@ class ScriptParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse arguments and give them with those that are not known; ``~`` in a path is the home folder."""
+        self._given = sys.argv[1:] if args is None else list(args)
         try:
             options, unknown = super().parse_known_args(args, namespace)
         except argparse.ArgumentError as error:
@@ -59,8 +75,21 @@ class ScriptParser(argparse.ArgumentParser):
         first = unknown[0].partition("=")[0]
         if not first.startswith("-"):
             self.error(f"{first!r} belongs to no option")
-        flags = [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
-        self.error(f"unknown option {first}{did_you_mean(first, flags)}")
+        self.error(f"unknown option {first}{did_you_mean(first, self._flags())}")
+
+    def _unknown_options(self) -> list[str]:
+        """Options among the arguments that there are not."""
+        return [word for word in self._given if word.startswith("--") and word.partition("=")[0] not in self._flags()]
+
+    def _flags(self) -> list[str]:
+        return [flag for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+
+    def refuse_misspelt(self, words: Sequence[str]) -> None:
+        """Leave with an error at an option that is left over and of no group, unless fit, to which it goes, has it."""
+        for word in words:
+            name = word.partition("=")[0]
+            if name.startswith("--") and "." not in name and name not in _OPTIONS_OF_FIT:
+                self.refuse_unknown([name])
 
     def check_output(self, output: Path) -> None:
         """Leave with an error where --output, there or not yet, cannot be written to or is the folder of a run."""

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sessrec.arguments import ScriptParser
-from sessrec.errors import SessRecError, error_text
+from sessrec.errors import SessRecError, check_least, error_text
 from sessrec.evaluation.audits import Audit, chance_audit, changed_data_audit, sampled_audit, ties_audit
 from sessrec.evaluation.rank_table import check_metrics
 from sessrec.evaluation.tested_runs import Run, check_comparable, group_runs, read_run
@@ -100,10 +100,11 @@ def main(args: list[str] | None = None) -> None:
         "--output", type=Path, help="folder for the table and the picture (default: lightning_logs/audit-NAME)"
     )
     options = parser.parse_args(args)
-    if options.seed < 0:
-        parser.error(f"--seed must be at least 0, got {options.seed}")
-    if options.negatives < 1:
-        parser.error(f"--negatives must be at least 1, got {options.negatives}")
+    try:
+        for name, least in {"seed": 0, "negatives": 1, "process_items": 2, "process_seed": 0}.items():
+            check_least(f"--{name}", getattr(options, name), least)
+    except SessRecError as error:
+        parser.error(str(error))
     output = options.output or Path("lightning_logs", f"audit-{options.audit}")
     parser.check_output(output)
     try:

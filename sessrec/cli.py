@@ -40,7 +40,6 @@ from sessrec.models.compatibility import check_trainer
 from sessrec.options import (
     CommandParser,
     add_options,
-    check_hardware,
     given_option,
     naming_changes,
     parser_settings,
@@ -48,6 +47,7 @@ from sessrec.options import (
 )
 from sessrec.paths import with_home_folder
 from sessrec.text import escape_on_console
+from sessrec.trainer_options import check_hardware, check_seed, check_share, trainer_refusal
 from sessrec.writing import check_writable
 
 _RUN_NAME = "SESSREC_RUN_NAME"
@@ -72,6 +72,7 @@ class SessRecCLI(LightningCLI):
     run_folder: Path | None = None
     run_option = "--trainer.logger.version"
     """The option that gives the run another name."""
+    _is_numbered = False  # for want of a name
 
     def __init__(self, command: str, args: Sequence[str] | None = None) -> None:
         self.command = command
@@ -93,6 +94,11 @@ class SessRecCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options that are not the trainer's, the model's or the data's."""
         add_options(parser)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the arguments, and refuse a seed before it is set."""
+        super().parse_arguments(parser, args)
+        check_seed(self.config.seed_everything)
 
     def instantiate_classes(self) -> None:
         """Build nothing yet: a command asks for what it needs."""
@@ -117,7 +123,7 @@ class SessRecCLI(LightningCLI):
         name = os.environ.get(_RUN_NAME) if is_follower() else free_run_name(log_folder, model)
         if name is None:
             raise SessRecError("processes started by torchrun or a scheduler need --trainer.logger.version")
-        os.environ[_RUN_NAME] = name
+        os.environ[_RUN_NAME], self._is_numbered = name, True
         return name
 
     def find_checkpoint(self, run_folder: Path) -> Path | None:
@@ -129,6 +135,11 @@ class SessRecCLI(LightningCLI):
         # a config that follows the flag resets it
         ckpt_path = self.config.ckpt_path or given_option(self.args, "--ckpt_path")
         self.config.ckpt_path = None  # a saved config starts a new fit
+        if ckpt_path in ("best", "last") and self._is_numbered:
+            options = f"--config RUN/config.yaml or {self.run_option}"
+            raise SessRecError(
+                f"--ckpt_path {ckpt_path} is of a run, and none is named: give {options}, or name a file"
+            )
         return None if ckpt_path is None else resolve_checkpoint(ckpt_path, run_folder)
 
     def build_model_and_data(self) -> tuple[SessionRecommender, SessionDataModule]:
@@ -174,8 +185,8 @@ class SessRecCLI(LightningCLI):
         """
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except (MisconfigurationException, TypeError, ValueError) as error:
-            raise SessRecError(f"--trainer: {error}") from error
+        except (MisconfigurationException, TypeError, ValueError, ModuleNotFoundError) as error:
+            raise trainer_refusal(self.config.trainer, error) from error
         assert isinstance(trainer, RunTrainer)
         return trainer
 
@@ -188,6 +199,9 @@ class SessRecCLI(LightningCLI):
         Raises:
             SessRecError: If there is no checkpoint, or what is built does not fit it.
         """
+        part = {"validate": "val"}.get(self.command, self.command)
+        if self.config.trainer[f"limit_{part}_batches"] == 0:
+            raise SessRecError(f"--trainer.limit_{part}_batches 0 leaves nothing to {self.command}")
         run_folder = self.name_run()
         checkpoint = self.find_checkpoint(run_folder)
         if checkpoint is None:
@@ -202,6 +216,7 @@ class SessRecCLI(LightningCLI):
             model.on_load_checkpoint(content)
         data.vocabulary = model.vocabulary
         data.setup(self.command)
+        check_share(trainer, part, len(getattr(data, f"{part}_dataloader")()))
         return checkpoint
 
 

@@ -38,11 +38,17 @@ from sessrec.evaluation.comparison_tables import (
 from sessrec.evaluation.rank_table import check_metrics
 from sessrec.evaluation.slices import Slices
 from sessrec.evaluation.tested_runs import read_run
-from sessrec.experiments.fit_and_test import fit_seeds, model_words
+from sessrec.experiments.fit_and_test import fit_seeds, model_of_config, model_words
 from sessrec.figures.results import comparison_figure, cutoff_curves, slices_figure
 from sessrec.figures.style import save_figures
 from sessrec.shipped_configs import find_config
 from sessrec.writing import write_text
+
+_NOT_HERE = {
+    "--trainer.logger": "the runs lie in lightning_logs, --name begins their names",
+    "--ckpt_path": "each fit begins anew, or goes on with its own run",
+    "--seed_everything": "--seeds are those of the fits",
+}
 
 
 def fit_configs(configs: Sequence[Path], seeds: Sequence[int], name: str, words: Sequence[str]) -> list[Path]:
@@ -135,8 +141,16 @@ def _check_fits(parser: ScriptParser, folders: list[Path], options: argparse.Nam
         parser.error("two of the --configs have one name: their runs would, too")
     if len(set(options.seeds)) < len(options.seeds):
         parser.error("--seeds has one seed twice")
-    if any(word.startswith("--trainer.logger") for word in words):
-        parser.error("--trainer.logger is not for here: the runs lie in lightning_logs, --name begins their names")
+    if Path(options.name).name != options.name or not options.name:
+        parser.error(f"--name {options.name!r} is no name that a folder can begin with")
+    parser.refuse_misspelt(words)
+    for option, instead in _NOT_HERE.items():
+        if any(word.partition("=")[0] == option or word.startswith(f"{option}.") for word in words):
+            parser.error(f"{option} is not for here: {instead}")
+    parts = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    for option, value in itertools.pairwise(parts):
+        if option == "--model" or (option == "--config" and model_of_config(find_config(value))):
+            parser.error(f"{option} {value} chooses a model for every fit: name it among --configs")
     if options.against is not None and not folders and options.against not in {c.stem for c in options.configs}:
         parser.error(f"there is no config {options.against} (--against)")
 
@@ -161,7 +175,10 @@ def _parsed(parser: ScriptParser, args: list[str]) -> tuple[list[Path], argparse
         parser.error(f"--seed must be at least 0, got {options.seed}")
     if options.resamples < 100:
         parser.error(f"--resamples {options.resamples} is too few for an interval: give 100 or more")
-    _check_fits(parser, folders, options, words)
+    try:
+        _check_fits(parser, folders, options, words)
+    except SessRecError as error:
+        parser.error(str(error))
     return folders, options, words
 
 

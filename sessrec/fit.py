@@ -13,12 +13,15 @@ from sessrec.callbacks.early_stopping import OwnPatience
 from sessrec.callbacks.loggers import open_loggers
 from sessrec.callbacks.run_folder import RunConfig, RunSummary
 from sessrec.cli import SessRecCLI, is_follower, run_command
+from sessrec.data import SessionDataModule
 from sessrec.errors import SessRecError
+from sessrec.models.base import SessionRecommender
 from sessrec.models.checkpoint_format import read_checkpoint
 from sessrec.models.compatibility import check_clipping, check_trainer
 from sessrec.models.neural import NeuralRecommender
-from sessrec.options import changed_options, check_trainer_options, naming_changes
+from sessrec.options import changed_options, naming_changes
 from sessrec.suggestions import did_you_mean
+from sessrec.trainer_options import check_batches, check_stopping, check_trainer_options
 from sessrec.writing import check_writable
 
 
@@ -43,10 +46,13 @@ def fit(cli: SessRecCLI) -> None:
     _check_folders(trainer, run_folder)
     check_trainer(trainer, "fit", type(model).__name__, model.trains_in_parallel)
     check_clipping(trainer, type(model).__name__, model.clips_gradients)
+    is_own = type(model).__module__.startswith("sessrec.")
+    check_stopping(trainer, metrics if data.has_validation else (), logs_more=not is_own)
     if isinstance(model, NeuralRecommender):
         model.schedule.check_end(trainer)
     content = None if checkpoint is None else read_checkpoint(checkpoint)
     data.setup("fit")
+    _check_batches(trainer, model, data)
     place: tuple[int | None, bool] = (None, False)
     if content is not None:
         inside_epoch = is_inside_epoch(content)
@@ -58,6 +64,16 @@ def fit(cli: SessRecCLI) -> None:
         place = (content["global_step"], inside_epoch)
     with open_loggers(trainer, *place):
         trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
+
+
+def _check_batches(trainer: Trainer, model: SessionRecommender, data: SessionDataModule) -> None:
+    """Reject what only the data can tell: parts of an epoch that are none, and a warm-up as long as the fit."""
+    trainer.strategy.connect(model)  # which the loader asks for the kind of its batches
+    data.trainer = trainer
+    loader = data.train_dataloader()
+    check_batches(trainer, len(loader), len(data.val_dataloader()))
+    if isinstance(model, NeuralRecommender) and model.schedule.changes:
+        model.schedule.length(trainer, loader)
 
 
 def _check_folders(trainer: Trainer, run_folder: Path) -> None:

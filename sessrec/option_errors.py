@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Action
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -73,7 +74,20 @@ def explain(parser: LightningArgumentParser, args: list[str], message: str) -> s
         for one in options.parts_of(given):
             if fault := options.fault(one):
                 return fault
-    return " ".join(message.split())
+    message = " ".join(message.split())
+    return _missing(message) or message
+
+
+def _missing(message: str) -> str | None:
+    """Which options a class needs that are not given, where that is what the parser says; None elsewhere."""
+    needs = r"class_path '[\w.]*?(\w+)': the following arguments are required: ([\w, ]*\w)"
+    found = re.search(rf'"([\w.]+)":.*?{needs}', message)
+    if found is None:
+        return None
+    slot, name, options = found.groups()
+    needed = " and ".join(f"--{slot}.{option}" for option in options.replace(",", " ").split())
+    plus = "+" if slot.endswith("s") else ""  # a list
+    return f"--{slot} {name} needs {needed}: --{slot}{plus}={name} {needed} VALUE"
 
 
 def _command_line(args: list[str]) -> Iterator[_Given | str]:

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import DefaultHelpFormatter, Namespace
-from lightning.pytorch.accelerators import AcceleratorRegistry, CUDAAccelerator, MPSAccelerator
 from lightning.pytorch.cli import LightningArgumentParser
 
 from sessrec.callbacks.checkpoints import LastCheckpoint
@@ -25,7 +24,6 @@ from sessrec.option_errors import explain
 from sessrec.paths import expanded
 from sessrec.program import DESCRIPTIONS, program
 from sessrec.shipped_configs import DEFAULT_CONFIG, find_config
-from sessrec.suggestions import did_you_mean
 
 _OWN_LOG = """
 
@@ -125,21 +123,6 @@ def add_options(parser: LightningArgumentParser) -> None:
     parser.add_argument("--report_dir", type=str, default="lightning_logs/data_report", help=text)
 
 
-def check_trainer_options(options: Any) -> None:
-    """Refuse what leaves nothing to train, and what the training step would not heed.
-
-    Raises:
-        SessRecError: If there is one such.
-    """
-    for name in ("max_epochs", "max_steps", "limit_train_batches"):
-        if options[name] == 0:
-            raise SessRecError(f"--trainer.{name} 0 leaves nothing to train")
-    if options["accumulate_grad_batches"] not in (1, None):
-        raise SessRecError(
-            "--trainer.accumulate_grad_batches is not supported: every mini-batch is one update by its own gradient"
-        )
-
-
 def changed_options(kept: Mapping[str, Any], own: Mapping[str, Any], group: str) -> list[str]:
     """Options that are not as a checkpoint has them, but for those that change no result.
 
@@ -182,23 +165,6 @@ def naming_changes(content: Mapping[str, Any], built: Mapping[str, Any]) -> Iter
 
 def _names(built: Mapping[str, Any]) -> list[str]:
     return [type(one).__name__ for one in built.values()]
-
-
-def check_hardware(options: Any) -> None:
-    """Refuse names of accelerators and precisions that the models do not work with, or that are not here.
-
-    Raises:
-        SessRecError: If there is one such.
-    """
-    accelerator, precision = options.accelerator, options.precision
-    known = ["auto", "gpu", *AcceleratorRegistry.available_accelerators()]
-    if isinstance(accelerator, str):
-        if accelerator not in known:
-            raise SessRecError(f"--trainer.accelerator {accelerator}: no such kind{did_you_mean(accelerator, known)}")
-        if accelerator in ("gpu", "cuda") and not (CUDAAccelerator.is_available() or MPSAccelerator.is_available()):
-            raise SessRecError(f"--trainer.accelerator {accelerator}: there is no GPU here; give cpu or auto")
-    if precision is not None and str(precision).split("-")[0] == "16":  # which Lightning would change on a CPU
-        raise SessRecError(f"--trainer.precision {precision} is not supported: give bf16-mixed for 16 bits")
 
 
 def given_option(args: list[str], name: str) -> str | None:

@@ -20,9 +20,13 @@ DESCRIPTIONS = {
 """The commands, with a line each."""
 
 
+_SCRIPTS = {"synth": "make_synth_data"}  # named otherwise than their command
+
+
 def program(command: str) -> str:
-    """How the user has started a command: as ``sessrec fit``, ``python -m sessrec.fit`` or a script."""
+    """How the user starts a command: as ``sessrec fit``, ``python -m sessrec.fit``, or by the script that runs."""
     started = Path(sys.argv[0])
     if started.name in ("sessrec", "sessrec.exe") or started.parts[-2:] == ("sessrec", "__main__.py"):
         return f"sessrec {command}"
-    return f"python {started}" if started.parent.name == "scripts" else f"python -m sessrec.{command}"
+    is_its_script = started.parent.name == "scripts" and started.stem == _SCRIPTS.get(command, command)
+    return f"python {started}" if is_its_script else f"python -m sessrec.{command}"

@@ -14,7 +14,7 @@ import pandas as pd
 
 from sessrec.arguments import ScriptParser
 from sessrec.data.synthetic import generate_synthetic_sessions
-from sessrec.errors import SessRecError
+from sessrec.errors import SessRecError, check_least
 from sessrec.writing import atomic_write
 
 
@@ -55,6 +55,12 @@ def main(args: list[str] | None = None) -> None:
     parser = _parser()
     options = vars(parser.parse_args(args))
     output: Path = options.pop("output")
+    try:
+        for name, least in {"n_sessions": 1, "n_items": 2, "min_session_len": 2, "seed": 0}.items():
+            check_least(f"--{name}", options[name], least)
+        check_least("--max_session_len", options["max_session_len"], options["min_session_len"])
+    except SessRecError as error:
+        parser.error(str(error))
     if output.is_dir():
         parser.error(f"--output {output} is a folder: name a file in it")
     try:

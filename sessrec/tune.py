@@ -65,6 +65,7 @@ def main(args: list[str] | None = None) -> None:
     options, words = parser.parse_known_args(args)
     if _MISSING:
         parser.error(f"tune needs {_MISSING}, which is not installed: pip install sessrec[tune]")
+    parser.refuse_misspelt(words)
     try:
         _check(options, words)
         with interrupt_at_once():
@@ -174,7 +175,9 @@ def _parser() -> ScriptParser:
 def _check(options: argparse.Namespace, words: Sequence[str]) -> None:
     """Say what is wrong with the options before any work."""
     if Path(options.study).name != options.study or options.study in ("", ".", ".."):
-        raise SessRecError(f"--study {options.study} is no name of a folder in lightning_logs")
+        raise SessRecError(f"--study {options.study!r} is no name of a folder in lightning_logs")
+    if Path("lightning_logs", options.study, "checkpoints").exists():
+        raise SessRecError(f"--study {options.study} is the folder of a run: give another one")
     for name, least in {"trials": 1, "workers": 1, "max_epochs": 1, "patience": 1, "seed": 0}.items():
         check_least(f"--{name}", getattr(options, name), least)
     if not options.minutes > 0:

@@ -25,6 +25,7 @@ COMMANDS = {
     "options",
     "option_errors",
     "option_types",
+    "trainer_options",
     "help_texts",
     "paths",
     "model_choice",

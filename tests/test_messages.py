@@ -15,8 +15,12 @@ from helpers import ROOT, everything_in, random_rows
 
 from sessrec import fit, predict, prepare, test, validate
 from sessrec.data import SessionDataModule
+from sessrec.errors import SessRecError
+from sessrec.evaluation.rank_table import read_ranks
+from sessrec.evaluation.tested_runs import read_run
 from sessrec.models import SessionRecommender
 from sessrec.option_types import known_classes
+from sessrec.program import program
 
 COMMANDS = {"fit": fit, "validate": validate, "test": test, "predict": predict, "prepare": prepare}
 MODELS = (
@@ -98,7 +102,10 @@ FLAGS = [
     ("fit --model", "--model needs a value"),
     ("fit --model.help GRU4REC", "--model.help GRU4REC: no such class; did you mean GRU4Rec?"),
     ("fit --data log.tsv", "--data is a group of options: give data.OPTION a value"),
-    ("fit --trainer.devices two", "--trainer: `devices` selected with `CPUAccelerator` should be an int > 0."),
+    (
+        "fit --trainer.devices two",
+        "--trainer.devices two: `devices` selected with `CPUAccelerator` should be an int > 0.",
+    ),
     ("prepare --data.path", "--data.path needs a value"),
     (
         "fit clicks.tsv",
@@ -122,6 +129,53 @@ FLAGS = [
         "--model.schedule linear falls to the end of the fit, which has none: give --trainer.max_epochs or "
         "--trainer.max_steps",
     ),
+    (
+        "fit --model GRU4Rec --model.schedule cosine --model.warmup 9999 --trainer.max_epochs 2",
+        "--model.warmup 9999 must be less than the 16 steps of the fit (--model.schedule_unit step)",
+    ),
+    (
+        "fit --model SASRec --model.schedule linear --model.schedule_unit epoch --model.warmup 2 "
+        "--trainer.max_epochs 2",
+        "--model.warmup 2 must be less than the 2 epochs of the fit (--model.schedule_unit epoch)",
+    ),
+    (
+        "fit --trainer.val_check_interval 9",
+        "--trainer.val_check_interval 9 must be from 1 to the 1 batches of an epoch, or a share of them such as 0.5; "
+        "--trainer.check_val_every_n_epoch null counts on from epoch to epoch",
+    ),
+    (
+        "fit --data.steps_per_window 2 --trainer.limit_train_batches 0.2",
+        "--trainer.limit_train_batches 0.2 is less than one of the 4 train batches: give at least 0.25, or a number of "
+        "batches such as 1",
+    ),
+    (
+        "fit --trainer.limit_val_batches 0.2",
+        "--trainer.limit_val_batches 0.2 is less than one of the 1 val batches: give at least 1, or a number of "
+        "batches such as 1",
+    ),
+    ("fit --trainer.check_val_every_n_epoch 0", "--trainer.check_val_every_n_epoch must be at least 1, got 0"),
+    (
+        "fit --trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor=val/mrrr@20",
+        "--trainer.callbacks: EarlyStopping monitors val/mrrr@20, which is no metric here; did you mean "
+        "val/mrr@20 or val/mrr@10?",
+    ),
+    (
+        "fit --trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor=val/mrr@20",
+        "--trainer.callbacks: EarlyStopping would stop while val/mrr@20 rises: give --trainer.callbacks.mode max",
+    ),
+    (
+        "fit --trainer.callbacks EarlyStopping",
+        "--trainer.callbacks EarlyStopping needs --trainer.callbacks.monitor: --trainer.callbacks+=EarlyStopping "
+        "--trainer.callbacks.monitor VALUE",
+    ),
+    ("fit --seed_everything -1", "--seed_everything must be from 0 to 4294967295, got -1"),
+    ("fit --trainer.logger.version=", "--trainer.logger: 'lightning_logs' is no name for a run inside ."),
+    (
+        "fit --ckpt_path last",
+        "--ckpt_path last is of a run, and none is named: give --config RUN/config.yaml or --trainer.logger.version, "
+        "or name a file",
+    ),
+    ("test --ckpt_path x --trainer.limit_test_batches 0", "--trainer.limit_test_batches 0 leaves nothing to test"),
     ("fit --data.path none.tsv", "no such file: none.tsv (--data.path)"),
     ("fit --config none.yaml", "--config none.yaml: no such file or shipped config; did you mean one.yaml?"),
     ("predict --ckpt_path none.ckpt", "no checkpoint none.ckpt (--ckpt_path none.ckpt)"),
@@ -133,7 +187,11 @@ def test_a_wrong_flag(log: str, capsys: pytest.CaptureFixture[str], line: str, m
     Path("one.yaml").write_text("")
     command, *words = line.split()
     before = everything_in(Path())
-    path = [] if "path" in line or command == "predict" else ["--data.path", log, "--trainer.accelerator", "cpu"]
+    path = (
+        []
+        if "path" in line or command == "predict"
+        else ["--data.path", log, "--trainer.accelerator", "cpu", "--data.cache_dir", "null"]
+    )
     known = [cls.__name__ for cls in known_classes(SessionRecommender)]  # those of other tests, too
     assert set(MODELS.split(", ")) <= set(known)
     message = message.replace(MODELS, ", ".join(known))
@@ -190,6 +248,15 @@ def test_a_wrong_config(log: str, capsys: pytest.CaptureFixture[str], text: str,
         ("audit", "ties run --seed", "--seed needs a value"),
         ("audit", "ties run --metrics mrr20", "--metrics mrr20 is no metric"),
         ("audit", "ties run --output /proc/x", "--output /proc/x cannot be written to: "),
+        ("audit", "chance run --process_items 1", "--process_items must be at least 2, got 1"),
+        ("compare", "--configs markov --name a/b", "--name 'a/b' is no name that a folder can begin with"),
+        ("compare", "--configs markov --ckpt_path=last", "--ckpt_path is not for here: each fit begins anew, or goes"),
+        ("compare", "--configs markov --config=stan", "--config stan chooses a model for every fit: name it among"),
+        ("compare", "--configs markov --model STAN", "--model STAN chooses a model for every fit: name it among"),
+        ("compare", "--configs markov --sedes 1 2", "unknown option --sedes; did you mean --seeds?"),
+        ("figures", "--run x", "unknown option --run; did you mean --runs?"),
+        ("make_synth_data", "--n_items 1", "--n_items must be at least 2, got 1"),
+        ("make_synth_data", "--max_session_len 1", "--max_session_len must be at least 2, got 1"),
         ("compare", "run --metric recall@20", "unknown option --metric; did you mean --metrics?"),
         ("make_synth_data", "--n_session 3", "unknown option --n_session; did you mean --n_sessions?"),
     ],
@@ -201,6 +268,29 @@ def test_a_wrong_word_of_a_script(
     monkeypatch.setattr(sys, "argv", [f"scripts/{name}.py"])
     line = said(importlib.import_module(name).main, words.split(), capsys)
     assert line.startswith(f"sessrec.{name}: error: {message}")
+
+
+@pytest.mark.parametrize(
+    ("started", "command", "expected"),
+    [
+        ("/usr/bin/sessrec", "test", "sessrec test"),
+        ("site-packages/sessrec/__main__.py", "fit", "sessrec fit"),
+        ("sessrec/compare.py", "test", "python -m sessrec.test"),
+        ("scripts/compare.py", "compare", "python scripts/compare.py"),
+        ("scripts/make_synth_data.py", "synth", "python scripts/make_synth_data.py"),
+        ("scripts/compare.py", "fit", "python -m sessrec.fit"),
+    ],
+)
+def test_commands_are_named_as_the_user_starts_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, started: str, command: str, expected: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", [started])
+    assert program(command) == expected
+    if command == "test":
+        with pytest.raises(SessRecError, match=f"it has no metrics.json: `{expected}` writes it"):
+            read_run(tmp_path)
+        with pytest.raises(SessRecError, match=f": `{expected}` on that run writes it"):
+            read_ranks(tmp_path / "ranks.parquet")
 
 
 # 2. Files and folders

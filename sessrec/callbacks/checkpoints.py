@@ -23,6 +23,7 @@ from sessrec.models.base import SessionRecommender
 from sessrec.models.checkpoint_format import DamagedCheckpointError, read_checkpoint
 from sessrec.models.checksum import add_checksum
 from sessrec.models.fit_loop import Progress
+from sessrec.program import program
 from sessrec.writing import atomic_write
 
 
@@ -240,7 +241,7 @@ class LastCheckpoint(Checkpoint):
             config = _last_file(trainer).parent.parent / "config.yaml"
             raise StoppedError(
                 f"stopped by {signal.Signals(received).name} at step {trainer.global_step} and saved; resume with: "
-                f"python -m sessrec.fit --config {config} --ckpt_path last",
+                f"{program('fit')} --config {config} --ckpt_path last",
                 received,
             )
 

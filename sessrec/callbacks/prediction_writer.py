@@ -39,8 +39,10 @@ class PredictionWriter(BasePredictionWriter):
         self._n_sessions = 0
         self._n_fewer = {"fewer": 0, "none": 0}  # sessions with fewer candidates than asked for, and with none
         self._first: dict[str, str] = {}  # of each kind
+        if self.output.is_dir():
+            raise SessRecError(f"--output {self.output} is a folder: name a file in it")
         if self.output.exists():
-            raise SessRecError(f"{self.output} exists: remove it or give another --output")
+            raise SessRecError(f"--output {self.output} exists: remove it or give another --output")
         check_writable(self.output.parent, "--output")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

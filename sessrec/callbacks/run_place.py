@@ -88,7 +88,8 @@ def _folder_of_loggers(loggers: list[Namespace], free_name: Callable[[Path], str
     first.save_dir = os.path.expanduser(first.save_dir)
     log_folder = Path(first.save_dir, first.name or "")
     if first.version is None:
-        first.version = free_name(log_folder)
+        given = (logger.version for logger in loggers if logger.version is not None)
+        first.version = next(given, None) or free_name(log_folder)
     for other in loggers[1:]:
         other.version = first.version if other.version is None else other.version
     name = first.version if isinstance(first.version, str) else f"version_{first.version}"
@@ -156,8 +157,8 @@ def _has_folder(logger: Namespace) -> bool:
 
 def _check_inside(folder: Path, name: str, parent: Any) -> None:
     """Refuse a name by which what is written would leave the folder of runs."""
-    if Path(name).name != name or name == ".." or ".." in folder.parts or folder.is_absolute():
-        raise SessRecError(f"--trainer.logger: {folder / name} is no name for a run inside {parent}")
+    if not name or Path(name).name != name or name == ".." or ".." in folder.parts or folder.is_absolute():
+        raise SessRecError(f"--trainer.logger: {str(folder / name)!r} is no name for a run inside {parent}")
 
 
 def _forget_default(options: Namespace) -> None:

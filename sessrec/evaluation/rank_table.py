@@ -16,6 +16,7 @@ from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
 from sessrec.evaluation.metrics import TieMode
 from sessrec.evaluation.ranking import MISSED
+from sessrec.program import program
 from sessrec.writing import atomic_write
 
 RANKS_FILE = "ranks.parquet"
@@ -232,7 +233,7 @@ def read_ranks(file: Path) -> Ranks:
         missing = _COLUMNS.keys() - set(table.column_names)  # damaged names fail when they are read
         table.validate(full=True)
     except FileNotFoundError:
-        raise SessRecError(f"there is no {file}: `python -m sessrec.test` on that run writes it") from None
+        raise SessRecError(f"there is no {file}: `{program('test')}` on that run writes it") from None
     except (OSError, ValueError, pa.ArrowException) as error:
         raise SessRecError(
             f"{file} cannot be read ({' '.join(str(error).split())[:120]}): test the run again"

@@ -15,6 +15,7 @@ import yaml
 
 from sessrec.errors import SessRecError
 from sessrec.evaluation.rank_table import RANKS_FILE, Ranks, gains, read_ranks
+from sessrec.program import program
 
 # what may differ between fits that are one model: where they lie and ran, and the seed
 RESULT_NEUTRAL_OPTIONS = {"cache_dir", "eval_batch_size"}
@@ -61,7 +62,7 @@ def read_run(folder: str | Path) -> Run:
     folder = Path(folder)
     file = folder / "metrics.json"
     if not file.is_file():
-        raise SessRecError(f"{folder} is no tested run, it has no metrics.json: `python -m sessrec.test` writes it")
+        raise SessRecError(f"{folder} is no tested run, it has no metrics.json: `{program('test')}` writes it")
     report = _read_json(file, ("model", "model_options", "seed", "seconds", "checkpoint", "metrics", "protocol"))
     if missing := set(PROTOCOL) - report["protocol"].keys():
         raise SessRecError(f"{file} does not say {min(missing)}: test the run again")

@@ -19,15 +19,11 @@ from sessrec.data.report import DataReport
 from sessrec.data.sessions import Sessions
 from sessrec.errors import SessRecError
 from sessrec.evaluation.tested_runs import Run, read_run
-from sessrec.experiments.fit_and_test import fit_and_test
+from sessrec.experiments.fit_and_test import USUAL_FOLDER, fit_and_test
 from sessrec.experiments.plain_log import plain_log, plain_log_words, write_plain_log
 from sessrec.writing import atomic_write
 
 _ONE_PROCESS = ["--trainer.devices", "1", "--trainer.strategy", "auto"]
-_USUAL_FOLDER = [
-    *("--trainer.logger", "lightning.pytorch.loggers.TensorBoardLogger", "--trainer.logger.default_hp_metric", "false"),
-    *("--trainer.logger.save_dir", ".", "--trainer.logger.name", "lightning_logs"),
-]
 
 
 def shuffle_sessions(sessions: Sessions, seed: int) -> Sessions:
@@ -81,7 +77,7 @@ def fit_leaking(run: Run, seed: int) -> Run:
     if not log.exists():
         events = SessionDataModule(**config["data"]).preparation.read(DataReport())
         write_plain_log(randomize_split(events, seed), log)
-    words = ["--config", str(run.folder / "config.yaml"), *_rules(run), *plain_log_words(log), *_USUAL_FOLDER]
+    words = ["--config", str(run.folder / "config.yaml"), *_rules(run), *plain_log_words(log), *USUAL_FOLDER]
     return read_run(fit_and_test(words, f"{run.folder.resolve().name}-leaking-{seed}"))
 
 
@@ -95,7 +91,7 @@ def fit_other_model(run: Run, name: str, options: Sequence[str] = (), ending: st
     config_file = run.folder / "audits" / "other_models" / f"{name}.yaml"
     with atomic_write(config_file) as temporary:
         temporary.write_text(yaml.safe_dump(config), encoding="utf-8")
-    words = ["--config", str(config_file), *_rules(run), *options, *_USUAL_FOLDER, *_ONE_PROCESS]
+    words = ["--config", str(config_file), *_rules(run), *options, *USUAL_FOLDER, *_ONE_PROCESS]
     return read_run(fit_and_test(words, f"{run.folder.resolve().name}-{name.lower()}{ending}"))
 
 

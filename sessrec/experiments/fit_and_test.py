@@ -9,10 +9,17 @@ import yaml
 
 import sessrec.models
 from sessrec import fit, test
+from sessrec.callbacks.run_place import place_run
 from sessrec.cli import SessRecCLI, quiet, user_error
 from sessrec.errors import SessRecError
 from sessrec.models.neural import NeuralRecommender
 from sessrec.shipped_configs import find_config
+
+USUAL_FOLDER = [
+    *("--trainer.logger", "lightning.pytorch.loggers.TensorBoardLogger", "--trainer.logger.default_hp_metric", "false"),
+    *("--trainer.logger.save_dir", ".", "--trainer.logger.name", "lightning_logs"),
+]
+"""Words of fit for the logger of the default config."""
 
 
 def fit_and_test(words: Sequence[str], run_name: str) -> Path:
@@ -21,11 +28,23 @@ def fit_and_test(words: Sequence[str], run_name: str) -> Path:
     That is `best` with a validation part, `last` without. A run of that name that is there already is gone on with; one
     that is finished is tested only, and refused where the words are not those that it was fitted with.
     """
-    run = Path("lightning_logs", run_name)
-    fit.main([*words, "--trainer.logger.version", run_name, "--ckpt_path", "auto"])
+    name, run = _place(words, run_name)
+    fit.main([*words, *name, "--ckpt_path", "auto"])
     best = "best" if (run / "checkpoints" / "best.ckpt").exists() else "last"
     test.main(["--config", str(run / "config.yaml"), "--ckpt_path", best])
     return run
+
+
+def _place(words: Sequence[str], run_name: str) -> tuple[list[str], Path]:
+    """The words of fit that name a run, and its folder: its loggers may keep it elsewhere, or have no folder."""
+    with quiet():
+        trainer = SessRecCLI("fit", words).config.trainer
+    usual = USUAL_FOLDER if trainer.logger in (True, None, []) else []  # which no other option can follow
+    folder, option = place_run(trainer, lambda _: run_name)
+    if option == "--trainer.logger.version":
+        return [*usual, option, run_name], folder.parent / run_name
+    run = Path("lightning_logs", run_name)
+    return [option, str(run)], run
 
 
 def parsed(words: Sequence[str]) -> SessRecCLI:
@@ -71,11 +90,20 @@ def fit_seeds(model: str, words: Sequence[str], seeds: Sequence[int], name: str)
     return [fit_and_test([*words, "--seed_everything", str(seed)], f"{name}-{seed}") for seed in seeds]
 
 
+def model_of_config(config: Path) -> str:
+    """The class that a config chooses as the model, empty where it chooses none."""
+    try:
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return ""  # the parser says what is wrong with it
+    named = content.get("model") if isinstance(content, dict) else None
+    return str(named.get("class_path", "") if isinstance(named, dict) else named or "")
+
+
 def is_random(model: str) -> bool:
     """Whether the fit of a model, see `fit_seeds`, draws random numbers; that of somebody else's model may."""
     if model.endswith((".yaml", ".yml")):
-        named = (yaml.safe_load(find_config(model).read_text(encoding="utf-8")) or {}).get("model") or {}
-        model = named if isinstance(named, str) else named.get("class_path", "")
+        model = model_of_config(find_config(model))
     package, _, name = model.rpartition(".")
     own = getattr(sessrec.models, name, NeuralRecommender) if package in ("", "sessrec.models") else NeuralRecommender
     return issubclass(own, NeuralRecommender)

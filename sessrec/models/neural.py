@@ -135,7 +135,8 @@ class NeuralRecommender(SessionRecommender):
         for group in self.raw_optimizer().param_groups:
             group.update({name: self.options[name] for name in ("momentum",) if name in group and name in self.options})
         set_rate(self.raw_optimizer(), self.options.learning_rate)
-        self._length = self.schedule.length(self.trainer) if self.schedule.changes else None
+        loader = self.trainer.train_dataloader
+        self._length = self.schedule.length(self.trainer, loader) if self.schedule.changes else None
 
     def training_step(self, window: Window | SessionBatch, batch_idx: int) -> None:
         """Train on a window, cut where ``max_steps`` is reached, and log the mean loss of its pairs.

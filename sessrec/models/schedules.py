@@ -70,16 +70,20 @@ class Schedule(NamedTuple):
         fallen = min(1.0, (done - self.warmup) / max(1, total - self.warmup))
         return 1 - fallen if self.name == "linear" else (1 + math.cos(math.pi * fallen)) / 2
 
-    def length(self, trainer: Trainer) -> int | None:
+    def length(self, trainer: Trainer, loader: Any) -> int | None:
         """Steps or epochs of a fit, None where it has no end.
 
         Shuffled epochs of session-parallel lanes differ by some steps; each is counted as one in time order.
+
+        Args:
+            trainer: The trainer of the fit.
+            loader: Its train loader.
 
         Raises:
             SessRecError: If the rate is to fall to the end of a fit that has none, or that comes before that of the
                 warm-up.
         """
-        steps, fast_dev_run = _steps_of_epoch(trainer), trainer.fast_dev_run  # type: ignore[attr-defined]
+        steps, fast_dev_run = _steps_of_epoch(trainer, loader), trainer.fast_dev_run  # type: ignore[attr-defined]
         ends = [] if trainer.max_epochs in (None, -1) else [trainer.max_epochs * steps]
         ends += [] if trainer.max_steps < 0 else [trainer.max_steps]
         self.check_end(trainer)
@@ -94,7 +98,8 @@ class Schedule(NamedTuple):
         return total
 
 
-def _steps_of_epoch(trainer: Trainer) -> int:
+def _steps_of_epoch(trainer: Trainer, loader: Any) -> int:
     """Optimiser steps of an epoch in time order; fewer where batches are limited."""
-    loader: Any = trainer.train_dataloader
-    return max(1, int(trainer.num_training_batches) * loader.n_steps // len(loader))
+    limit, n_batches = trainer.limit_train_batches, len(loader)
+    n_batches = min(n_batches, limit) if isinstance(limit, int) else int(n_batches * limit)
+    return max(1, n_batches * loader.n_steps // len(loader))

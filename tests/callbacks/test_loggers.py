@@ -14,7 +14,7 @@ from helpers import everything_in, one_error, random_rows
 from resuming import curves, stop_at_step
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sessrec import fit, predict, test, validate
+from sessrec import compare, fit, predict, test, validate
 
 GRU = [
     *("--model", "GRU4Rec", "--model.layers", "[4]", "--data.batch_size", "8", "--data.path", "clicks.tsv"),
@@ -36,6 +36,24 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_log: Callable[...
 
 def again(run: Path, checkpoint: str = "last") -> list[str]:
     return ["--config", str(run / "config.yaml"), "--ckpt_path", checkpoint]
+
+
+def test_compare_finds_its_runs_where_the_loggers_of_its_configs_keep_them(capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where none has a folder, or several have one; the runs have the names that compare gives."""
+    elsewhere = {"class_path": "CSVLogger", "init_args": {"save_dir": "here"}}
+    both = [elsewhere, {"class_path": "TensorBoardLogger", "init_args": {"save_dir": "."}}]
+    loggers = {"csv": ("Popularity", elsewhere), "none": ("Markov", False), "both": ("AR", both), "usual": ("SR", True)}
+    for name, (model, logger) in loggers.items():
+        config = {"model": {"class_path": model}, "trainer": {"logger": logger, "accelerator": "cpu"}}
+        Path(f"{name}.yaml").write_text(yaml.safe_dump(config))
+    words = ["--name", "c", "--data.path", "clicks.tsv", "--data.cache_dir", "null"]
+    compare.main(["--configs", "csv.yaml", "none.yaml", "both.yaml", "usual.yaml", *words])
+    assert {file.parent.as_posix() for file in Path().rglob("metrics.json")} == {
+        *("here/lightning_logs/c-csv-1", "lightning_logs/c-none-1", "here/lightning_logs/c-both-1"),
+        "lightning_logs/c-usual-1",
+    }
+    table = capsys.readouterr().out
+    assert all(f"\n| {name} " in table for name in loggers)
 
 
 def rows_of(run: Path) -> list[tuple[str, int, str]]:

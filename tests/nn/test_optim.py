@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim import Adam, Optimizer
 
-from sessrec.nn.optim import AdagradMomentum, first_occurrence, gather_rows
+from sessrec.models.neural import set_rate
+from sessrec.nn.optim import AdagradMomentum, JoinedOptimizers, first_occurrence, gather_rows
 
 
 def numpy_step(weight, accumulator, velocity, gradient, lr, momentum):  # noqa: ANN001, ANN201

@@ -159,7 +159,7 @@ def test_two_workers(capfd: pytest.CaptureFixture[str]) -> None:
     [
         (["--trials", "0"], "--trials must be at least 1, got 0"),
         (["--minutes", "0"], "--minutes must be above 0, got 0.0"),
-        (["--study", "a/b"], "--study a/b is no name of a folder"),
+        (["--study", "a/b"], "--study 'a/b' is no name of a folder"),
         (["--seeds", "1", "1"], "--seeds has one seed twice"),
         (["--again"], "--again goes with --final"),
         (["--monitor", "val/mmr@20"], "--monitor val/mmr@20 is none of the metrics .* did you mean val/mrr@20"),
@@ -168,7 +168,8 @@ def test_two_workers(capfd: pytest.CaptureFixture[str]) -> None:
         (["--space", "markow.yaml"], "--space markow.yaml: no such file or shipped search space; did you mean"),
         (["--model", "Popularity", "--space", "markov.yaml"], "alpha"),
         (["--data.path", "missing.tsv"], "missing.tsv"),
-        (["--trails", "3"], "--trails"),
+        (["--trails", "3"], "sessrec.tune: error: unknown option --trails; did you mean --trials?"),
+        (["--max_epoch", "3"], r"unknown option --max_epoch; did you mean --max_epochs\?"),
     ],
 )
 def test_a_fault_is_told_before_any_trial(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
