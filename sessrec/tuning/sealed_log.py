@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from sessrec.click_log.events import Events
 from sessrec.data.cleaning import clean_events
 from sessrec.data.preparation import Preparation
@@ -30,7 +33,7 @@ def sealed_log_words(whole: Preparation, file: Path, is_written: bool = False) -
         Words of fit that open that log.
 
     Raises:
-        SessRecError: If the log has no validation part, or the validation part is given without the training part.
+        SessRecError: If the log has no validation part, the test part cannot be told, or the study has another log.
     """
     if not whole.has_validation:
         raise SessRecError("tune chooses on the validation part: give --data.val_ratio or --data.val_duration")
@@ -41,8 +44,19 @@ def sealed_log_words(whole: Preparation, file: Path, is_written: bool = False) -
     if whole.is_in_memory:
         raise SessRecError("tune takes the files of a click log (--data.path), no table in memory")
     if not is_written:
-        write_plain_log(plain_log(_before_test(whole)), file)
+        _write_once(plain_log(_before_test(whole)), file)
     return [*plain_log_words(file), *_NO_TEST]
+
+
+def _write_once(table: pa.Table, file: Path) -> None:
+    """Write the log of a study, which its workers read, unless it is there.
+
+    Raises:
+        SessRecError: If the study has another log.
+    """
+    if file.exists() and not pq.read_table(file).equals(table):
+        raise SessRecError(f"--study {file.parent.name} is there with another click log ({file}): give another --study")
+    write_plain_log(table, file)
 
 
 def _before_test(whole: Preparation) -> Events:

@@ -177,6 +177,15 @@ def test_a_fault_is_told_before_any_trial(words: list[str], message: str, capsys
     assert not list(Path().rglob("trials.csv"))
 
 
+def test_a_study_keeps_its_log(capsys: pytest.CaptureFixture[str]) -> None:
+    tune.main([*MARKOV, "--study", "shop", "--trials", "1"])
+    log, before = Path("lightning_logs/shop/log.parquet"), Path("lightning_logs/shop/log.parquet").read_bytes()
+    write_rows(random_rows(130, 14))
+    text = one_error(capsys, tune.main, [*MARKOV, "--study", "shop", "--trials", "2"])
+    assert "--study shop is there with another click log" in text
+    assert log.read_bytes() == before
+
+
 def test_a_model_without_a_space(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--model", "Popularity", *LOG]
     assert "Popularity comes without a search space: give --space" in one_error(capsys, tune.main, words)
