@@ -669,7 +669,7 @@ def test_no_look_into_the_future(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ("words", "options"),
     [
         ([], {"learning_rate": 0.1, "n_sample": 2048}),
-        (["--model", "SASRec"], {"learning_rate": 0.002, "dropout": 0.1}),
+        (["--model", "SASRec"], {"learning_rate": 0.002, "dropout": 0.2}),
         (["--model=SASRec", "--model.dropout", "0.3"], {"learning_rate": 0.002, "dropout": 0.3}),
         (["--config", "own.yaml"], {"learning_rate": 0.002, "dropout": 0.4}),
         (["--config", "gru4rec_bpr-max", "--model", "GRU4Rec"], {"learning_rate": 0.05, "loss": "bpr-max"}),

@@ -29,10 +29,10 @@ _RANGES = {
 class SASRec(SessionSoftmaxRecommender):
     """Blocks of causal self-attention, trained on whole sessions by cross-entropy.
 
-    Three things differ from the paper, as short sessions need them (docs/attention.md). Items have one embedding as
-    inputs and another one as outputs: with one for both, the residual path makes the last item the best next one. The
-    attention has a bias for each distance in place of an embedding of places. Adagrad trains the embeddings, in touched
-    rows only, and Adam the blocks.
+    Three things differ from the paper, as short sessions need them (docs/attention.md). A linear map lies between the
+    last norm and the item embedding: without it, the residual path makes the last item the best next one. The attention
+    has a bias for each distance in place of an embedding of places. Adagrad trains the embedding, in touched rows only,
+    and Adam the rest.
 
     Args:
         hidden_size: Size of the embeddings and of all layers (paper: 50; GRU4Rec's size here).
@@ -43,7 +43,7 @@ class SASRec(SessionSoftmaxRecommender):
         dropout: Probability to drop an element of an embedding or of a layer's output (paper: 0.2 for the dense log,
             0.5 for the sparse ones).
         learning_rate: Learning rate of Adam, of the blocks (paper: 0.001).
-        table_learning_rate: Learning rate of Adagrad, of the embeddings.
+        table_learning_rate: Learning rate of Adagrad, of the item embedding.
         n_sample: Negative samples of a step, shared by all positions, beside the other positions' targets; 0 compares a
             target with all items (paper: one negative a target).
         protocol: Options of `SessionSoftmaxRecommender`, `NeuralRecommender` and `SessionRecommender`.
@@ -58,7 +58,7 @@ class SASRec(SessionSoftmaxRecommender):
         n_heads: int = 1,
         block: BlockName = "plain",
         inner_factor: int = 1,
-        dropout: float = 0.1,
+        dropout: float = 0.2,
         learning_rate: float = 0.002,
         table_learning_rate: float = 0.05,
         n_sample: int = 2048,
@@ -72,26 +72,20 @@ class SASRec(SessionSoftmaxRecommender):
             raise SessRecError(f"--model.hidden_size {hidden_size} is no multiple of --model.n_heads {n_heads}")
 
     def build(self) -> None:
-        """Create the embeddings, the blocks and the negative sampler."""
-        h, shape = self.options, (self.n_items, self.options.hidden_size)
-        self.item_embedding = nn.Parameter(torch.empty(shape).normal_(std=h.hidden_size**-0.5))
-        self.output_embedding = nn.Parameter(torch.empty(shape).normal_(std=h.hidden_size**-0.5))
+        """Create the embedding, the blocks, the last map and the negative sampler."""
+        h = self.options
+        self.item_embedding = nn.Parameter(torch.empty(self.n_items, h.hidden_size).normal_(std=h.hidden_size**-0.5))
         sizes = (h.hidden_size, h.n_heads, h.inner_factor * h.hidden_size, h.max_length)
         self.blocks = nn.ModuleList(Block(*sizes, h.block) for _ in range(h.n_blocks))
-        self.norm = nn.LayerNorm(h.hidden_size)
+        self.norm, self.output = nn.LayerNorm(h.hidden_size), nn.Linear(h.hidden_size, h.hidden_size)
         self.build_softmax()
 
-    @property
-    def output_table(self) -> Tensor:
-        """Embedding of the items as outputs, shape (N, H)."""
-        return self.output_embedding
-
     def configure_optimizers(self) -> Optimizer:
-        """Adam for the blocks, Adagrad for the embeddings."""
-        h, named = self.options, dict(self.named_parameters())
-        tables = [named.pop(name) for name in ("item_embedding", "output_embedding")]
-        of_layers = Adam(named.values(), lr=h.learning_rate, betas=(0.9, 0.98))
-        return JoinedOptimizers(of_layers, AdagradMomentum(tables, lr=h.table_learning_rate))
+        """Adam for the blocks, Adagrad for the embedding."""
+        h, layers = self.options, dict(self.named_parameters())
+        table = layers.pop("item_embedding")
+        of_layers = Adam(layers.values(), lr=h.learning_rate, betas=(0.9, 0.98))
+        return JoinedOptimizers(of_layers, AdagradMomentum([table], lr=h.table_learning_rate))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """See `SessionRecommender.on_load_checkpoint`.
@@ -100,9 +94,7 @@ class SASRec(SessionSoftmaxRecommender):
             SessRecError: If the checkpoint is of sessrec 0.2.
         """
         if "place_embedding" in checkpoint["state_dict"]:
-            raise SessRecError(
-                "the checkpoint is of the SASRec of sessrec 0.2, which had no output embedding: fit anew"
-            )
+            raise SessRecError("the checkpoint is of the SASRec of sessrec 0.2, which had no last map: fit anew")
         super().on_load_checkpoint(checkpoint)
 
     def queries(self, items: Tensor, wanted: Tensor, training: bool = False) -> Tensor:
@@ -113,4 +105,4 @@ class SASRec(SessionSoftmaxRecommender):
         states = F.dropout(self.rows(self.item_embedding, inputs) * h.hidden_size**0.5, dropout)  # (E, H)
         for block in self.blocks:
             states = block(states, packing, dropout)
-        return self.norm(states)[wanted.flatten()[packing.events]]
+        return self.output(self.norm(states[wanted.flatten()[packing.events]]))

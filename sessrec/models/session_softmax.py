@@ -31,8 +31,8 @@ _LEAST = 64  # ... but of no fewer positions
 class SessionSoftmaxRecommender(NeuralRecommender):
     """A model trained on whole sessions by cross-entropy; every event of a session predicts the next one.
 
-    The model offers `queries`, and in `build` calls `build_softmax` and creates ``item_embedding``. The rows of
-    `output_table` score the items: by their inner product with a query. The batch size of the data counts sessions.
+    The model offers `queries`, and in `build` calls `build_softmax` and creates ``item_embedding``, whose rows score
+    the items: by their inner product with a query. The batch size of the data counts sessions.
 
     Args:
         max_length: Events that a position looks back at; a longer session is trained on in pieces of that length.
@@ -71,14 +71,9 @@ class SessionSoftmaxRecommender(NeuralRecommender):
             training: Whether to apply dropout.
 
         Returns:
-            Queries in the order of ``wanted.nonzero()``, shape (P, width of `output_table`).
+            Queries in the order of ``wanted.nonzero()``, shape (P, width of ``item_embedding``).
         """
         raise TypeError(f"{type(self).__name__} has no queries method")
-
-    @property
-    def output_table(self) -> Tensor:
-        """Embedding of the items as outputs, shape (N, H): that of the inputs, unless a model has another one."""
-        return self.item_embedding
 
     def rows(self, table: Tensor, items: Tensor) -> Tensor:
         """Rows of an embedding, shape (E, H), for items (E,), int64.
@@ -117,7 +112,7 @@ class SessionSoftmaxRecommender(NeuralRecommender):
 
     def _backward_all(self, queries: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """Leave the gradient of the mean loss over all items in the parameters; the summed loss."""
-        table = self.output_table
+        table = self.item_embedding
         ends = queries.detach().to(table.dtype).requires_grad_()
         at_once, total = max(_LEAST, _LOGITS // len(table)), table.new_zeros(())
         for part, own in zip(ends.split(at_once), targets.split(at_once), strict=True):
@@ -130,14 +125,14 @@ class SessionSoftmaxRecommender(NeuralRecommender):
 
     def _backward_sampled(self, queries: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """Leave the gradient of the mean loss over targets and samples in the parameters; the summed loss."""
-        h, n_targets, dtype = self.options, len(targets), self.output_table.dtype
+        h, n_targets, dtype = self.options, len(targets), self.item_embedding.dtype
         negatives = self.sampler.sample((1, h.n_sample), generator)
         weights = self.item_embedding.new_ones(n_targets + h.n_sample)
         if h.logq:
             weights = self.log_q(targets[None], negatives)[0].mul_(-h.logq).exp_().to(dtype)
         items = torch.cat([targets, negatives[0]])
         with full_precision(self.device):
-            logits = queries.to(dtype) @ self.rows(self.output_table, items).T
+            logits = queries.to(dtype) @ self.rows(self.item_embedding, items).T
             loss, gradient = cross_entropy(logits.detach().clone(), Candidates.each_once(n_targets, weights))
             logits.backward(gradient / n_targets)
         return loss.sum()
@@ -153,7 +148,7 @@ class SessionSoftmaxRecommender(NeuralRecommender):
         """`encode` for the events that sessions have: an event past ``max_length`` has a window of its own."""
         most = self.options.max_length
         is_event = torch.arange(items.shape[1], device=items.device) < lengths[:, None]  # (S, L)
-        queries = self.output_table.new_zeros(*items.shape, self.output_table.shape[1])
+        queries = self.item_embedding.new_zeros(*items.shape, self.item_embedding.shape[1])
         queries[:, :most][is_event[:, :most]] = self._in_parts(items[:, :most], is_event[:, :most])
         row, start = is_event[:, most:].nonzero().T  # of each window; its first event is at start + 1
         if len(row):
@@ -175,7 +170,7 @@ class SessionSoftmaxRecommender(NeuralRecommender):
 
     def score(self, queries: Tensor, items: slice | Tensor) -> Tensor:
         """Inner product with each item's row, float32, shape (P, n)."""
-        return queries.float() @ self.output_table[items].float().T
+        return queries.float() @ self.item_embedding[items].float().T
 
     def score_targets(self, queries: Tensor, targets: Tensor) -> Tensor:
         """Score of each position's target, float32, shape (P, 1), by the matrix product that scores the items."""

@@ -76,7 +76,7 @@ def output_of(model: SASRec, items: list[int]) -> Tensor:
             else:
                 inner = inner.clamp(min=0)
             states.append(state + gate_of(block, 1, normed) * (block.outer.weight @ inner + block.outer.bias))
-    return layer_norm(states[-1], model.norm)
+    return model.output.weight @ layer_norm(states[-1], model.norm) + model.output.bias
 
 
 LIGR = {"block": "ligr", "inner_factor": 2}
@@ -106,12 +106,12 @@ def loss_of(model: SASRec, sessions: list[list[int]], negatives: list[int] | Non
     for number, (seen, target) in enumerate(pairs):
         query = output_of(model, seen)
         if negatives is None:
-            scores = model.output_embedding @ query
+            scores = model.item_embedding @ query
             total = total + scores.logsumexp(0) - scores[target]
             continue
         drawn = torch.tensor([*targets, *negatives])
         power = torch.tensor([1.0] * len(targets) + [model.options.sample_alpha] * len(negatives))
-        scores = model.output_embedding[drawn] @ query - model.options.logq * power * counts[drawn].log()
+        scores = model.item_embedding[drawn] @ query - model.options.logq * power * counts[drawn].log()
         total = total + scores.logsumexp(0) - scores[number]
     return total
 
@@ -134,9 +134,9 @@ def test_a_step_follows_the_gradient_of_the_mean_loss(
     layers = [parameter for name, parameter in twin.named_parameters() if "embedding" not in name]
     torch.optim.Adam(layers, lr=model.options.learning_rate, betas=(0.9, 0.98)).step()
     with torch.no_grad():  # the first step of Adagrad, whose accumulator begins at 1e-6
-        for table in (twin.item_embedding, twin.output_embedding):
-            assert table.grad is not None
-            table -= model.options.table_learning_rate * table.grad / (table.grad**2 + 1e-6).sqrt()
+        table = twin.item_embedding
+        assert table.grad is not None
+        table -= model.options.table_learning_rate * table.grad / (table.grad**2 + 1e-6).sqrt()
     for name, weight in model.named_parameters():
         torch.testing.assert_close(weight, dict(twin.named_parameters())[name], rtol=0, atol=1e-6, msg=name)
 
@@ -208,7 +208,7 @@ def test_wrong_options_are_refused(option: str, value: Any) -> None:
 
 
 def test_a_checkpoint_of_the_last_release_is_rejected() -> None:
-    with pytest.raises(SessRecError, match="the SASRec of sessrec 0.2, which had no output embedding: fit anew"):
+    with pytest.raises(SessRecError, match="the SASRec of sessrec 0.2, which had no last map: fit anew"):
         SASRec().on_load_checkpoint({"state_dict": {"place_embedding": torch.zeros(2, 2)}})
 
 
