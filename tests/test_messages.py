@@ -20,8 +20,8 @@ from sessrec.option_types import known_classes
 
 COMMANDS = {"fit": fit, "validate": validate, "test": test, "predict": predict, "prepare": prepare}
 MODELS = (
-    "AR, GRU4Rec, ItemKNN, Markov, NARM, Oracle, Popularity, Random, SASRec, SKNN, SPop, SR, SRGNN, STAN, VMISKNN, VSKNN, "
-    "VSTAN"
+    "AR, GRU4Rec, ItemKNN, Markov, NARM, Oracle, Popularity, Random, SASRec, SKNN, SPop, SR, SRGNN, STAN, VMISKNN, "
+    "VSKNN, VSTAN"
 )
 LOSSES = "cross-entropy, bpr-max, bpr, top1 or top1-max"
 METRICS = ", ".join(f"val/{name}@{k}" for name in ("mrr", "ndcg", "recall") for k in ("1", "10", "20", "5"))
