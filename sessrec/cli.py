@@ -33,6 +33,7 @@ from sessrec.data import SessionDataModule
 from sessrec.distributed import LanesStrategy
 from sessrec.environment import tune_memory
 from sessrec.errors import SessRecError, error_text, exit_with_error, message_prefix, one_line
+from sessrec.model_choice import with_one_model
 from sessrec.models.base import SessionRecommender
 from sessrec.models.checkpoint_format import read_checkpoint
 from sessrec.models.compatibility import check_trainer
@@ -80,7 +81,7 @@ class SessRecCLI(LightningCLI):
             SessionDataModule,
             trainer_class=RunTrainer,
             subclass_mode_model=True,
-            args=with_current_options(command, self.args),
+            args=with_one_model(with_current_options(command, self.args)),
             run=False,
             parser_class=CommandParser,
             seed_everything_default=42,
@@ -215,10 +216,10 @@ def run_command(command: str, story: Callable[[SessRecCLI], None], args: Sequenc
     tune_memory()
     escape_on_console()
     try:
-        with quiet(command), _interrupt_at_once():
+        with quiet(command), interrupt_at_once():
             cli = SessRecCLI(command, args)
             story(cli)
-    except _Interrupt:
+    except InterruptError:
         what = "stopped; there was nothing to save yet" if command == "fit" else "stopped"
         print(f"sessrec.{command}: {what}", file=sys.stderr)
         raise SystemExit(130) from None
@@ -246,16 +247,16 @@ def is_follower() -> bool:
     return any(int(os.environ.get(name, 0)) > 0 for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
 
 
-class _Interrupt(BaseException):
+class InterruptError(BaseException):
     """Ctrl-C where there is nothing to save; Lightning would end the process itself at a KeyboardInterrupt."""
 
 
 @contextmanager
-def _interrupt_at_once() -> Iterator[None]:
-    """Stop a command at SIGINT; a fit that trains listens itself."""
+def interrupt_at_once() -> Iterator[None]:
+    """Raise `InterruptError` at SIGINT, to stop a command; a fit that trains listens itself."""
 
     def interrupt(number: int, frame: Any) -> None:
-        raise _Interrupt
+        raise InterruptError
 
     if threading.current_thread() is not threading.main_thread():
         yield

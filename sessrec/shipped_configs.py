@@ -12,11 +12,14 @@ _PACKAGE = Path(__file__).resolve().parent
 CONFIGS = next(folder for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if folder.is_dir())
 DEFAULT_CONFIG = CONFIGS / "default.yaml"
 """Options of every command that neither a config nor a flag gives."""
+SPACES = CONFIGS / "spaces"
+"""Folder of the shipped search spaces."""
 
 
 def shipped_configs() -> dict[str, Path]:
     """The files by name, such as ``gru4rec`` and ``data/retailrocket``."""
-    return {file.relative_to(CONFIGS).with_suffix("").as_posix(): file for file in sorted(CONFIGS.rglob("*.yaml"))}
+    files = sorted(file for file in CONFIGS.rglob("*.yaml") if file.parent != SPACES)
+    return {file.relative_to(CONFIGS).with_suffix("").as_posix(): file for file in files}
 
 
 def find_config(name: str, option: str = "--config") -> Path:
@@ -47,3 +50,22 @@ def find_config(name: str, option: str = "--config") -> Path:
     hint = question([choices[stem] for stem in nearest(file.stem, choices)])
     hint = hint or f"; name a file, or {alternatives(list(known))}"
     raise SessRecError(f"{option} {name}: no such file or shipped config{hint}")
+
+
+def find_space(name: str) -> Path:
+    """The search space that a user names; a file of the user's own takes precedence over a shipped one.
+
+    Args:
+        name: A file, or a shipped space as ``gru4rec``, ``spaces/gru4rec.yaml`` or ``configs/spaces/gru4rec.yaml``.
+
+    Raises:
+        SessRecError: If it is neither.
+    """
+    file = Path(name).expanduser()
+    if file.is_file():
+        return file
+    known = {space.stem: space for space in sorted(SPACES.glob("*.yaml"))}
+    if file.stem in known and file.parent.name in ("", "spaces"):
+        return known[file.stem]
+    hint = question(nearest(file.stem, known)) or f"; name a file, or {alternatives(list(known))}"
+    raise SessRecError(f"--space {name}: no such file or shipped search space{hint}")

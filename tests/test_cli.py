@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from sessrec import fit, models, predict, prepare, test, validate
 from sessrec.data import SessionDataModule
+from sessrec.experiments.fit_and_test import parsed
 from sessrec.models import GRU4Rec, Markov, SessionRecommender
 
 SMALL = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--data.batch_size", "8"]
@@ -662,3 +663,26 @@ def test_no_look_into_the_future(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert results["data"]["positions"] == 50 * 1 + 10 * 2  # none of them has Z as its target
     assert results["protocol"]["items_ranked"] == 5
     assert results["metrics"]["test/recall@5"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        ([], {"learning_rate": 0.1, "n_sample": 2048}),
+        (["--model", "SASRec"], {"learning_rate": 0.002, "dropout": 0.2}),
+        (["--model=SASRec", "--model.dropout", "0.3"], {"learning_rate": 0.002, "dropout": 0.3}),
+        (["--config", "own.yaml"], {"learning_rate": 0.002, "dropout": 0.4}),
+        (["--config", "gru4rec_bpr-max", "--model", "GRU4Rec"], {"learning_rate": 0.05, "loss": "bpr-max"}),
+        (["--config", "gru4rec_bpr-max", "--config", "own.yaml"], {"learning_rate": 0.002, "dropout": 0.4}),
+        (["--config", "own.yaml", "--model", "sessrec.models.GRU4Rec"], {"learning_rate": 0.1, "n_sample": 2048}),
+        (["--config", "vsknn", "--model", "STAN"], {"n_neighbours": 500, "sample_size": 2500}),
+    ],
+)
+def test_a_model_takes_no_option_from_another_one(
+    words: list[str], options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of equal names, such as the learning rate, which would be lost without a word."""
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text("model: {class_path: SASRec, init_args: {dropout: 0.4}}\n")
+    model = parsed(words).model
+    assert {name: model.hparams[name] for name in options} == options

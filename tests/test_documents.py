@@ -152,17 +152,20 @@ class ParsedError(Exception):
 
 
 def commands() -> list[str]:
-    """Every command of every document and of the notebook's text, once; those with words to be filled in left out."""
+    """Every command of every document and of the notebook's text, once, in their order.
+
+    Those with words to be filled in are left out.
+    """
     cells = json.loads(text_of(ROOT / "notebooks" / "01_end_to_end_walkthrough.ipynb"))["cells"]
     texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
-    found = set()
-    for text in [*map(text_of, DOCS.rglob("*.md")), *texts]:
+    found: list[str] = []
+    for text in [*map(text_of, sorted(DOCS.rglob("*.md"))), *texts]:
         for language, block in FENCE.findall(text):
             if language == "bash" or block.startswith("python "):
-                found |= {line for line in block.splitlines() if line and not line.startswith("#")}
-        found |= {" ".join(command.split()) for command in INLINE_COMMAND.findall(FENCE.sub("", text))}
-    found = {line.removeprefix("exec ").removesuffix(" --help") for line in found}
-    return sorted(line for line in found if not re.search(r"\b[A-Z]{2,}\b", line))
+                found += [line for line in block.splitlines() if line and not line.startswith("#")]
+        found += [" ".join(command.split()) for command in INLINE_COMMAND.findall(FENCE.sub("", text))]
+    found = [line.removeprefix("exec ").removesuffix(" --help") for line in found]
+    return [line for line in dict.fromkeys(found) if not re.search(r"\b[A-Z]{2,}\b", line)]
 
 
 def check_package_command(name: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

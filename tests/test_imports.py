@@ -27,6 +27,7 @@ COMMANDS = {
     "option_types",
     "help_texts",
     "paths",
+    "model_choice",
     "cli",
     "fit",
     "validate",
@@ -34,7 +35,7 @@ COMMANDS = {
     "predict",
     "prepare",
 }
-STUDIES = {"compare", "audit", "study_figures", "synth"}
+STUDIES = {"compare", "audit", "study_figures", "synth", "tune"}
 MAY_IMPORT = {
     "ground": set(),
     "nn": {"ground"},
@@ -47,6 +48,7 @@ MAY_IMPORT = {
     "commands": {"ground", "click_log", "data", "evaluation", "models", "callbacks", "figures"},
     "experiments": {"ground", "click_log", "data", "evaluation", "models", "callbacks", "figures", "commands"},
 }
+MAY_IMPORT["tuning"] = set(MAY_IMPORT)
 MAY_IMPORT["studies"] = set(MAY_IMPORT)
 
 MODULES = {

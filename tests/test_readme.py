@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import importlib
+import pickle
 import re
 import shlex
 import shutil
@@ -17,6 +18,7 @@ from types import ModuleType
 import pytest
 from helpers import ROOT, paint_blanks, random_rows, run_python
 from tensorboard.program import TensorBoard
+from test_documents import commands
 
 from sessrec import __main__ as program
 
@@ -31,6 +33,7 @@ COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if l
 ONE_EPOCH = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
 QUICK = {  # the README's own take minutes
     "fit": [*ONE_EPOCH, "--trainer.limit_train_batches", "30"],
+    "tune": ["--trials", "2", "--max_epochs", "1", "--workers", "1"],
     "compare": ONE_EPOCH,
     "compare.py": ONE_EPOCH,
     "figures.py": ["--no_alphas"],  # the demo draws them
@@ -39,11 +42,34 @@ QUICK = {  # the README's own take minutes
 }
 
 
+ELSEWHERE = {
+    "make ": "test_makefile.py",
+    "scripts/report.py": "test_study.py",
+    "compare.py --name ": "test_study.py",  # as the report writes them into docs/results.md
+    "compare.py lightning_logs/": "test_study.py",
+    "audit.py": "evaluation/test_audits.py",
+    "figures.py": "test_study.py",
+    "compare_reference.py": "models/test_reference.py",
+    "benchmark.py": "scripts/test_benchmark.py",
+    "--trainer.devices 2": "test_distributed.py",
+}
+"""Tests that run the commands of other documents, on other runs, by a part of the command."""
+
+
+def commands_of_documents() -> list[str]:
+    """Commands of docs/ and of the notebook that the README lacks; the mention of a command's name is none."""
+    others = [line for line in commands() if line not in COMMANDS and len(line.split()) > 3]
+    return [line for line in others if not any(part in line for part in ELSEWHERE)]
+
+
 def make_files() -> None:
     """The files that the README names, as small logs in their layouts."""
     rows = random_rows(80)
     text = "".join(f"{session}\t{item}\t{time}\n" for session, item, time in rows)
     Path("clicks.tsv.gz").write_bytes(gzip.compress(b"SessionId\tItemId\tTime\n" + text.encode()))
+    for name, part in {"train.tsv": rows[:200], "test.tsv": rows[200:]}.items():
+        Path(name).write_text("SessionId\tItemId\tTime\n" + "".join(f"{s}\t{i}\t{t}\n" for s, i, t in part))
+    Path("train.txt").write_bytes(pickle.dumps(([[1], [1, 2], [4], [5, 6]], [2, 3, 1, 7])))
     Path("new_sessions.tsv").write_text("SessionId\tItemId\tTime\n" + text, encoding="utf-8")
     Path("other.csv").write_text(
         "visit,product,at\n" + "".join(f"{s},{i},{1_600_000_000 + n * 1000}\n" for n, (s, i, _) in enumerate(rows)),
@@ -81,7 +107,9 @@ def rows_over_a_month(rows: list[tuple[str, str, int]]) -> list[tuple[str, str, 
 
 
 def run(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    words = shlex.split(command.replace("accelerator gpu", "accelerator cpu"))  # no GPU where the tests run
+    for here in ("accelerator gpu", "accelerator cpu"), ("warmup 200", "warmup 0"):  # no GPU, and no log of 200 steps
+        command = command.replace(*here)
+    words = shlex.split(command)
     if words[0] == "make":
         subprocess.run(["make", "-n", "-C", str(ROOT), *words[1:]], check=True, capture_output=True)
     elif words[0] == "tensorboard":
@@ -134,6 +162,9 @@ def test_every_command_and_example(
         run(command, capsys, monkeypatch)
     for example in blocks("python"):
         exec(compile(example, "README.md", "exec"), {"__name__": "readme"})
+    for command in commands_of_documents():
+        print(f"$ {command}")
+        run(command, capsys, monkeypatch)
     assert {"my-run", "serenade-ce-1", "gru4rec-1", "markov-1", "popularity-1", "oracle-1"} <= {
         path.name for path in Path("lightning_logs").iterdir()
     }

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from sessrec.callbacks.rank_writer import RankWriter
@@ -20,7 +19,8 @@ from sessrec.data.report import DataReport
 from sessrec.data.sessions import Sessions
 from sessrec.errors import SessRecError
 from sessrec.evaluation.tested_runs import Run, read_run
-from sessrec.experiments.fit_and_test import fit_and_test, plain_log_words
+from sessrec.experiments.fit_and_test import fit_and_test
+from sessrec.experiments.plain_log import plain_log, plain_log_words, write_plain_log
 from sessrec.writing import atomic_write
 
 _ONE_PROCESS = ["--trainer.devices", "1", "--trainer.strategy", "auto"]
@@ -71,14 +71,7 @@ def randomize_split(events: Events, seed: int) -> pa.Table:
     """
     order = np.random.default_rng(seed).permutation(events.n_sessions)
     moves = events.starts[order] - events.starts
-    session_ids = events.session_ids.cast(pa.string()).take(pa.array(events.numbers))
-    return pa.table(
-        {
-            "SessionId": session_ids.take(pa.array(events.session)),
-            "ItemId": events.item_ids.take(pa.array(events.item)),
-            "Time": pa.array(events.time + np.repeat(moves, events.lengths)),
-        }
-    )
+    return plain_log(replace(events, time=events.time + np.repeat(moves, events.lengths)))
 
 
 def fit_leaking(run: Run, seed: int) -> Run:
@@ -87,8 +80,7 @@ def fit_leaking(run: Run, seed: int) -> Run:
     log = run.folder / "audits" / "leakage" / f"dealt-{seed}.parquet"
     if not log.exists():
         events = SessionDataModule(**config["data"]).preparation.read(DataReport())
-        with atomic_write(log) as temporary:
-            pq.write_table(randomize_split(events, seed), temporary, compression="zstd")
+        write_plain_log(randomize_split(events, seed), log)
     words = ["--config", str(run.folder / "config.yaml"), *_rules(run), *plain_log_words(log), *_USUAL_FOLDER]
     return read_run(fit_and_test(words, f"{run.folder.resolve().name}-leaking-{seed}"))
 

@@ -14,21 +14,6 @@ from sessrec.errors import SessRecError
 from sessrec.models.neural import NeuralRecommender
 from sessrec.shipped_configs import find_config
 
-_OTHER_LOGS = (
-    *("order_column", "visitor_column", "session_gap", "event_column", "events"),
-    *(
-        "item_lists",
-        "next_item_column",
-        "missing_values",
-        "column_names",
-        "separator",
-        "quoting",
-        "time_format",
-        "expected",
-    ),
-)
-"""Options of the data that a log of three columns has no use for."""
-
 
 def fit_and_test(words: Sequence[str], run_name: str) -> Path:
     """Fit by words of the command line and test the checkpoint that the fit chose; gives the folder of the run.
@@ -41,13 +26,6 @@ def fit_and_test(words: Sequence[str], run_name: str) -> Path:
     best = "best" if (run / "checkpoints" / "best.ckpt").exists() else "last"
     test.main(["--config", str(run / "config.yaml"), "--ckpt_path", best])
     return run
-
-
-def plain_log_words(file: Path) -> list[str]:
-    """Words that read a log of columns SessionId, ItemId and Time (in seconds), whatever a config says of another."""
-    options = {"path": str(file), "session_column": "SessionId", "item_column": "ItemId", "time_column": "Time"}
-    options |= {"time_unit": "s"} | dict.fromkeys(_OTHER_LOGS, "null")
-    return [word for name, value in options.items() for word in (f"--data.{name}", value)]
 
 
 def parsed(words: Sequence[str]) -> SessRecCLI:

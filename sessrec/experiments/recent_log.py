@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from sessrec.data.cleaning import clean_events
 from sessrec.data.preparation import Preparation
 from sessrec.data.report import DataReport
 from sessrec.data.split import split_time
 from sessrec.errors import SessRecError
-from sessrec.experiments.fit_and_test import plain_log_words
-from sessrec.writing import atomic_write
+from sessrec.experiments.plain_log import plain_log, plain_log_words, write_plain_log
 
 
 def recent_log_words(whole: Preparation, share: float, file: Path) -> list[str]:
@@ -41,11 +37,6 @@ def recent_log_words(whole: Preparation, share: float, file: Path) -> list[str]:
     t = split_time(events, whole.test_ratio, whole.test_duration, whole.test_start)
     n_train = int((events.starts < t).sum())
     kept = events.sessions_between(n_train - max(1, round(share * n_train)), events.n_sessions)
-    sessions = kept.session_ids.take(pa.array(kept.numbers[kept.session]))
-    items = kept.item_ids.take(pa.array(kept.item))
-    table = pa.table({"SessionId": sessions, "ItemId": items, "Time": pa.array(kept.time)})
-    if not file.exists() or not pq.read_table(file).equals(table):  # a file written anew is prepared anew
-        with atomic_write(file) as temporary:
-            pq.write_table(table, temporary)
+    write_plain_log(plain_log(kept), file)
     split = ["--data.test_start", f"{t:.17g}", "--data.test_duration", "null", "--data.min_item_support", "1"]
     return [*plain_log_words(file), *split]

@@ -1,0 +1,93 @@
+"""The one test of a study: its best options and the default ones, fitted to training and validation part together."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from sessrec.errors import SessRecError
+from sessrec.evaluation.comparison import Comparison, compare_runs
+from sessrec.evaluation.tested_runs import read_run
+from sessrec.experiments.fit_and_test import fit_and_test
+from sessrec.tuning.space import words_of
+from sessrec.tuning.study import Study
+from sessrec.writing import write_json
+
+METRICS = ("recall@20", "mrr@20")
+
+
+def check_first_test(study: Study, again: bool) -> None:
+    """Refuse a second test of one study, after which its figures would be chosen among.
+
+    Args:
+        study: The study.
+        again: Whether the user has asked for a second test.
+
+    Raises:
+        SessRecError: If the study was tested.
+    """
+    if (tested := study.optuna.user_attrs.get("tested")) and not again:
+        raise SessRecError(
+            f"--study {study.folder.name} was tested on {tested['date']} with trial {tested['trial']} of "
+            f"{tested['trials']}: a second test would choose on the test part; --again tests it again, and says so"
+        )
+
+
+def final_test(study: Study, words: Sequence[str], refit: Sequence[str], seeds: Sequence[int]) -> Comparison:
+    """Fit the best and the default options with each seed, test them once, and compare them.
+
+    The fits have no validation part: each takes the number of epochs that its trial was best after. Their
+    ``metrics.json`` says how many trials stand behind them.
+
+    Args:
+        study: The study.
+        words: Words of fit without a trial's options.
+        refit: Words of fit that train on training and validation part together.
+        seeds: Seeds of the fits.
+
+    Raises:
+        SessRecError: If no trial is complete.
+    """
+    best = study.best
+    if best is None:
+        raise SessRecError(f"--study {study.folder.name} has no complete trial to test")
+    default = next(trial for trial in study.done if "default" in trial.user_attrs)
+    tests = int(study.optuna.user_attrs.get("tested", {}).get("tests", 0)) + 1
+    record = {"date": time.strftime("%Y-%m-%d"), "trial": best.number, "trials": len(study.done), "tests": tests}
+    study.optuna.set_user_attr("tested", record)
+    ending = "" if tests == 1 else f"-{tests}"
+    folders = []
+    for name, trial in {"tuned": best, "default": default}.items():
+        if trial is default and name == "tuned":
+            continue  # nothing has beaten the default options
+        for seed in seeds:
+            own = words_of(trial.user_attrs["options"])
+            length = ["--trainer.max_epochs", str(trial.user_attrs["epochs"]), "--seed_everything", str(seed)]
+            run = f"{study.folder.name}-{name}{ending}-{seed}"
+            folders.append(fit_and_test([*words, *own, *refit, *length], run))
+            _add(folders[-1], _origin(study, trial, tests))
+    return compare_runs([read_run(folder) for folder in folders], METRICS, prefix=f"{study.folder.name}-")
+
+
+def _origin(study: Study, trial: FrozenTrial, tests: int) -> dict[str, Any]:
+    """Where the options of a tested run are from."""
+    return {
+        "study": study.folder.name,
+        "trials": len(study.done),
+        "trial": trial.number,
+        "validation": trial.value,
+        "monitor": study.optuna.user_attrs["settings"]["--monitor"],
+        "epochs": trial.user_attrs["epochs"],
+        "seconds": round(study.seconds, 1),
+        "tests_of_this_study": tests,
+    }
+
+
+def _add(run: Path, origin: dict[str, Any]) -> None:
+    file = run / "metrics.json"
+    write_json(file, json.loads(file.read_text(encoding="utf-8")) | {"tuning": origin})
