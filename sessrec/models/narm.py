@@ -45,16 +45,24 @@ class NARM(SessionSoftmaxRecommender):
         check_ranges(self.options, _RANGES)
 
     def build(self) -> None:
-        """Create the embedding, the GRU, the attention and the decoder."""
+        """Create the embedding, the GRU, the attention and the decoder.
+
+        All but the attention, which the authors' program normalises and the paper does not, begin as in that program;
+        from torch's smaller weights, the first epochs learn little more than popularity.
+        """
         h = self.options
-        self.item_embedding = nn.Parameter(
-            torch.empty(self.n_items, h.embedding_size).normal_(std=(2 / self.n_items) ** 0.5)
-        )
-        self.gru = nn.GRU(h.embedding_size, h.hidden_size, batch_first=True)
+        self.item_embedding = nn.Parameter(torch.empty(self.n_items, h.embedding_size))
+        gru: Any = nn.GRU(h.embedding_size, h.hidden_size, batch_first=True)
+        self.gru = gru
         self.of_last = nn.Linear(h.hidden_size, h.hidden_size, bias=False)
         self.of_each = nn.Linear(h.hidden_size, h.hidden_size, bias=False)
         self.weight = nn.Linear(h.hidden_size, 1, bias=False)
         self.decoder = nn.Linear(2 * h.hidden_size, h.embedding_size, bias=False)
+        nn.init.normal_(self.item_embedding, std=(2 / self.n_items) ** 0.5)
+        for weight in (gru.weight_ih_l0, self.decoder.weight):
+            nn.init.normal_(weight, std=(2 / h.embedding_size) ** 0.5)
+        for gate in gru.weight_hh_l0.data.chunk(3):
+            nn.init.orthogonal_(gate)
         self.build_softmax()
 
     def queries(self, items: Tensor, wanted: Tensor, training: bool = False) -> Tensor:

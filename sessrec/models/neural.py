@@ -43,10 +43,11 @@ class NeuralRecommender(SessionRecommender):
     """A model with an optimiser and an option ``learning_rate``; it offers `loss`, or a `train_window` of its own.
 
     Args:
-        schedule: Course of the learning rate: ``constant``, or falling to 0 at the end of the fit, ``linear`` or as
-            half a ``cosine``.
+        schedule: Course of the learning rate: ``constant``, falling to 0 at the end of the fit, ``linear`` or as half a
+            ``cosine``, or in ``stairs``, each a tenth of the one before.
         schedule_unit: Whether the learning rate changes with every ``step`` or with every ``epoch``.
         warmup: Steps, or epochs, in which the learning rate rises in equal parts before it is reached.
+        stair: Steps, or epochs, of one of the stairs.
         protocol: Options of `SessionRecommender`.
     """
 
@@ -58,11 +59,12 @@ class NeuralRecommender(SessionRecommender):
         schedule: ScheduleName = "constant",
         schedule_unit: ScheduleUnit = "step",
         warmup: int = 0,
+        stair: int = 3,
         **protocol: Any,
     ) -> None:
         super().__init__(**protocol)
-        self.save_hyperparameters("schedule", "schedule_unit", "warmup")
-        self.schedule = Schedule(schedule, schedule_unit, warmup)
+        self.save_hyperparameters("schedule", "schedule_unit", "warmup", "stair")
+        self.schedule = Schedule(schedule, schedule_unit, warmup, stair)
         self.schedule.check()
         self.rates: list[float] | None = None
         """Learning rate of each step of the window that is trained; None where it does not change in the fit."""

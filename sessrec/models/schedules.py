@@ -1,4 +1,4 @@
-"""Learning-rate schedules: a warm-up, then a constant rate or one that falls to 0 at the end of the fit."""
+"""Learning-rate schedules: a warm-up, then a constant rate, one that falls to 0 at the end of the fit, or in stairs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 
 from sessrec.errors import SessRecError, check_choice, check_least
 
-ScheduleName = Literal["constant", "linear", "cosine"]
+ScheduleName = Literal["constant", "linear", "cosine", "stairs"]
 ScheduleUnit = Literal["step", "epoch"]
 
 
@@ -28,6 +28,7 @@ class Schedule(NamedTuple):
     name: ScheduleName
     unit: ScheduleUnit
     warmup: int
+    stair: int = 3
 
     def check(self) -> None:
         """Refuse options that are none.
@@ -38,6 +39,7 @@ class Schedule(NamedTuple):
         check_choice("--model.schedule", self.name, ScheduleName)
         check_choice("--model.schedule_unit", self.unit, ScheduleUnit)
         check_least("--model.warmup", self.warmup, 0)
+        check_least("--model.stair", self.stair, 1)
 
     def check_end(self, trainer: Trainer) -> None:
         """Refuse a rate that is to fall to the end of a fit that has none.
@@ -45,7 +47,7 @@ class Schedule(NamedTuple):
         Raises:
             SessRecError: If it is.
         """
-        if self.name != "constant" and trainer.max_epochs in (None, -1) and trainer.max_steps < 0:
+        if self.falls_to_end and trainer.max_epochs in (None, -1) and trainer.max_steps < 0:
             raise SessRecError(
                 f"--model.schedule {self.name} falls to the end of the fit, which has none: give --trainer.max_epochs "
                 "or --trainer.max_steps"
@@ -56,15 +58,22 @@ class Schedule(NamedTuple):
         """Whether the rate is not that of the option throughout."""
         return self.name != "constant" or self.warmup > 0
 
+    @property
+    def falls_to_end(self) -> bool:
+        """Whether the rate depends on where the fit ends."""
+        return self.name in ("linear", "cosine")
+
     def factor(self, done: int, total: int | None) -> float:
         """The part that a step or epoch has.
 
         Args:
             done: Steps or epochs before it.
-            total: Steps or epochs of the fit; None where it has no end, which a constant rate alone can do without.
+            total: Steps or epochs of the fit; None where it has no end.
         """
         if done < self.warmup:
             return (done + 1) / (self.warmup + 1)
+        if self.name == "stairs":
+            return 0.1 ** float((done - self.warmup) // self.stair)
         if self.name == "constant" or total is None:
             return 1.0
         fallen = min(1.0, (done - self.warmup) / max(1, total - self.warmup))
@@ -90,7 +99,7 @@ class Schedule(NamedTuple):
         total = min(ends, default=None)
         if total is not None and self.unit == "epoch":
             total = -(-total // steps)
-        if self.name != "constant" and total is not None and self.warmup >= total and not fast_dev_run:
+        if self.falls_to_end and total is not None and self.warmup >= total and not fast_dev_run:
             raise SessRecError(
                 f"--model.warmup {self.warmup} must be less than the {total} {self.unit}s of the fit "
                 f"(--model.schedule_unit {self.unit})"

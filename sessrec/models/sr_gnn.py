@@ -23,9 +23,9 @@ class SRGNN(SessionSoftmaxRecommender):
     """A gated graph network over the session's items, with attention, trained on whole sessions by cross-entropy.
 
     The session so far is a graph: its distinct items are the nodes, and an edge leads from an item to one that follows
-    it, once however often it does. In each step a node takes the mean of what its predecessors send, and that of its
-    successors, through a GRU cell. The session is the last item's state and the sum of all events' states, weighted by
-    q . sigmoid(W v_last + U v + c).
+    it. An edge counts once, as in the authors' program; the paper counts how often it occurs. In each step a node takes
+    the mean of what its predecessors send, and that of its successors, through a GRU cell. The session is the last
+    item's state and the sum of all events' states, weighted by q . sigmoid(W v_last + U v + c).
 
     Args:
         hidden_size: Size of the item embedding and of the states (paper: 100).

@@ -101,7 +101,7 @@ def test_options_that_make_another_model(section: str | None, option: str, value
 def test_runs_of_earlier_releases_lack_options() -> None:
     """They are of one model with those that have them with the value that was the only one."""
     for name, section, added in (
-        ("metrics.json", "model_options", ["schedule", "schedule_unit", "warmup"]),
+        ("metrics.json", "model_options", ["schedule", "schedule_unit", "warmup", "stair"]),
         ("config.yaml", "data", ["bad_lines", "item_lists", "train_path"]),
     ):
         content = yaml.safe_load((ALL[2] / name).read_text())

@@ -34,9 +34,11 @@ HALF = [1.0, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2]
         (("linear", "step", 3), 5, [0.25, 0.5, 0.75, 1.0, 0.5, 0.0]),
         (("cosine", "epoch", 0), 4, [*HALF, 0.0, 0.0]),
         (("cosine", "step", 2), 6, [1 / 3, 2 / 3, *HALF, 0.0]),
+        (("stairs", "epoch", 0), 2, [1.0, 1.0, 1.0, 0.1, 0.1, 0.1, 0.01]),
+        (("stairs", "step", 1, 2), None, [0.5, 1.0, 1.0, 0.1, 0.1, 0.01]),
     ],
 )
-def test_factors_by_hand(schedule: tuple[Any, Any, int], total: int | None, expected: list[float]) -> None:
+def test_factors_by_hand(schedule: tuple[Any, ...], total: int | None, expected: list[float]) -> None:
     own = Schedule(*schedule)
     own.check()
     assert [own.factor(done, total) for done in range(len(expected))] == pytest.approx(expected, abs=1e-15)
@@ -141,9 +143,10 @@ def test_every_step_has_its_rate(
 @pytest.mark.parametrize(
     ("options", "limit", "message"),
     [
-        ({"schedule": "step"}, {}, "--model.schedule must be constant, linear or cosine"),
+        ({"schedule": "step"}, {}, "--model.schedule must be constant, linear, cosine or stairs"),
         ({"schedule_unit": "window"}, {}, "--model.schedule_unit must be step or epoch"),
         ({"warmup": -1}, {}, "--model.warmup must be at least 0"),
+        ({"stair": 0}, {}, "--model.stair must be at least 1"),
         ({"schedule": "cosine"}, {"max_epochs": -1}, "--model.schedule cosine falls to the end of the fit, which has"),
         (
             {"schedule": "linear", "warmup": 50},
