@@ -137,9 +137,9 @@ def write_study(study: Study, words: Sequence[str], monitor: str) -> list[str]:
 
 
 def _values(study: Study) -> dict[int, tuple[float, bool]]:
-    """Value of each trial that has one, and whether the trial was complete."""
-    found = {trial.number: (value_of(trial), trial.state == TrialState.COMPLETE) for trial in study.done}
-    return {number: (value, whole) for number, (value, whole) in found.items() if value is not None}
+    """Value of each trial that has one, by its place among the trials that were run, and whether it was complete."""
+    found = [(value_of(trial), trial.state == TrialState.COMPLETE) for trial in study.done]
+    return {place: (value, whole) for place, (value, whole) in enumerate(found) if value is not None}
 
 
 def _default_value(study: Study) -> float | None:
