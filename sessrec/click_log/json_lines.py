@@ -57,20 +57,24 @@ class JsonLinesFile:
         self.drops_bad_lines = log_format.bad_lines == "drop"
         self._bad: list[int] = []  # lines that are dropped
         with open_text(file) as stream:
-            head = stream.read(_HEAD)
+            head = stream.read(_HEAD) + stream.readline()
         self.layout = TextLayout(
             [], "\t", "\t", False, 0, len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
         )
         found = _fields_of_head(head)
         self._paths: dict[str, tuple[str, ...]] = {}
         if not found:
-            raise self.explain(pa.ArrowInvalid("its head holds no object"))
+            raise self.explain(pa.ArrowInvalid("its first lines hold no field"))
         check_columns(file, list(found), columns, "head")
         self._paths = {role: found[name][0] for role, name in columns.items()}
         for role, path in self._paths.items():
             if path.count(_IN_LIST) > 1:
                 raise SessRecError(f"{file}: {columns[role]} stands in lists of lists: write one list a line")
-        self._schema = _schema({found[name][0]: _TYPES.get(type(found[name][1])) for name in columns.values()})
+        kinds = {role: _TYPES.get(type(found[name][1])) for role, name in columns.items()}
+        for role, kind in kinds.items():
+            if kind == pa.float64() and role not in ("time", "order"):
+                kinds[role] = None  # the text of a number is the id
+        self._schema = _schema({self._paths[role]: kind for role, kind in kinds.items()})
 
     def blocks(self, newlines_in_values: bool = False) -> Iterator[bytes]:
         """Whole lines of the file, some megabytes at a time."""
@@ -188,7 +192,7 @@ def _fields_of_head(head: bytes) -> dict[str, tuple[tuple[str, ...], Any]]:
     for line in io.BytesIO(head.removeprefix(codecs.BOM_UTF8)):
         try:
             fields = list(_leaves(json.loads(line)))
-        except ValueError:  # broken, or cut at the end of the head; reading the whole names it
+        except ValueError:  # broken; reading the whole names it
             continue
         for path, value in fields:
             name = ".".join(key for key in path if key != _IN_LIST)
@@ -237,7 +241,8 @@ def _texts_at(value: Any, path: tuple[str, ...]) -> Any:
         if key == _IN_LIST and isinstance(value, list):
             return [_texts_at(inner, path[number + 1 :]) for inner in value]
         if key == _IN_LIST or not isinstance(value, dict):
-            raise ValueError(f"{'a list' if key == _IN_LIST else 'an object'} was expected before {path[-1]}")
+            place = ".".join(name for name in path[:number] if name != _IN_LIST) or "an entry of a list"
+            raise ValueError(f"{place} is no {'list' if key == _IN_LIST else 'object'}, as it is elsewhere")
         value = value.get(key)
     if isinstance(value, (dict, list)):
         raise ValueError(f"{path[-1]} is no text or number")

@@ -9,12 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessrec.click_log.log_format import LogFormat
+from sessrec.click_log.times import ISO, NUMBER
 from sessrec.errors import SessRecError
 
 _ROWS = 1 << 16  # in a block
 _PRINTED = r"(?s)^\[.*\]$"
 _BETWEEN = {"|": r"\s*\|\s*", ",": r"\s*,\s*", ";": r"\s*;\s*", " ": r"\s+"}
 _BETWEEN_QUOTED, _BETWEEN_BARE = r"""['"]\s*,?\s*['"]""", r"\s*,\s*|\s+"
+_TIME = f"{NUMBER}|{ISO}"
 _CUT = r"""^[^'"]*(^|[\s,])\.\.\.([\s,]|$)|['"][\s,]+\.\.\."""  # what is left out of a long list in print
 
 
@@ -31,7 +33,7 @@ def field_of(array: pa.Array, keys: tuple[str, ...] = ()) -> pa.Array:
     if keys:
         return field_of(pc.struct_field(array, keys[0]), keys[1:])
     array = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
-    return array.cast(pa.string()) if is_text(array.type) else array
+    return array.cast(pa.string()) if is_text(array.type) or pa.types.is_decimal(array.type) else array
 
 
 def is_list(kind: pa.DataType) -> bool:
@@ -40,8 +42,9 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether the type is one of texts."""
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    """Whether the type is one of texts, or one of no values."""
+    is_any = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    return any(is_one(kind) for is_one in is_any)
 
 
 class ListColumns:
@@ -55,6 +58,7 @@ class ListColumns:
     def __init__(self, file: Path, log_format: LogFormat) -> None:
         self.file = file
         self.name = log_format.item_column
+        self.time_format = log_format.time_format
         self.splits_texts = log_format.item_lists is not None
         self.keeps_empty = log_format.item_lists != "longest"  # there, an empty list is an earlier state
         self.separator: str | None = None
@@ -86,7 +90,10 @@ class ListColumns:
         item = columns["item"]
         if self.splits_texts and not is_list(item.type):
             item = columns["item"] = self._split(item) if pa.types.is_string(item.type) else _lists_of_one(item)
+            columns |= {role: self._split_times(columns[role]) for role in ("time", "order") if role in columns}
         if (next_item := columns.pop("next_item", None)) is not None:
+            if is_list(next_item.type):
+                raise SessRecError(f"{self.file}: --data.next_item_column holds lists, and takes one item a row")
             item = columns["item"] = _appended(item, next_item)
         lists = {role: column for role, column in columns.items() if is_list(column.type)}
         if not lists:
@@ -113,8 +120,7 @@ class ListColumns:
         quoted, bare = is_quoted, pc.and_not(is_printed, is_quoted)
         if pc.any(pc.match_substring_regex(inner.filter(is_printed), _CUT)).as_py():
             raise SessRecError(
-                f"{self.file}: a list of {self.name} holds '...': it was cut short when it was printed; write all of "
-                "its items"
+                f"{self.file}: a list holds '...': it was cut short when it was printed; write all of it"
             )
         parts = [
             pc.split_pattern_regex(pc.utf8_slice_codeunits(inner.filter(quoted), 1, -1), _BETWEEN_QUOTED),
@@ -124,6 +130,16 @@ class ListColumns:
         masks = (quoted, bare, pc.invert(is_printed))
         order = np.concatenate([np.flatnonzero(mask.to_numpy(zero_copy_only=False)) for mask in masks])
         return pa.concat_arrays(parts).take(pa.array(np.argsort(order)))
+
+    def _split_times(self, times: pa.Array) -> pa.Array:
+        """Lists of times or numbers, one an item, where texts hold these; else the column as it is."""
+        if not pa.types.is_string(times.type) or self.time_format is not None:
+            return times
+        lists = self._split(times)
+        parts = lists.flatten()
+        if parts.equals(times) or not pc.all(pc.match_substring_regex(parts, _TIME)).as_py():
+            return times  # one a row, blanks in it included
+        return lists
 
     def _check_lengths(self, columns: dict[str, pa.Array], role: str, wanted: np.ndarray, found: np.ndarray) -> None:
         if (different := np.flatnonzero(wanted != found)).size:
@@ -150,11 +166,12 @@ def longest_lists(
         session: Code of each event's session, shape (events,).
         row: Row that each event is of, ascending, shape (events,).
         item: Code of each event's item, shape (events,).
-        time: Time of each event's row, shape (events,).
+        time: Time of each event, or of its row, shape (events,).
 
     Returns:
         Which events are of the lists chosen, bool, shape (events,); the time of each of these, which is the latest of
-        its session's rows; and the number of lists that are not the beginning of the one chosen.
+        its session's rows where rows have one time; and the number of lists that are not the beginning of the one
+        chosen.
     """
     first = np.flatnonzero(np.diff(row, prepend=-1))  # event of each row
     lengths, owner = np.diff(first, append=len(row)), session[first]
@@ -171,7 +188,8 @@ def longest_lists(
         twins = events + np.repeat(first[chosen[owner[rows]]] - first[rows], lengths[rows])  # in the list chosen
         differs = np.logical_or.reduceat(item[events] != item[twins], first[rows] - first[start])
         n_others += int(np.count_nonzero(differs))
-    return keep, latest[session[keep]], n_others
+    has_row_times = np.array_equal(time, np.repeat(time[first], lengths))
+    return keep, latest[session[keep]] if has_row_times else time[keep], n_others
 
 
 def _appended(lists: pa.Array, last: pa.Array) -> pa.ListArray:

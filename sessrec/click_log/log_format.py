@@ -28,8 +28,8 @@ class LogFormat:
         event_column: Column of the kind of event.
         item_lists: How texts that hold several items (N1 N2 or N1,N2 or N1|N2, or printed as ['N1' 'N2']) are read:
             all, or longest where rows of one session repeat its list as it grows, and only the longest counts. null
-            takes a text for one item; lists of Parquet and JSON are always read. With all, neither session_column nor
-            visitor_column is needed: then each row is a session.
+            takes a text for one item; lists of Parquet and JSON are always read. Times and order may be lists, too, one
+            an item. With all, neither session_column nor visitor_column is needed: then each row is a session.
         next_item_column: Column of the item that comes after the items of a list.
         missing_values: Texts that stand for an empty field, such as [unknown].
         column_names: Names of the columns, in order, of a text file without a header line; null reads them from it.

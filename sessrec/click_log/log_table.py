@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 
 from sessrec.click_log.delimited_file import DelimitedFile
-from sessrec.click_log.files import PARQUET, file_identity, first_bytes
+from sessrec.click_log.files import IN_MEMORY, PARQUET, file_identity, first_bytes
 from sessrec.click_log.json_lines import JsonLinesFile, is_json_lines
 from sessrec.click_log.lists import ListColumns, check_list_newlines
 from sessrec.click_log.log_format import LogFormat
@@ -96,19 +96,18 @@ def read_log_table(file: Any, log_format: LogFormat) -> LogTable:
         SessRecError: If the file is damaged, lacks a column, has a row with too many or too few fields, or a time that
             cannot be read; or changes while it is being read.
     """
-    if is_table(file):
-        return _read(open_source(file, log_format), log_format)
-    before = file_identity(file)
+    is_file = not is_table(file)
+    before = file_identity(file) if is_file else None
     try:
         table = _read(open_source(file, log_format), log_format)
     except (
         pa.ArrowException, EOFError, OSError, zipfile.BadZipFile, zlib.error, LZMAError, UnicodeDecodeError
     ) as error:  # fmt: skip
         cause = " ".join(str(error).split())[:300]
-        if not isinstance(error, OSError) or error.errno is None:
+        if is_file and (not isinstance(error, OSError) or error.errno is None):
             cause += "; the file is damaged, cut short or of another format"
-        raise SessRecError(f"cannot read {file}: {cause}") from error
-    if file_identity(file) != before:
+        raise SessRecError(f"cannot read {file if is_file else IN_MEMORY}: {cause}") from error
+    if is_file and file_identity(file) != before:
         raise SessRecError(f"{file} changed while it was being read: wait until it is complete")
     return table
 
@@ -135,7 +134,7 @@ def _read(source: Source, log_format: LogFormat) -> LogTable:
         found = arrays.pop(role)
         kinds = {array.type for array in found}
         if kinds == {pa.int64(), pa.float64()}:
-            return pa.chunked_array([array.cast(pa.float64()) for array in found])
+            return pa.chunked_array([array.cast(pa.float64(), safe=False) for array in found])
         if len(kinds) == 1:
             return pa.chunked_array(found)
         batches = (lists.expand(source.parse(block, newlines))[0] for block in source.blocks(newlines))
@@ -168,7 +167,7 @@ def _pieces(source: Source, log_format: LogFormat, lists: ListColumns, newlines_
     try:
         with ThreadPoolExecutor() as pool:  # the work releases the interpreter's lock
             for block in source.blocks(newlines_in_values):
-                if lists.splits_texts and not futures:
+                if lists.splits_texts and lists.separator is None:
                     lists.find_separator(source.parse(block, newlines_in_values))
                 futures.append(pool.submit(converted, block))
                 if len(futures) >= _AHEAD:
@@ -182,7 +181,7 @@ def _check_newlines(source: Source, batch: pa.RecordBatch, has_lists: bool) -> N
     """No id or time spans lines: a quote was not closed where it should be."""
     for role, name in source.columns.items():
         broken = batch[role].filter(pc.match_substring(batch[role], "\n"))
-        if role == "item" and has_lists:
+        if has_lists:
             broken = check_list_newlines(broken)
         if len(broken):
             raise SessRecError(
@@ -236,16 +235,18 @@ def _times(
 
 def _order(source: Source, column: pa.ChunkedArray, kept: np.ndarray | None) -> np.ndarray:
     """Numbers of the order column."""
-    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+    if pa.types.is_integer(column.type):
         return column.to_numpy()
     texts = pc.utf8_trim_whitespace(column.cast(pa.string()))
-    bad = np.flatnonzero(~pc.match_substring_regex(texts, NUMBER).to_numpy())
+    is_float = pa.types.is_floating(column.type)
+    is_number = pc.is_finite(column) if is_float else pc.match_substring_regex(texts, NUMBER)
+    bad = np.flatnonzero(~is_number.to_numpy())
     if len(bad):
         raise SessRecError(
             f"{source.file}, {_places(source, bad, kept)}: {len(bad)} of column {source.columns['order']!r} are no "
             f"numbers, first {texts[int(bad[0])].as_py()!r} (--data.order_column)"
         )
-    return texts.cast(pa.float64()).to_numpy()
+    return (column if is_float else texts.cast(pa.float64())).to_numpy()
 
 
 def _places(source: Source, rows: np.ndarray, kept: np.ndarray | None) -> str:

@@ -57,18 +57,16 @@ class MemoryTable(TypedSource):
             self._table = pa.table(arrays, names=names)
         else:
             self._table = arrow.select(names)
-        for place, field in enumerate(self._table.schema):
-            if pa.types.is_null(field.type):  # no value shows its type
-                self._table = self._table.set_column(place, field.name, self._table[place].cast(pa.string()))
         self.find_columns(self._table.schema)
 
     def _array(self, column: pd.Series, name: str) -> pa.Array | pa.ChunkedArray:
         """A column of pandas, in which a missing value is one whatever its type."""
         try:
             return pa.array(column, from_pandas=True)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        except (pa.ArrowException, OverflowError, UnicodeError, TypeError) as error:
             raise SessRecError(
-                f"{self.file}: column {name} mixes values of several types: make all of them text or all numbers"
+                f"{self.file}: column {name} mixes values of several types, or has some of none that is known: make "
+                f"all of them text, or all numbers ({' '.join(str(error).split())[:100]})"
             ) from error
 
     def blocks(self, newlines_in_values: bool = False) -> Any:

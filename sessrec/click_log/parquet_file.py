@@ -24,17 +24,24 @@ class TypedSource:
         """Find each wanted column, or the field inside of one.
 
         Raises:
-            SessRecError: If one is missing, or of a type that holds no ids.
+            SessRecError: If one is missing, stands in lists of lists, or is of a type that holds no ids.
         """
         fields = [field for column in schema for field in _fields(column.name, column.type)]
-        check_columns(self.file, [name for name, _ in fields], self.columns, "schema")
+        check_columns(self.file, [name for name, *_ in fields], self.columns, "schema")
+        types = {name: (kind, depth) for name, kind, depth in fields}
         # where a name without a dot is a column, and one with a dot leads into it
         self._paths = {role: [name] if name in schema.names else name.split(".") for role, name in self.columns.items()}
         for role, name in self.columns.items():
-            kind = dict(fields)[name]
+            kind, depth = types[name]
             kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-            if role not in ("time", "order") and not (is_text(kind) or pa.types.is_integer(kind)):
-                raise SessRecError(f"{self.file}: column {name} is of type {kind}; ids must be text or whole numbers")
+            if depth > 1:
+                raise SessRecError(f"{self.file}: {name} stands in lists of lists: write one list a row")
+            is_id = is_text(kind) or pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0)
+            if role not in ("time", "order") and not is_id:
+                advice = " (Int64 in pandas, where some are missing)" if pa.types.is_floating(kind) else ""
+                raise SessRecError(
+                    f"{self.file}: column {name} is of type {kind}; ids must be text or whole numbers{advice}"
+                )
 
     def parse(self, block: pa.RecordBatch, newlines_in_values: bool = False) -> pa.RecordBatch:
         """The wanted columns of a block, under the names of their roles."""
@@ -54,15 +61,15 @@ class TypedSource:
         return "row " + ", ".join(str(row + 1) for row in rows)
 
 
-def _fields(name: str, kind: pa.DataType) -> Iterator[tuple[str, pa.DataType]]:
-    """Name and type of a column, of what its lists hold, or of each field of its records."""
+def _fields(name: str, kind: pa.DataType, depth: int = 0) -> Iterator[tuple[str, pa.DataType, int]]:
+    """Name and type of a column, of what its lists hold, or of each field of its records; and in how many lists."""
     while is_list(kind):
-        kind = kind.value_type
+        kind, depth = kind.value_type, depth + 1
     if pa.types.is_struct(kind):
         for field in kind:
-            yield from _fields(f"{name}.{field.name}", field.type)
+            yield from _fields(f"{name}.{field.name}", field.type, depth)
     else:
-        yield name, kind
+        yield name, kind, depth
 
 
 class ParquetFile(TypedSource):

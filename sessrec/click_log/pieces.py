@@ -57,8 +57,10 @@ def _is_empty(column: pa.Array, missing_values: list[str] | None) -> np.ndarray 
         empty = pc.fill_null(pc.equal(pc.binary_length(column), 0), True)
         if missing_values:
             empty = pc.or_(empty, pc.is_in(column, pa.array(missing_values, pa.string())))
-    elif column.null_count or pa.types.is_floating(column.type):
+    elif missing_values or column.null_count or pa.types.is_floating(column.type):
         empty = pc.is_null(column, nan_is_null=True)
+        if missing_values:
+            empty = pc.or_(empty, pc.is_in(column.cast(pa.string()), pa.array(missing_values, pa.string())))
     else:
         return None
     mask = empty.to_numpy(zero_copy_only=False)

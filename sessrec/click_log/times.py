@@ -22,7 +22,7 @@ SECONDS_PER_UNIT = {unit: 1 / number for unit, number in _PER_SECOND.items()} | 
 _UNITS: tuple[TimeUnit, ...] = ("s", "ms", "us", "ns")
 _UNIT_ENDS = (1e11, 1e14, 1e17)  # the first number of the next unit
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?\s*(Z|[+-]\d{2}(:?\d{2})?)?)?$"
+ISO = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?\s*(Z|[+-]\d{2}(:?\d{2})?)?)?$"
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 _UTC = " UTC"  # not ISO, but what many a database writes
 _STAMP = pa.timestamp("us")
@@ -79,13 +79,13 @@ def times_from_column(
         SessRecError: If one is not finite or beyond the year 9999, or the column mixes numbers of different units.
     """
     kind = column.type
+    if time_format is not None and not time_format.strip():
+        raise SessRecError("--data.time_format is empty")
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):  # of a typed file: they are read already
+        return _from_timestamps(column, where), "as dates and times, UTC where no zone is given"
     if time_format is not None:
-        if not time_format.strip():
-            raise SessRecError("--data.time_format is empty")
         texts = column if pa.types.is_string(kind) else column.cast(pa.string())
         return _from_format(texts, time_format), f"by the format {time_format}"
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        return _from_timestamps(column, where), "as dates and times, UTC where no zone is given"
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return _from_numbers(column, unit, where)
     if not pa.types.is_string(kind):
@@ -200,12 +200,14 @@ def _from_stamps(read: pd.Series) -> np.ndarray:
 def _from_mixed_iso(column: pa.ChunkedArray, is_number: np.ndarray) -> np.ndarray:
     """Some with a zone and some without, finer than microseconds, or not all readable."""
     text = pc.if_else(pc.ends_with(column, _UTC), pc.utf8_slice_codeunits(column, 0, -len(_UTC)), column)
-    is_iso = pc.match_substring_regex(text, _ISO).to_numpy()
+    is_iso = pc.match_substring_regex(text, ISO).to_numpy()
     read = pd.to_datetime(pd.Series(text.to_pandas()).where(is_iso), format="ISO8601", utc=True, errors="coerce")
     bad = read.isna().to_numpy()
     if bad.any():
         if is_number.sum() > (~bad).sum():
             raise UnreadableTimes(column, ~is_number, "the others are numbers")
+        if is_number[bad].all():
+            raise UnreadableTimes(column, bad, "the others are dates")
         advice = "write them as Unix time or like 2014-04-07T10:51:09Z, or give --data.time_format"
         raise UnreadableTimes(column, bad, advice)
     return _from_stamps(read)

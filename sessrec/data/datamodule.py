@@ -132,7 +132,7 @@ class SessionDataModule(LightningDataModule):
         if len(self.sessions.get(part, ())):
             return
         figures = self.report.sections[part]
-        raise SessRecError(
+        raise self.report.explain(
             f"the {part} part has no usable session, so there are no {part} targets: {figures['sessions_before']} "
             f"sessions and {figures['events_before']} events were read, {figures['unknown_events']} of the events are "
             "of items unknown to the model"

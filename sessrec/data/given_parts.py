@@ -55,8 +55,7 @@ def describe_leaks(part: str, train: Events, given: Events) -> tuple[dict[str, i
         The figures, and a warning for each leak.
     """
     train, given = _with_common_items(train, given)
-    ids, known = (_session_ids(events) for events in (given, train))
-    figures: dict[str, int | str] = {"shared_session_ids": pc.sum(pc.is_in(ids, known)).as_py() or 0}
+    figures, of_ids = describe_shared_ids(part, given, "training", train)
     warnings = []
     end = float(train.time.max())
     counts = leakage_report(train, given, end)
@@ -72,13 +71,30 @@ def describe_leaks(part: str, train: Events, given: Events) -> tuple[dict[str, i
                 f"{time_text(end)}, with {counted(n_events, 'event')} before it"
             )
     figures |= {f"items_only_in_{part}": counts["items_only_in_test"], "repeated_sessions": counts["repeated_sessions"]}
-    if n_shared := figures["shared_session_ids"]:
-        first = ids.filter(pc.is_in(ids, known))[0].as_py()
-        warnings.append(
-            f"{counted(int(n_shared), 'session id')}, such as {first!r}, shared by the {part} part and the training "
-            "part: taken as different sessions"
-        )
-    return figures, warnings
+    return figures, warnings + of_ids
+
+
+def describe_shared_ids(part: str, given: Events, other: str, events: Events) -> tuple[dict[str, int | str], list[str]]:
+    """Count the session ids that a given part shares with another part.
+
+    Args:
+        part: Name of the given part.
+        given: Its events.
+        other: Name of the other part: ``training`` or ``val``.
+        events: Its events.
+
+    Returns:
+        The figure, and a warning where it is not 0.
+    """
+    ids = _session_ids(given)
+    shared = ids.filter(pc.is_in(ids, _session_ids(events)))
+    figures: dict[str, int | str] = {
+        "shared_session_ids" if other == "training" else f"session_ids_shared_with_{other}": len(shared)
+    }
+    if not len(shared):
+        return figures, []
+    first = f"{counted(len(shared), 'session id')}, such as {shared[0].as_py()!r}"
+    return figures, [f"{first}, shared by the {part} part and the {other} part: taken as different sessions"]
 
 
 def _session_ids(events: Events) -> pa.Array:

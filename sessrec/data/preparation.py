@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -18,7 +19,7 @@ from sessrec.click_log.reading import GapEvents, read_events
 from sessrec.click_log.times import TimeUnit, parse_duration
 from sessrec.data.cleaning import clean_events
 from sessrec.data.expected_counts import compare_with_expected
-from sessrec.data.given_parts import PATHS, check_parts, describe_leaks
+from sessrec.data.given_parts import PATHS, check_parts, describe_leaks, describe_shared_ids
 from sessrec.data.log_statistics import describe, log_warnings, precision_warning
 from sessrec.data.report import DataReport
 from sessrec.data.sessions import Sessions, map_events
@@ -133,6 +134,10 @@ class Preparation(LogFormat):
                 if any(is_table(file) for file in log):
                     raise SessRecError(f"--data.{name} takes one table in memory, not several: concatenate them")
                 log = [str(file) for file in log]
+            elif log is not None and not isinstance(log, (str, os.PathLike)):
+                raise SessRecError(
+                    f"--data.{name} takes files, or a table as Arrow knows it, got a {type(log).__name__}"
+                )
             object.__setattr__(self, name, None if log is None else log if isinstance(log, list) else str(log))
         object.__setattr__(self, "_tables", tables)
 
@@ -268,6 +273,10 @@ class Preparation(LogFormat):
         for part in ("val", "test"):
             if getattr(self, f"{part}_path") is not None:
                 parts[part] = self._read_part(part, events, report)
+        if self.test_path is not None and "val" in parts:
+            figures, warnings = describe_shared_ids("test", parts["test"], "val", parts["val"])
+            report.add("test given", figures)
+            report.warn(warnings)
         return {part: parts[part] for part in ("train", "val", "test") if part in parts}
 
     def _read_part(self, part: str, train: Events, report: DataReport) -> Events:
@@ -287,7 +296,7 @@ class Preparation(LogFormat):
 
     def _check_not_empty(self, events: Events, report: DataReport) -> None:
         if len(events) == 0:
-            raise SessRecError(
+            raise report.explain(
                 f"{report.sections['log']['sessions']} sessions read, 0 left to train on: no session of "
                 f"{self.min_session_length} or more events stays after cleaning and splitting"
             )

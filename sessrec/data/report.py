@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from sessrec.errors import SessRecError
 
 
 class DataReport:
@@ -33,6 +36,11 @@ class DataReport:
     def warn(self, warnings: Iterable[str]) -> None:
         """Add warnings, which are shown last."""
         self.warnings += warnings
+
+    def explain(self, fault: str) -> SessRecError:
+        """An error of a log of which nothing is left, with what looks wrong in it and may be the cause."""
+        causes = [warning for warning in self.warnings if not re.match(r"the \w+ part has ", warning)]
+        return SessRecError(f"{fault}; what looks wrong in the log: {'; '.join(causes)}" if causes else fault)
 
     def as_dict(self) -> dict[str, Any]:
         """Sections, split times and warnings, as JSON can hold them."""

@@ -221,6 +221,8 @@ def test_long_sessions_keep_their_first_events(write_log: Callable[..., Path]) -
             {"order_column": "Order"},
             "line 3: 1 of column 'Order' are no numbers, first 'second'",
         ),
+        ("SessionId,ItemId,Time,Order\ns,a,1,1\ns,b,1,nan\n", {"order_column": "Order"}, "line 3: 1 of .* no numbers"),
+        (HEADER + "s,a,1396868000\ns,b,2014-04-07\n", {}, "line 2: 1 of .* first '1396868000'; the others are dates"),
         (HEADER + "s,a,1\n", {"time_column": None, "order_column": "Time"}, "order_column orders events of equal time"),
     ],
 )
@@ -265,6 +267,15 @@ def test_a_time_format_may_reach_back_for_centuries(tmp_path: Path) -> None:
     file = write(tmp_path, HEADER + "s,b,02/01/1600\ns,a,01/01/1600\n")
     with suppress(SessRecError):  # pandas 2 has no time before 1677, and says so
         assert sequences(read_events(file, LogFormat(time_format="%d/%m/%Y"))) == {"s": ["a", "b"]}
+
+
+@pytest.mark.parametrize("block", [1 << 23, 40])
+def test_whole_and_other_numbers_beyond_the_exact_ones_of_floats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr("sessrec.click_log.delimited_file._BLOCK", block)
+    file = write(tmp_path, HEADER + "s,b,1400000000000000001\ns,a,1300000000000000000.5\n")
+    assert sequences(read_events(file)) == {"s": ["a", "b"]}
 
 
 def test_folders_patterns_and_sessions_across_files(tmp_path: Path) -> None:

@@ -91,15 +91,18 @@ def test_told_by_content_whatever_the_name_and_the_size_of_blocks(
 
 
 @pytest.mark.parametrize("block", [1 << 23, 50])
-def test_ids_stay_as_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    """Whether they are all of one type, or of several: in one block, or in blocks of their own."""
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_ids_stay_as_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, first: int) -> None:
+    """Whether they are all of one type, or of several, whatever the first: in one block, or in blocks of their own."""
     monkeypatch.setattr(json_lines, "_BLOCK", block)
     ids = ['"0012"', "12", "12.0", "1e3", '"12"', "9007199254740993", "18446744073709551616", '"a\\nb \\u00e9"', "true"]
     file = tmp_path / "ids.jsonl"
+    ids = ids[first:] + ids[:first]
     lines = [f'{{"SessionId": "s", "ItemId": {item}, "Time": {number}}}' for number, item in enumerate(ids)]
+    lines[0] = lines[0][:-1] + f', "text": "{"x" * (1 << 20)}"}}'  # longer than the head
     file.write_text("\n".join([*lines, '{"SessionId": "s", "ItemId": null, "Time": "2014-04-07"}']))
     wanted = ["0012", "12", "12.0", "1e3", "12", "9007199254740993", "18446744073709551616", "a\nb é", "true"]
-    assert sequences(read_events(file)) == {"s": wanted}
+    assert sequences(read_events(file)) == {"s": wanted[first:] + wanted[:first]}
 
 
 def test_fields_inside_of_others(tmp_path: Path) -> None:
@@ -138,6 +141,8 @@ HEAD = '{"SessionId": "a", "ItemId": "b", "Time": 1}\n'
         (f"[{HEAD}]", "is one JSON array: write one object a line"),
         ('{"session": 1, "events": [{"aid": 1}]}', "no column .*; its head gives session, events.aid: set --data"),
         ('{"SessionId": 1, "ItemId": [[1]], "Time": 1}', "ItemId stands in lists of lists"),
+        ('{"SessionId": 1, "ItemId": [1], "Time": 1}\n' + HEAD, "line 2: ItemId is no list, as it is elsewhere"),
+        ("{}", "cannot read .*: its first lines hold no field"),
     ],
 )
 def test_refusals_name_the_line(tmp_path: Path, content: str | bytes, fault: str) -> None:

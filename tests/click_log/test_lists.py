@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import ROOT, sequences
 
+from sessrec.click_log import delimited_file
 from sessrec.click_log.lists import longest_lists
-from sessrec.click_log.log_format import LogFormat
+from sessrec.click_log.log_format import ItemLists, LogFormat
 from sessrec.click_log.reading import read_events
 from sessrec.errors import SessRecError
 
@@ -85,8 +86,36 @@ def test_printed_items_keep_their_blanks_and_commas(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("rows", "times"),
+    [
+        ("a\tx y\t10 20\nb\tz\t30\n", [10, 20, 30]),
+        ("a\t['x' 'y']\t['1970-01-01 00:00:10' '1970-01-01 00:00:20']\nb\t['z']\t['1970-01-01T00:00:30Z']\n", None),
+        ("a\tx|y\t1970-01-01 00:00:10|1970-01-01 00:00:20\nb\tz\t1970-01-01 00:00:30\n", None),
+        ("a\tx y\t1970-01-01 00:00:10\nb\tz\t1970-01-01 00:00:30\n", [10, 10, 30]),  # one for a row
+    ],
+)
+@pytest.mark.parametrize("block", [1 << 23, 60])
+@pytest.mark.parametrize("lists", ["all", "longest"])
+def test_lists_of_times(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rows: str,
+    times: list[int] | None,
+    block: int,
+    lists: ItemLists,
+) -> None:
+    monkeypatch.setattr(delimited_file, "_BLOCK", block)
+    file = tmp_path / "lists.tsv"
+    file.write_text("SessionId\tItemId\tTime\n" + rows)
+    events = read_events(file, LogFormat(item_lists=lists))
+    assert sequences(events) == {"a": ["x", "y"], "b": ["z"]}
+    assert events.time.tolist() == (times or [10, 20, 30])
+
+
+@pytest.mark.parametrize(
     ("content", "options", "fault"),
     [
+        ("SessionId,ItemId,Time\na,1 2,10 20 30\n", {}, "of a differ in length: 2 items, 3 in --data.time_column"),
         (
             "SessionId,ItemId,Time\na,\"['1' '2', ..., '9']\",1\n",
             {},
@@ -138,6 +167,12 @@ def test_lists_of_parquet_need_no_option(tmp_path: Path) -> None:
     pq.write_table(pa.table({"SessionId": ["a"], "ItemId": [[1, 2]], "Time": [[1]]}), file)
     with pytest.raises(SessRecError, match="lists of a differ in length: 2 items, 1 in --data.time_column"):
         read_events(file)
+    deep = pa.table({"SessionId": ["a"], "ItemId": [[[1, 2]]], "next": [[3]], "Time": [1]})
+    with pytest.raises(SessRecError, match="ItemId stands in lists of lists"):
+        read_events(deep)
+    options = LogFormat(item_column="SessionId", session_column=None, item_lists="all", next_item_column="next")
+    with pytest.raises(SessRecError, match="next_item_column holds lists"):
+        read_events(deep, options)
 
 
 def test_every_row_of_several_files_is_a_session_of_its_own(tmp_path: Path) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from helpers import BASE, ROOT, everything_in, make_trainer, one_error, random_rows
+from helpers import BASE, ROOT, everything_in, make_trainer, one_error, random_rows, sequences
 
 from sessrec import prepare, test
+from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.reading import read_events
 from sessrec.data import PreparedLog, SessionDataModule
 from sessrec.errors import SessRecError
@@ -45,6 +48,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], Any]] = {
     "pyarrow": pa.table,
     "a reader": lambda frame: pa.table(frame).to_reader(max_chunksize=7),
     "a stream": Streamed,
+    "decimals": lambda frame: pa.table(frame).set_column(2, "Time", pa.array(frame["Time"].map(Decimal))),
 }
 
 
@@ -78,9 +82,32 @@ def test_missing_values_of_a_table_are_dropped_and_named() -> None:
     ]
 
 
+def test_missing_values_are_named_for_numbers_too(tmp_path: Path) -> None:
+    """Those of a table, of Parquet, and a column in which every value is missing."""
+    table = pa.table({"SessionId": [1, -1, 1], "ItemId": pa.array([7, 8, 9], pa.decimal128(9)), "Time": [-1, 5, 6]})
+    empty = table.set_column(1, "ItemId", pa.nulls(3))
+    for name, content in (("typed", table), ("empty", empty)):
+        pq.write_table(content, tmp_path / f"{name}.parquet")
+    for source in (table, tmp_path / "typed.parquet"):
+        events = read_events(source, LogFormat(missing_values=["-1"]))
+        assert (sequences(events), events.time.tolist()) == ({"1": ["9"]}, [6])
+        assert events.figures["rows_with_empty_session"] == events.figures["rows_with_empty_time"] == 1
+    for source in (empty, tmp_path / "empty.parquet"):
+        with pytest.raises(SessRecError, match="no events in .*3 rows dropped: empty ItemId, row 1, 2, 3"):
+            read_events(source)
+
+
+def test_dates_of_a_typed_column_need_no_format() -> None:
+    frame = frame_of(BASE).assign(Time=pd.to_datetime([row[2] for row in BASE], unit="s"))
+    assert read_events(frame, LogFormat(time_format="%d.%m.%Y")).time.tolist() == sorted(row[2] for row in BASE)
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [
+        *((odd, f"takes files, or a table .*, got a {type(odd).__name__}") for odd in (5, b"x", {"a": 1}, np.ones(3))),
+        (frame_of(BASE).assign(ItemId=pd.Series([2**70] * 10, dtype=object)), "column ItemId .*too large"),
+        (frame_of(BASE).assign(ItemId=pd.Series(["\ud800"] * 10, dtype=object)), "column ItemId .*surrogates"),
         ([frame_of(BASE), frame_of(BASE)], "--data.path takes one table in memory, not several"),
         (frame_of(BASE).assign(ItemId=[1, "a"] * 5), "column ItemId mixes values of several types"),
         (frame_of(BASE).assign(ItemId=1.5), "ItemId is of type double; ids must be text or whole numbers"),
@@ -151,6 +178,8 @@ def test_case_108_parts_given_as_files_or_tables(as_table: bool, tmp_path: Path)
         warnings = "\n".join(prepared.report.warnings)
         assert "leaks: 1 of 3 test sessions begins before the training part ends at 1396954389 (" in warnings
         assert "1 session id, such as '3', shared by the test part and the training part" in warnings
+        assert "3 session ids, such as '3', shared by the test part and the val part" in warnings
+        assert prepared.report.sections["test given"]["session_ids_shared_with_val"] == 3
 
 
 def test_what_no_part_is_given_of_is_cut_off_the_training_files(write_log: Callable[..., Path]) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import one_error, random_rows
+from helpers import ROOT, one_error, random_rows
 
 from sessrec import fit, prepare
 from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.reading import read_events
+from sessrec.data import SessionDataModule
 from sessrec.data.expected_counts import compare_with_expected, rounded_range
 from sessrec.data.log_statistics import describe, events_per_day, log_warnings, precision_warning
 from sessrec.data.preparation import Preparation
@@ -189,6 +190,16 @@ def test_prepare_without_times_or_log(
     prepare.main([])  # the synthetic sessions
     assert "synthetic" in capsys.readouterr().out
     assert "no such file" in one_error(capsys, prepare.main, ["--data.path", "none.csv"])
+
+
+def test_an_error_tells_what_looks_wrong_in_the_log() -> None:
+    """Else lists that are taken for items are reported as unknown items."""
+    lists = ROOT / "tests" / "cases" / "118" / "lists.tsv"
+    fault = "the val part has no usable session, .*; what looks wrong in the log: 6 item ids such as 'N101 N102' "
+    with pytest.raises(SessRecError, match=fault):
+        SessionDataModule(str(lists), cache_dir=None).setup("fit")
+    with pytest.raises(SessRecError, match="0 left to train on.*; what looks wrong in the log: .* one event only"):
+        Preparation(str(lists), session_column="Time", time_column=None).run()
 
 
 def test_a_test_part_without_known_items_is_warned_of(write_log: Callable[..., Path]) -> None:
