@@ -77,6 +77,8 @@ def make_files() -> None:
     )
     Path("data").mkdir()
     shutil.copy("clicks.tsv.gz", "data/serenade_example.tsv.gz")
+    orders = "".join(f"{s}\t{i}\t{t}\t{n}\n" for n, (s, i, t) in enumerate(rows))
+    Path("data/eshop2008.tsv.gz").write_bytes(gzip.compress(b"SessionId\tItemId\tTime\tOrder\n" + orders.encode()))
     n_rows = {"yoochoose1_64": 486026, "retailrocket": 685984}
     for name, start in n_rows.items():  # a row number for a time, the last 50 rows in the test part
         order = "".join(f"{s}\t{i}\t{start - len(rows) + 50 + n}\n" for n, (s, i, _) in enumerate(rows))
