@@ -273,7 +273,7 @@ def test_a_time_format_may_reach_back_for_centuries(tmp_path: Path) -> None:
 def test_whole_and_other_numbers_beyond_the_exact_ones_of_floats(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    monkeypatch.setattr("sessrec.click_log.delimited_file._BLOCK", block)
+    monkeypatch.setattr("sessrec.click_log.text_source.BLOCK", block)
     file = write(tmp_path, HEADER + "s,b,1400000000000000001\ns,a,1300000000000000000.5\n")
     assert sequences(read_events(file)) == {"s": ["a", "b"]}
 
@@ -428,7 +428,7 @@ def test_quoted_newlines_in_a_large_file(tmp_path: Path, monkeypatch: pytest.Mon
     expected = sequences(read_events(file))
     assert sum(map(len, expected.values())) == 200
     for size in (64, 65, 66, 67, 100, 1000):
-        monkeypatch.setattr("sessrec.click_log.delimited_file._BLOCK", size)
+        monkeypatch.setattr("sessrec.click_log.text_source.BLOCK", size)
         assert sequences(read_events(file)) == expected
         with pytest.raises(SessRecError, match="a quote is never closed"):
             read_events(write(tmp_path, text + '"x', "open.csv"))
@@ -443,7 +443,7 @@ def test_times_are_exact_with_and_without_fractions(tmp_path: Path) -> None:
 
 def test_a_text_among_many_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks whose ids are all numbers are encoded as numbers, and give the same ids as one that is not."""
-    monkeypatch.setattr("sessrec.click_log.delimited_file._BLOCK", 4096)
+    monkeypatch.setattr("sessrec.click_log.text_source.BLOCK", 4096)
     rows = [(row // 2, str(row % 100), row) for row in range(3000)] + [(3001, "X1", 3001), (3001, "5", 3002)]
     events = read_events(write(tmp_path, HEADER + "".join(f"{s},{i},{t}\n" for s, i, t in rows)))
     assert events.counts() == {"events": 3002, "sessions": 1501, "items": 101}
