@@ -284,6 +284,10 @@ def test_folders_patterns_and_sessions_across_files(tmp_path: Path) -> None:
     (folder / "_SUCCESS").write_bytes(b"")
     (folder / ".part.crc").write_bytes(b"odd")
     (folder / "a.csv").write_text(HEADER + "s,a,1\nt,x,5\n")
+    (folder / "LICENSE").write_text("Terms of use")
+    with pytest.raises(SessRecError, match=r"LICENSE has no column .*; where it is no part of the log, leave it out"):
+        read_events(folder)
+    (folder / "LICENSE").unlink()
     (folder / "day=2" / "b.csv.gz").write_bytes(gzip.compress((HEADER + "s,b,2\nt,y,4\n").encode()))
     expected = {"s": ["a", "b"], "t": ["y", "x"]}
     events = read_events(folder)
@@ -400,7 +404,12 @@ def test_long_texts_in_other_columns_are_no_fault(tmp_path: Path) -> None:
 def test_visitors_without_an_id_are_warned_of(tmp_path: Path) -> None:
     file = write(tmp_path, HEADER + "".join(f"NA,a,{1000 * number}\n" for number in range(5)))
     events = read_events(file, LogFormat(visitor_column="SessionId"), session_gap=60)
-    assert events.warnings[0] == "5 events with the visitor id 'NA': a missing value?"
+    advice = "a missing value? --data.missing_values '[\"NA\"]' drops such rows"
+    assert events.warnings[0] == f"5 events with the visitor id 'NA': {advice}"
+    null = write(tmp_path, HEADER + "s,a,1\ns,\\N,2\ns,b,\\N\n")
+    with pytest.raises(SessRecError, match=r"line 4: .*others are numbers; --data.missing_values drops rows"):
+        read_events(null)
+    assert sequences(read_events(null, LogFormat(missing_values=["\\N"]))) == {"s": ["a"]}
 
 
 def test_many_files_are_one_note(tmp_path: Path) -> None:
