@@ -22,7 +22,7 @@ _IN_WORDS: dict[Any, list[str]] = {
     str: ["text"],
     type(None): ["null"],
 }
-_EXAMPLES = {int: "[100, 50]", float: "[0.1, 0.2]"}
+_EXAMPLES = {int: "[100, 50]", float: "[0.1, 0.2]", str: '[a, "1"]'}
 _PLAIN = ("builtins", "datetime", "os", "pathlib", "typing")
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,14 +15,11 @@ from sessrec.click_log.dialect import find_layout
 from sessrec.click_log.files import open_text
 from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.quote_check import checked_rows
+from sessrec.click_log.text_source import BLOCK, SHOWN, TextSource
 from sessrec.errors import SessRecError
-from sessrec.text import counted
-
-_BLOCK = 1 << 23  # bytes that are parsed at a time
-_SHOWN = 5  # bad lines that are named
 
 
-class DelimitedFile:
+class DelimitedFile(TextSource):
     """A click log as delimited text, plain or compressed.
 
     Raises:
@@ -31,29 +27,9 @@ class DelimitedFile:
     """
 
     def __init__(self, file: Path, log_format: LogFormat) -> None:
-        self.file = file
-        self.columns = log_format.columns()
+        super().__init__(file, log_format)
         self.layout = find_layout(file, log_format)
-        self.drops_bad_lines = log_format.bad_lines == "drop"
-        self._dropped: list[str] = []  # texts of the bad lines of a pass over the file
-
-    def blocks(self, newlines_in_values: bool = False) -> Iterator[bytes]:
-        """Whole rows of the file, some megabytes at a time.
-
-        Raises:
-            QuotedNewlineError: If a field in quotes spans lines, unless ``newlines_in_values``.
-            SessRecError: If a quote is stray.
-        """
-        self._dropped = []
-        rest = b""
-        for block in checked_rows(self.file, self.layout, newlines_in_values, _BLOCK):
-            block = rest + block
-            end = _end_of_rows(block, newlines_in_values)
-            if end:
-                yield block[:end]
-            rest = block[end:]
-        if rest:
-            yield rest
+        self.a_row = f"not {len(self.layout.names)} fields"
 
     def parse(self, block: bytes, newlines_in_values: bool = False) -> pa.RecordBatch:
         """The wanted columns of a block, as text under the names of their roles.
@@ -95,32 +71,14 @@ class DelimitedFile:
         self._dropped.append(row.text)
         return "skip"
 
-    def bad_lines(self) -> tuple[int, str]:
-        """Number of lines that the last pass over the file has dropped, and a note that names the first ones."""
-        if not self._dropped:
-            return 0, ""
-        n_fields, n_dropped = len(self.layout.names), len(self._dropped)
-        bad = (str(line) for line, row in self._rows() if len(row) != n_fields)
-        where = ", ".join(islice(bad, _SHOWN)) + (", ..." if n_dropped > _SHOWN else "")
-        return n_dropped, f"{self.file}: {counted(n_dropped, 'line')} dropped: not {n_fields} fields, line {where}"
-
-    def places(self, rows: Sequence[int]) -> str:
-        """Lines of some rows, counted from 0 and ascending, for messages."""
-        lines: list[str] = []
-        n_fields = len(self.layout.names)
-        good = (line for line, row in self._rows() if not self.drops_bad_lines or len(row) == n_fields)
-        for row, line in enumerate(good):
-            if len(lines) == len(rows):
-                break
-            if row == rows[len(lines)]:
-                lines.append(str(line))
-        return "line " + ", ".join(lines)
+    def _is_bad(self, row: list[str]) -> bool:
+        return len(row) != len(self.layout.names)
 
     def explain(self, error: pa.ArrowInvalid) -> SessRecError:
         """Turn the error of a parser into one that names the line."""
         names = self.layout.names
         try:
-            for _ in checked_rows(self.file, self.layout, True, _BLOCK):
+            for _ in checked_rows(self.file, self.layout, True, BLOCK):
                 pass
         except SessRecError as of_quotes:
             return of_quotes
@@ -148,10 +106,10 @@ class DelimitedFile:
             if n_bad == 1:
                 shown = self.layout.separator.join(row)[:80].encode("utf-8", "replace").decode()
                 first = f"{self.file}, line {line}: {len(row)} fields in place of {n_fields}: {shown!r}; "
-            elif n_bad <= _SHOWN:
+            elif n_bad <= SHOWN:
                 others.append(str(line))
         if n_bad > 1:
-            first += f"{n_bad:,} lines are so, also {', '.join(others)}{', ...' if n_bad > _SHOWN else ''}; "
+            first += f"{n_bad:,} lines are so, also {', '.join(others)}{', ...' if n_bad > SHOWN else ''}; "
         them = "it" if n_bad == 1 else "them"
         return SessRecError(f"{first}mend or remove {them}, or give --data.bad_lines drop") if n_bad else None
 
@@ -168,11 +126,3 @@ class DelimitedFile:
             for row in reader:
                 if row:
                     yield layout.n_skipped_lines + reader.line_num, row
-
-
-def _end_of_rows(block: bytes, newlines_in_values: bool) -> int:
-    """Where the last whole row of a block ends that begins with a row; 0 where none does."""
-    end = block.rfind(b"\n") + 1
-    while newlines_in_values and block.count(b'"', 0, end) % 2:  # this newline stands in a field
-        end = block.rfind(b"\n", 0, end - 1) + 1
-    return end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from sessrec.click_log.ordering import count_codes
 from sessrec.errors import SessRecError
 from sessrec.text import counted
 
-_MISSING = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "none", "NONE", "undefined", "-", "?")
+_MISSING = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "none", "NONE", "undefined", "-", "?", r"\N")
 _ROUNDED = r"^[+-]?\d+(\.\d+)?[eE]\+\d+$"
 
 
@@ -86,7 +87,11 @@ def _warn_of_ids(column: IdColumn) -> list[str]:
     counts = count_codes(column.codes, len(ids))
     missing = pc.is_in(ids, pa.array(_MISSING))
     for code in np.flatnonzero(missing.to_numpy(zero_copy_only=False)).tolist():
-        found.append(f"{counted(counts[code], 'event')} with the {kind} id {ids[code].as_py()!r}: a missing value?")
+        text = ids[code].as_py()
+        found.append(
+            f"{counted(counts[code], 'event')} with the {kind} id {text!r}: a missing value? --data.missing_values "
+            f"'{json.dumps([text])}' drops such rows"
+        )
     if n_blank := pc.sum(pc.not_equal(pc.utf8_trim_whitespace(ids), ids)).as_py():
         found.append(f"{counted(n_blank, f'{kind} id')} with blanks around, which are kept")
     if n_quoted := pc.sum(pc.and_(pc.starts_with(ids, '"'), pc.ends_with(ids, '"'))).as_py():

@@ -6,8 +6,7 @@ import codecs
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,10 @@ from sessrec.click_log.dialect import TextLayout, check_columns
 from sessrec.click_log.files import open_text
 from sessrec.click_log.lists import field_of
 from sessrec.click_log.log_format import LogFormat
-from sessrec.click_log.quote_check import checked_rows
+from sessrec.click_log.text_source import TextSource
 from sessrec.errors import SessRecError
-from sessrec.text import counted
 
-_BLOCK, _HEAD = 1 << 23, 1 << 20  # bytes that are parsed at a time, and in which the fields must be found
-_SHOWN = 5  # bad lines that are named
+_HEAD = 1 << 20  # bytes in which the fields must be found
 _IN_LIST = "[]"  # what follows in a path stands in each entry of a list
 _TYPES = {int: pa.int64(), float: pa.float64(), str: pa.string()}
 
@@ -41,7 +38,7 @@ def is_json_lines(file: Path) -> bool:
     return re.match(rb'\s*\{\s*["}]', head) is not None
 
 
-class JsonLinesFile:
+class JsonLinesFile(TextSource):
     """A click log as JSON lines, plain or compressed.
 
     A column is a field of the object on a line; ``events.aid`` is the field ``aid`` of an object ``events``, or of each
@@ -51,11 +48,11 @@ class JsonLinesFile:
         SessRecError: If a field is not found in the first lines.
     """
 
+    a_row = "no JSON object"
+
     def __init__(self, file: Path, log_format: LogFormat) -> None:
-        self.file = file
-        self.columns = columns = log_format.columns()
-        self.drops_bad_lines = log_format.bad_lines == "drop"
-        self._bad: list[int] = []  # lines that are dropped
+        super().__init__(file, log_format)
+        columns = self.columns
         with open_text(file) as stream:
             head = stream.read(_HEAD) + stream.readline()
         self.layout = TextLayout(
@@ -75,18 +72,6 @@ class JsonLinesFile:
             if kind == pa.float64() and role not in ("time", "order"):
                 kinds[role] = None  # the text of a number is the id
         self._schema = _schema({self._paths[role]: kind for role, kind in kinds.items()})
-
-    def blocks(self, newlines_in_values: bool = False) -> Iterator[bytes]:
-        """Whole lines of the file, some megabytes at a time."""
-        rest = b""
-        for block in checked_rows(self.file, self.layout, True, _BLOCK):
-            block = rest + block
-            end = block.rfind(b"\n") + 1
-            if end:
-                yield block[:end]
-            rest = block[end:]
-        if rest.strip():
-            yield rest
 
     def parse(self, block: bytes, newlines_in_values: bool = False) -> pa.RecordBatch:
         """The wanted fields of a block under the names of their roles: numbers and texts, or lists of these.
@@ -126,6 +111,7 @@ class JsonLinesFile:
             except ValueError as error:
                 if not self.drops_bad_lines:
                     raise pa.ArrowInvalid(str(error)) from error
+                self._dropped.append(line)
         arrays = []
         for number, path in enumerate(self._paths.values()):
             kind = pa.list_(pa.string()) if _IN_LIST in path else pa.string()
@@ -143,14 +129,6 @@ class JsonLinesFile:
             raise ValueError("no JSON object")
         return [_texts_at(record, path) for path in self._paths.values()]
 
-    def bad_lines(self) -> tuple[int, str]:
-        """Number of lines that are dropped, and a note that names the first ones."""
-        self._bad = [number for number, line in self._lines() if self._is_bad(line)] if self.drops_bad_lines else []
-        if not self._bad:
-            return 0, ""
-        where = ", ".join(map(str, self._bad[:_SHOWN])) + (", ..." if len(self._bad) > _SHOWN else "")
-        return len(self._bad), f"{self.file}: {counted(len(self._bad), 'line')} dropped: no JSON object, line {where}"
-
     def _is_bad(self, line: bytes) -> bool:
         try:
             self._texts(line)
@@ -158,18 +136,9 @@ class JsonLinesFile:
             return True
         return False
 
-    def places(self, rows: Sequence[int]) -> str:
-        """Lines of some rows, counted from 0 and ascending, for messages."""
-        bad = set(self._bad)
-        numbers = (number for number, _ in self._lines() if number not in bad)
-        wanted = set(rows)
-        return "line " + ", ".join(
-            str(line) for row, line in enumerate(islice(numbers, max(rows) + 1)) if row in wanted
-        )
-
     def explain(self, error: pa.ArrowInvalid) -> SessRecError:
         """Turn the error of a parser into one that names the line."""
-        for number, line in self._lines():
+        for number, line in self._rows():
             try:
                 self._texts(line.strip())
             except ValueError as fault:
@@ -178,8 +147,7 @@ class JsonLinesFile:
                 return SessRecError(f"{self.file}, line {number}: {what}: {shown!r}; mend or remove it")
         return SessRecError(f"cannot read {self.file}: {' '.join(str(error).split())[:300]}")
 
-    def _lines(self) -> Iterator[tuple[int, bytes]]:
-        """Each line that is not blank, with its number."""
+    def _rows(self) -> Iterator[tuple[int, bytes]]:
         with open_text(self.file) as stream:
             for number, line in enumerate(stream, 1):
                 if (line := line.removeprefix(codecs.BOM_UTF8)).strip():

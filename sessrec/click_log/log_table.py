@@ -207,7 +207,7 @@ def _count(source: Source, pieces: list[Piece]) -> tuple[dict[str, int], list[st
         if found:
             rows = np.concatenate(found)
             figures[f"rows_with_empty_{role}"] = len(rows)
-            where = _places(source, rows if parents is None else np.unique(parents[rows]), None)
+            where = _places(source, rows, parents)
             notes.append(f"{source.file}: {counted(len(rows), 'row')} dropped: empty {name}, {where}")
     if all(piece.complete.all() for piece in pieces):
         return figures, notes, parents
@@ -251,5 +251,5 @@ def _order(source: Source, column: pa.ChunkedArray, kept: np.ndarray | None) -> 
 
 def _places(source: Source, rows: np.ndarray, kept: np.ndarray | None) -> str:
     """Where the first of some complete rows stand in the file."""
-    rows = rows if kept is None else kept[rows]
+    rows = rows if kept is None else np.unique(kept[rows])  # a row may have several items
     return source.places(rows[:5].tolist()) + (", ..." if len(rows) > 5 else "")

@@ -22,7 +22,7 @@ from sessrec.click_log.ids import encode_ids
 from sessrec.click_log.list_check import warn_of_lists
 from sessrec.click_log.lists import longest_lists
 from sessrec.click_log.log_format import LogFormat
-from sessrec.click_log.log_table import LogTable, read_log_table
+from sessrec.click_log.log_table import LogTable, has_columns, read_log_table
 from sessrec.click_log.memory_table import is_table
 from sessrec.click_log.ordering import count_codes, sort_into_sessions
 from sessrec.click_log.time_checks import warn_of_times
@@ -74,7 +74,7 @@ def _read(
     files: list[Any], log_format: LogFormat, event_kinds: Sequence[str] | None
 ) -> tuple[Events, np.ndarray | None]:
     """All events of some files, and which of them are of the kinds wanted, bool; None where all kinds are."""
-    tables = [read_log_table(file, log_format) for file in files]
+    tables = [_read_table(file, log_format, len(files)) for file in files]
     figures = Counter(files=len(tables))
     for table in tables:
         figures.update(table.figures)
@@ -129,6 +129,17 @@ def _read(
     item_ids, has_times = item.ids.cast(pa.string()), log_format.time_column is not None
     events = Events(items, times, offsets, codes, session.ids, item_ids, has_times, dict(figures), notes, warnings)
     return events, keep[0] if keep else None
+
+
+def _read_table(file: Any, log_format: LogFormat, n_files: int) -> LogTable:
+    try:
+        return read_log_table(file, log_format)
+    except SessRecError as error:
+        if n_files == 1 or has_columns(file, log_format):
+            raise
+        raise SessRecError(
+            f"{error}; where it is no part of the log, leave it out, as by a pattern like *.csv"
+        ) from error
 
 
 def _warn_of_other_lists(n_others: int) -> list[str]:

@@ -205,7 +205,8 @@ def _from_mixed_iso(column: pa.ChunkedArray, is_number: np.ndarray) -> np.ndarra
     bad = read.isna().to_numpy()
     if bad.any():
         if is_number.sum() > (~bad).sum():
-            raise UnreadableTimes(column, ~is_number, "the others are numbers")
+            advice = "the others are numbers; --data.missing_values drops rows of texts that stand for an empty field"
+            raise UnreadableTimes(column, ~is_number, advice)
         if is_number[bad].all():
             raise UnreadableTimes(column, bad, "the others are dates")
         advice = "write them as Unix time or like 2014-04-07T10:51:09Z, or give --data.time_format"

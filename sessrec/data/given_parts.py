@@ -44,7 +44,7 @@ def check_parts(options: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
 
 
 def describe_leaks(part: str, train: Events, given: Events) -> tuple[dict[str, int | str], list[str]]:
-    """Count what a given part shares with the training part, as `leakage_report` does for a part that was cut off.
+    """Count what of a given part the training part tells, as `leakage_report` does for a part that was cut off.
 
     Args:
         part: ``val`` or ``test``.
@@ -55,7 +55,7 @@ def describe_leaks(part: str, train: Events, given: Events) -> tuple[dict[str, i
         The figures, and a warning for each leak.
     """
     train, given = _with_common_items(train, given)
-    figures, of_ids = describe_shared_ids(part, given, "training", train)
+    figures: dict[str, int | str] = {}
     warnings = []
     end = float(train.time.max())
     counts = leakage_report(train, given, end)
@@ -71,7 +71,7 @@ def describe_leaks(part: str, train: Events, given: Events) -> tuple[dict[str, i
                 f"{time_text(end)}, with {counted(n_events, 'event')} before it"
             )
     figures |= {f"items_only_in_{part}": counts["items_only_in_test"], "repeated_sessions": counts["repeated_sessions"]}
-    return figures, warnings + of_ids
+    return figures, warnings
 
 
 def describe_shared_ids(part: str, given: Events, other: str, events: Events) -> tuple[dict[str, int | str], list[str]]:
@@ -80,25 +80,19 @@ def describe_shared_ids(part: str, given: Events, other: str, events: Events) ->
     Args:
         part: Name of the given part.
         given: Its events.
-        other: Name of the other part: ``training`` or ``val``.
+        other: Name of the other part.
         events: Its events.
 
     Returns:
         The figure, and a warning where it is not 0.
     """
-    ids = _session_ids(given)
-    shared = ids.filter(pc.is_in(ids, _session_ids(events)))
-    figures: dict[str, int | str] = {
-        "shared_session_ids" if other == "training" else f"session_ids_shared_with_{other}": len(shared)
-    }
+    ids, known = (own.session_ids.take(pa.array(own.numbers)).cast(pa.string()) for own in (given, events))
+    shared = ids.filter(pc.is_in(ids, known))
+    figures: dict[str, int | str] = {f"session_ids_shared_with_{other}": len(shared)}
     if not len(shared):
         return figures, []
     first = f"{counted(len(shared), 'session id')}, such as {shared[0].as_py()!r}"
     return figures, [f"{first}, shared by the {part} part and the {other} part: taken as different sessions"]
-
-
-def _session_ids(events: Events) -> pa.Array:
-    return events.session_ids.take(pa.array(events.numbers)).cast(pa.string())
 
 
 def _with_common_items(*parts: Events) -> tuple[Events, ...]:

@@ -160,11 +160,6 @@ class Preparation(LogFormat):
         return self._tables.get("path", self.path)
 
     @property
-    def is_in_memory(self) -> bool:
-        """Whether the log as a whole is a table in memory."""
-        return "path" in self._tables
-
-    @property
     def is_from_files(self) -> bool:
         """Whether the log is read from files, whose state tells whether a prepared log is up to date."""
         return bool(self.sources) and not self._tables
@@ -272,15 +267,13 @@ class Preparation(LogFormat):
             report.add(f"{part} cut", leakage_report(events, parts[part], t))
         for part in ("val", "test"):
             if getattr(self, f"{part}_path") is not None:
-                parts[part] = self._read_part(part, events, report)
-        if self.test_path is not None and "val" in parts:
-            figures, warnings = describe_shared_ids("test", parts["test"], "val", parts["val"])
-            report.add("test given", figures)
-            report.warn(warnings)
+                earlier = {"train": events} | parts
+                parts[part] = self._read_part(part, report)
+                self._describe_leaks(part, parts[part], earlier, report)
         return {part: parts[part] for part in ("train", "val", "test") if part in parts}
 
-    def _read_part(self, part: str, train: Events, report: DataReport) -> Events:
-        """Read and clean a given part, in which no item is rare, and report what it leaks."""
+    def _read_part(self, part: str, report: DataReport) -> Events:
+        """Read and clean a given part, in which no item is rare."""
         section = f"{part} given"
         events = self.read(report, f"{part}_path", section)
         report.warn(log_warnings(events, self.max_session_length, self.order_column is not None))
@@ -288,11 +281,18 @@ class Preparation(LogFormat):
             events, self.drop_repeats, self.min_session_length, max_session_length=self.max_session_length
         )
         report.add(section, dropped | events.counts())
-        if len(events) and len(train):
-            figures, warnings = describe_leaks(part, train, events)
-            report.add(section, figures)
-            report.warn(warnings)
         return events
+
+    def _describe_leaks(self, part: str, given: Events, others: Mapping[str, Events], report: DataReport) -> None:
+        """Report what a given part leaks; numbers of rows, where these are sessions, are no ids that parts share."""
+        train, found = others["train"], []
+        if len(given) and len(train):
+            found.append(describe_leaks(part, train, given))
+        if not self.rows_are_sessions:
+            found += [describe_shared_ids(part, given, other, events) for other, events in others.items()]
+        for figures, warnings in found:
+            report.add(f"{part} given", figures)
+            report.warn(warnings)
 
     def _check_not_empty(self, events: Events, report: DataReport) -> None:
         if len(events) == 0:

@@ -273,7 +273,7 @@ def test_a_time_format_may_reach_back_for_centuries(tmp_path: Path) -> None:
 def test_whole_and_other_numbers_beyond_the_exact_ones_of_floats(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
 ) -> None:
-    monkeypatch.setattr("sessrec.click_log.delimited_file._BLOCK", block)
+    monkeypatch.setattr("sessrec.click_log.text_source.BLOCK", block)
     file = write(tmp_path, HEADER + "s,b,1400000000000000001\ns,a,1300000000000000000.5\n")
     assert sequences(read_events(file)) == {"s": ["a", "b"]}
 
@@ -284,6 +284,10 @@ def test_folders_patterns_and_sessions_across_files(tmp_path: Path) -> None:
     (folder / "_SUCCESS").write_bytes(b"")
     (folder / ".part.crc").write_bytes(b"odd")
     (folder / "a.csv").write_text(HEADER + "s,a,1\nt,x,5\n")
+    (folder / "LICENSE").write_text("Terms of use")
+    with pytest.raises(SessRecError, match=r"LICENSE has no column .*; where it is no part of the log, leave it out"):
+        read_events(folder)
+    (folder / "LICENSE").unlink()
     (folder / "day=2" / "b.csv.gz").write_bytes(gzip.compress((HEADER + "s,b,2\nt,y,4\n").encode()))
     expected = {"s": ["a", "b"], "t": ["y", "x"]}
     events = read_events(folder)
@@ -400,7 +404,12 @@ def test_long_texts_in_other_columns_are_no_fault(tmp_path: Path) -> None:
 def test_visitors_without_an_id_are_warned_of(tmp_path: Path) -> None:
     file = write(tmp_path, HEADER + "".join(f"NA,a,{1000 * number}\n" for number in range(5)))
     events = read_events(file, LogFormat(visitor_column="SessionId"), session_gap=60)
-    assert events.warnings[0] == "5 events with the visitor id 'NA': a missing value?"
+    advice = "a missing value? --data.missing_values '[\"NA\"]' drops such rows"
+    assert events.warnings[0] == f"5 events with the visitor id 'NA': {advice}"
+    null = write(tmp_path, HEADER + "s,a,1\ns,\\N,2\ns,b,\\N\n")
+    with pytest.raises(SessRecError, match=r"line 4: .*others are numbers; --data.missing_values drops rows"):
+        read_events(null)
+    assert sequences(read_events(null, LogFormat(missing_values=["\\N"]))) == {"s": ["a"]}
 
 
 def test_many_files_are_one_note(tmp_path: Path) -> None:
@@ -428,7 +437,7 @@ def test_quoted_newlines_in_a_large_file(tmp_path: Path, monkeypatch: pytest.Mon
     expected = sequences(read_events(file))
     assert sum(map(len, expected.values())) == 200
     for size in (64, 65, 66, 67, 100, 1000):
-        monkeypatch.setattr("sessrec.click_log.delimited_file._BLOCK", size)
+        monkeypatch.setattr("sessrec.click_log.text_source.BLOCK", size)
         assert sequences(read_events(file)) == expected
         with pytest.raises(SessRecError, match="a quote is never closed"):
             read_events(write(tmp_path, text + '"x', "open.csv"))
@@ -443,7 +452,7 @@ def test_times_are_exact_with_and_without_fractions(tmp_path: Path) -> None:
 
 def test_a_text_among_many_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks whose ids are all numbers are encoded as numbers, and give the same ids as one that is not."""
-    monkeypatch.setattr("sessrec.click_log.delimited_file._BLOCK", 4096)
+    monkeypatch.setattr("sessrec.click_log.text_source.BLOCK", 4096)
     rows = [(row // 2, str(row % 100), row) for row in range(3000)] + [(3001, "X1", 3001), (3001, "5", 3002)]
     events = read_events(write(tmp_path, HEADER + "".join(f"{s},{i},{t}\n" for s, i, t in rows)))
     assert events.counts() == {"events": 3002, "sessions": 1501, "items": 101}

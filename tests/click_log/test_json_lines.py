@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 from helpers import BASE, EXPECTED, ROOT, sequences
 
-from sessrec.click_log import json_lines
+from sessrec.click_log import text_source
 from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.reading import read_events
 from sessrec.errors import SessRecError
@@ -84,7 +84,7 @@ def zstd(content: bytes) -> bytes:
 def test_told_by_content_whatever_the_name_and_the_size_of_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[[bytes], bytes], block: int
 ) -> None:
-    monkeypatch.setattr(json_lines, "_BLOCK", block)
+    monkeypatch.setattr(text_source, "BLOCK", block)
     file = tmp_path / "log.csv"
     file.write_bytes(write((CASES / "105" / "events.jsonl").read_bytes()))
     assert sequences(read_events(file, VISITS)) == VISITS_EXPECTED
@@ -94,7 +94,7 @@ def test_told_by_content_whatever_the_name_and_the_size_of_blocks(
 @pytest.mark.parametrize("first", [0, 1, 2])
 def test_ids_stay_as_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int, first: int) -> None:
     """Whether they are all of one type, or of several, whatever the first: in one block, or in blocks of their own."""
-    monkeypatch.setattr(json_lines, "_BLOCK", block)
+    monkeypatch.setattr(text_source, "BLOCK", block)
     ids = ['"0012"', "12", "12.0", "1e3", '"12"', "9007199254740993", "18446744073709551616", '"a\\nb \\u00e9"', "true"]
     file = tmp_path / "ids.jsonl"
     ids = ids[first:] + ids[:first]

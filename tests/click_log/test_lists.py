@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import ROOT, sequences
 
-from sessrec.click_log import delimited_file
+from sessrec.click_log import text_source
 from sessrec.click_log.lists import longest_lists
 from sessrec.click_log.log_format import ItemLists, LogFormat
 from sessrec.click_log.reading import read_events
@@ -104,7 +104,7 @@ def test_lists_of_times(
     block: int,
     lists: ItemLists,
 ) -> None:
-    monkeypatch.setattr(delimited_file, "_BLOCK", block)
+    monkeypatch.setattr(text_source, "BLOCK", block)
     file = tmp_path / "lists.tsv"
     file.write_text("SessionId\tItemId\tTime\n" + rows)
     events = read_events(file, LogFormat(item_lists=lists))
@@ -115,6 +115,7 @@ def test_lists_of_times(
 @pytest.mark.parametrize(
     ("content", "options", "fault"),
     [
+        ("SessionId,ItemId,Time\na,1 2,x\nb,3,4\nc,5 6,y\n", {}, "line 2, 4: 4 of column 'Time' cannot be read"),
         ("SessionId,ItemId,Time\na,1 2,10 20 30\n", {}, "of a differ in length: 2 items, 3 in --data.time_column"),
         (
             "SessionId,ItemId,Time\na,\"['1' '2', ..., '9']\",1\n",

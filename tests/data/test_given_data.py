@@ -167,7 +167,8 @@ def test_case_108_parts_given_as_files_or_tables(as_table: bool, tmp_path: Path)
         assert prepared.sessions["test"].n_positions == 3
         assert prepared.report.sections["test"]["unknown_events"] == 1
         leaks = {
-            "shared_session_ids": 1,
+            "session_ids_shared_with_train": 1,
+            "session_ids_shared_with_val": 3,
             "train_ends": "1396954389 (2014-04-08 10:53:09 UTC)",
             "sessions_before_train_ends": 1,
             "events_before_train_ends": 2,
@@ -177,9 +178,17 @@ def test_case_108_parts_given_as_files_or_tables(as_table: bool, tmp_path: Path)
         assert leaks.items() <= prepared.report.sections["test given"].items()
         warnings = "\n".join(prepared.report.warnings)
         assert "leaks: 1 of 3 test sessions begins before the training part ends at 1396954389 (" in warnings
-        assert "1 session id, such as '3', shared by the test part and the training part" in warnings
+        assert "1 session id, such as '3', shared by the test part and the train part" in warnings
         assert "3 session ids, such as '3', shared by the test part and the val part" in warnings
-        assert prepared.report.sections["test given"]["session_ids_shared_with_val"] == 3
+
+
+def test_numbers_of_rows_are_no_ids_that_parts_share(tmp_path: Path) -> None:
+    (tmp_path / "sessions.csv").write_text("ItemId\na b\nb c\nc a\n")
+    paths = dict.fromkeys(("train_path", "test_path"), str(tmp_path / "sessions.csv"))
+    rows = {"session_column": None, "time_column": None, "item_lists": "all", "separator": ","}
+    report = SessionDataModule(**paths, **rows, val_ratio=0, cache_dir=None).prepare().report  # type: ignore[arg-type]
+    assert report.sections["test given"]["repeated_sessions"] == 3
+    assert not any("shared" in warning for warning in report.warnings)
 
 
 def test_what_no_part_is_given_of_is_cut_off_the_training_files(write_log: Callable[..., Path]) -> None:
