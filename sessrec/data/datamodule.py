@@ -54,6 +54,7 @@ class SessionDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.preparation = Preparation(path, **preparation)
+        cache_dir = None if cache_dir is None else str(cache_dir)
         own = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "steps_per_window": steps_per_window}
         for option, value in own.items():
             check_least(f"--data.{option}", value, 1)

@@ -99,8 +99,14 @@ class Preparation(LogFormat):
     _tables: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
-        """Check the options; paths become text, so that a prepared log can be kept under them."""
+        """Check the options; they become plain values, so that a prepared log can be kept under them."""
         self._name_sources()
+        for name, value in vars(self).copy().items():
+            if name in ("column_names", "missing_values", "events") and value is not None:
+                if isinstance(value, str):
+                    raise SessRecError(f"--data.{name} must be a list of texts, got {value!r}")
+                value = list(map(str, value))
+            object.__setattr__(self, name, value.item() if isinstance(value, np.generic) else value)
         defaults = {field.name: field.default for field in fields(self)}
         check_parts({name: getattr(self, name) for name in defaults}, defaults)
         check_least("--data.min_session_length", self.min_session_length, 2)

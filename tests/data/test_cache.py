@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from helpers import random_rows
 
 import sessrec.data.cache
-from sessrec.data.cache import open_or_prepare
+from sessrec.data.cache import find_prepared, open_or_prepare
 from sessrec.data.preparation import Preparation, PreparedLog
 from sessrec.errors import SessRecError
 
@@ -68,6 +69,28 @@ def test_other_settings_are_another_log(log: Preparation, cache: Path) -> None:
     other = Preparation(log.path, min_item_support=2, test_ratio=0.5)
     assert_same(open_or_prepare(other, cache), open_or_prepare(other, None))
     assert len(list(cache.iterdir())) == 2
+
+
+def test_options_of_other_types_are_the_same_log(log: Preparation, cache: Path) -> None:
+    open_or_prepare(replace(log, test_ratio=0.25, missing_values=["x"]), cache)
+    files, share = [Path(str(log.path))], np.float32(0.25)
+    odd = Preparation(files, min_item_support=np.int64(2), test_ratio=share, missing_values=("x",))  # type: ignore[arg-type]
+    assert "prepared_before" in open_or_prepare(odd, cache).report.sections["read"]
+    with pytest.raises(SessRecError, match="--data.missing_values must be a list of texts, got 'x'"):
+        replace(log, missing_values="x")
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_a_changed_part_is_prepared_anew(part: str, cache: Path, write_log: Callable[..., Path]) -> None:
+    rows = random_rows(90)
+    cuts = {"train": rows[:60], "val": rows[60:120], "test": rows[120:]}
+    log = Preparation(**{f"{name}_path": str(write_log(own, f"{name}.tsv")) for name, own in cuts.items()})
+    open_or_prepare(log, cache)
+    assert find_prepared(log, cache) is not None
+    write_log(cuts[part] + rows[:9], f"{part}.tsv")
+    assert find_prepared(log, cache) is None
+    assert_same(open_or_prepare(log, cache), open_or_prepare(log, None))
+    assert len(list(cache.iterdir())) == 1
 
 
 @pytest.mark.parametrize("keeps_size_and_time", [False, True])
