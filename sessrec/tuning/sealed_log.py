@@ -41,7 +41,7 @@ def sealed_log_words(whole: Preparation, file: Path, is_written: bool = False) -
         return ["--data.test_path", "null", *_NO_TEST]
     if whole.train_path is not None:
         raise SessRecError("--data.train_path is given without --data.test_path: tune cannot tell the test part")
-    if whole.is_in_memory:
+    if whole.sources and not whole.is_from_files:
         raise SessRecError("tune takes the files of a click log (--data.path), no table in memory")
     if not is_written:
         _write_once(plain_log(_before_test(whole)), file)
