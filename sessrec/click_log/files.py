@@ -8,6 +8,7 @@ import glob
 import gzip
 import io
 import lzma
+import os
 import re
 import zipfile
 from collections.abc import Sequence
@@ -45,6 +46,7 @@ def log_files(paths: str | Path | Sequence[str | Path], option: str = "--data.pa
     Raises:
         SessRecError: If nothing is there, or a file is named twice.
     """
+    check_paths(paths, option)
     files: list[Path] = []
     for path in [paths] if isinstance(paths, (str, Path)) else paths:
         if not isinstance(path, (str, Path)):
@@ -62,6 +64,17 @@ def log_files(paths: str | Path | Sequence[str | Path], option: str = "--data.pa
             raise SessRecError(f"{file} is named twice in {option}: its events would count double")
         seen.add(resolved)
     return files
+
+
+def check_paths(paths: Any, option: str) -> None:
+    """Refuse what is neither a path nor a list of paths.
+
+    Raises:
+        SessRecError: With its type.
+    """
+    if not isinstance(paths, (str, os.PathLike, list, tuple)):
+        kind = type(paths).__name__
+        raise SessRecError(f"{option} takes files, or a table that offers the Arrow C stream interface, got a {kind}")
 
 
 def _expand(path: Path, option: str) -> list[Path]:

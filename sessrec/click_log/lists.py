@@ -32,7 +32,8 @@ def field_of(array: pa.Array, keys: tuple[str, ...] = ()) -> pa.Array:
         return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), field_of(array.flatten(), keys))
     if keys:
         return field_of(pc.struct_field(array, keys[0]), keys[1:])
-    array = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    if pa.types.is_dictionary(array.type):
+        return field_of(array.dictionary).take(array.indices)
     return array.cast(pa.string()) if is_text(array.type) or pa.types.is_decimal(array.type) else array
 
 

@@ -29,7 +29,10 @@ def as_arrow(table: Any) -> pa.Table:
     try:
         return pa.table(table)
     except (TypeError, ValueError, pa.ArrowException) as error:
-        raise SessRecError(f"{IN_MEMORY}: a {type(table).__name__} has no columns with names: give a table") from error
+        cause = " ".join(str(error).split())[:200]
+        raise SessRecError(
+            f"{IN_MEMORY}: a {type(table).__name__} is no table of columns for Arrow: {cause}"
+        ) from error
 
 
 class MemoryTable(TypedSource):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sessrec.click_log.events import Events, events_from_frame
-from sessrec.click_log.files import IN_MEMORY
+from sessrec.click_log.files import IN_MEMORY, check_paths
 from sessrec.click_log.log_format import BadLines, ItemLists, LogFormat
 from sessrec.click_log.memory_table import as_arrow, is_table
 from sessrec.click_log.ordering import count_codes
@@ -140,10 +139,8 @@ class Preparation(LogFormat):
                 if any(is_table(file) for file in log):
                     raise SessRecError(f"--data.{name} takes one table in memory, not several: concatenate them")
                 log = [str(file) for file in log]
-            elif log is not None and not isinstance(log, (str, os.PathLike)):
-                raise SessRecError(
-                    f"--data.{name} takes files, or a table as Arrow knows it, got a {type(log).__name__}"
-                )
+            elif log is not None:
+                check_paths(log, f"--data.{name}")
             object.__setattr__(self, name, None if log is None else log if isinstance(log, list) else str(log))
         object.__setattr__(self, "_tables", tables)
 

@@ -30,10 +30,13 @@ def frame_of(rows: list[Any]) -> pd.DataFrame:
 
 
 class Streamed:
-    """A table that offers nothing but the Arrow C stream interface, with the text type of polars."""
+    """A table that offers nothing but the Arrow C stream interface, with the types of text and category of polars."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
         table = pa.table(frame)
+        codes, names = pd.factorize(frame["SessionId"])
+        categories = pa.DictionaryArray.from_arrays(codes, pa.array(names, pa.string_view()))
+        table = table.set_column(0, "SessionId", categories)
         self.table = table.set_column(1, "ItemId", table["ItemId"].cast(pa.string()).cast(pa.string_view()))
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
@@ -113,7 +116,7 @@ def test_dates_of_a_typed_column_need_no_format() -> None:
         (frame_of(BASE).assign(ItemId=1.5), "ItemId is of type double; ids must be text or whole numbers"),
         (frame_of(BASE).rename(columns={"Time": 3}), "no column Time; its header gives SessionId, ItemId, 3: set"),
         (pa.table(frame_of(BASE)).drop_columns(["Time"]), "no column Time; its schema gives SessionId, ItemId: set"),
-        (pa.chunked_array([[1, 2]]), "a ChunkedArray has no columns"),
+        (pa.chunked_array([[1, 2]]), "a ChunkedArray is no table of columns"),
         (frame_of(BASE[:0]), "no events in <table in memory>"),
     ],
 )
