@@ -28,6 +28,7 @@ from sessrec.click_log.ordering import count_codes, sort_into_sessions
 from sessrec.click_log.time_checks import warn_of_times
 from sessrec.click_log.times import unit_of_note
 from sessrec.errors import SessRecError
+from sessrec.suggestions import nearest
 from sessrec.text import counted
 
 GapEvents = Literal["all", "kept"]
@@ -106,7 +107,9 @@ def _read(
     times = _concatenated([table.time for table in tables])
     columns = [item.codes, np.arange(len(item.codes)) if times is None else times]
     if event_kinds is not None:
-        is_wanted, others = _is_of_kind([piece for table in tables for piece in table.event], event_kinds)
+        pieces = [piece for table in tables for piece in table.event]
+        warnings += _warn_of_missing_kinds(pieces, event_kinds)
+        is_wanted, others = _is_of_kind(pieces, event_kinds)
         columns.append(is_wanted)
         figures["rows_of_other_events"] = others.total()
         if others:
@@ -152,12 +155,20 @@ def _warn_of_other_lists(n_others: int) -> list[str]:
     ]
 
 
+def _warn_of_missing_kinds(pieces: list[pa.Array], kinds: Sequence[str]) -> list[str]:
+    """Say which kinds the log lacks, as a short log may; refuse them where one is misspelt, or all are missing."""
+    found = sorted({kind for piece in pieces for kind in piece.dictionary.to_pylist()})
+    missing, others = [kind for kind in kinds if kind not in found], [kind for kind in found if kind not in kinds]
+    if not missing:
+        return []
+    message = f"no event is of the kind {', '.join(missing)} (--data.events); the log has {', '.join(found[:20])}"
+    if len(missing) == len(kinds) or any(nearest(kind, others) for kind in missing):
+        raise SessRecError(message)
+    return [message]
+
+
 def _is_of_kind(pieces: list[pa.Array], kinds: Sequence[str]) -> tuple[np.ndarray, Counter[str]]:
     """Whether each row is an event of a wanted kind, and the number of rows of each other kind."""
-    found = sorted({kind for piece in pieces for kind in piece.dictionary.to_pylist()})
-    if strange := [kind for kind in kinds if kind not in found]:
-        shown = ", ".join(found[:20])
-        raise SessRecError(f"no event is of the kind {', '.join(strange)} (--data.events); the log has {shown}")
     wanted, others = pa.array(kinds, pa.string()), Counter[str]()
     for piece in pieces:
         counts = count_codes(piece.indices.to_numpy(), len(piece.dictionary)).tolist()

@@ -369,6 +369,10 @@ def test_visitors_are_cut_into_sessions(
     assert events.counts()["sessions"] == len(expected)
     with pytest.raises(SessRecError, match="no event is of the kind views .*the log has addtocart, view"):
         read_events(file, log_format, gap, "all", ["views"])
+    with pytest.raises(SessRecError, match="no event is of the kind add-to-cart .*the log has addtocart, view"):
+        read_events(file, log_format, gap, "all", ["view", "add-to-cart"])
+    rare = read_events(file, log_format, gap, "all", ["view", "addtocart", "transaction"])  # as a part may be
+    assert rare.warnings == ["no event is of the kind transaction (--data.events); the log has addtocart, view"]
 
 
 def test_a_session_id_that_comes_back_can_be_cut(write_log: Callable[..., Path]) -> None:
