@@ -126,5 +126,6 @@ def _session_id(events: Events, session: int) -> str:
 def precision_warning(part: str, n_positions: int) -> list[str]:
     """A warning where a part has too few positions for a metric's second decimal."""
     margin = 1.96 * 0.5 / max(n_positions, 1) ** 0.5
-    text = f"the {part} part has {n_positions:,} positions: a Recall near 0.5 is known to about {margin:.3f} up or down"
+    size = f"the {part} part has {counted(n_positions, 'position')}"
+    text = f"{size}: a Recall near 0.5 is known to about {margin:.3f} up or down"
     return [text] if round(margin, 9) > 0.01 else []

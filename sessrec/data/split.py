@@ -15,6 +15,7 @@ import pyarrow as pa
 from sessrec.click_log.events import Events
 from sessrec.click_log.times import parse_duration, times_from_column
 from sessrec.errors import SessRecError
+from sessrec.text import time_text
 
 Straddling = Literal["cut", "test"]
 
@@ -57,7 +58,8 @@ def split_time(
         starts = events.starts
         return float(starts[min(int((1 - ratio) * len(starts) + 1e-9), len(starts) - 1)])
     if not first < t <= last:
-        raise SessRecError(f"{option} {value} splits at {t:g}, outside the log's times {first} to {last}")
+        cut, begin, end = (time_text(float(x)) if events.has_times else f"row {x:.0f}" for x in (t, first, last))
+        raise SessRecError(f"{option} {value} splits at {cut}, outside the log's times {begin} to {end}")
     return t
 
 

@@ -69,7 +69,10 @@ def test_split_times(write_log: Callable[..., Path]) -> None:
         ({"ratio": 1.5}, "test_ratio must be above 0 and below 1"),
         ({"duration": "900d"}, "outside the log's times"),
         ({"duration": "1 fortnight"}, "test_duration is '1 fortnight'"),
-        ({"start": 5}, "outside the log's times"),
+        (
+            {"start": 5},
+            r"start 5 splits at 5, outside the log's times 1396867869 \(2014-04-07 10:51:09 UTC\) to ",
+        ),
     ],
 )
 def test_impossible_splits(write_log: Callable[..., Path], options: dict, message: str) -> None:
