@@ -11,14 +11,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
 
 from sessrec.models.compatibility import check_ranges
-from sessrec.models.session_softmax import SessionSoftmaxRecommender, SessionsSoFar
+from sessrec.models.neural import NeuralRecommender
+from sessrec.models.whole_sessions import SESSION_RANGES, SessionsSoFar, WholeSessions
+from sessrec.nn.objective import Objective
 
 _RANGES = {"[1, inf)": "hidden_size embedding_size", "[0, 1)": "dropout_p_embed dropout_p_session"}
 
 
-class NARM(SessionSoftmaxRecommender):
+class NARM(WholeSessions, NeuralRecommender):
     """A GRU whose last state attends to the states before it, trained on whole sessions by cross-entropy.
 
     The state after an event stands for the whole session so far; a sum of all states so far, weighted by
@@ -29,7 +32,13 @@ class NARM(SessionSoftmaxRecommender):
         embedding_size: Size of the item embedding (paper: 50).
         dropout_p_embed: Probability to drop an element of an input embedding (paper: 0.25).
         dropout_p_session: Probability to drop an element of what the decoder gets (paper: 0.5).
-        protocol: Options of `SessionSoftmaxRecommender`, `NeuralRecommender` and `SessionRecommender`.
+        max_length: Events that a position looks back at; a longer session is trained on in pieces of that length.
+        learning_rate: Learning rate of Adam (paper: 0.001).
+        n_sample: Negative samples of a step, shared by all positions, besides the other positions' targets; 0 compares
+            a target with all items (as the paper does).
+        sample_alpha: Samples are drawn in proportion to an item's count to this power.
+        logq: Strength in [0, 1] of the popularity correction of sampled logits in training.
+        protocol: Options of `NeuralRecommender` and `SessionRecommender`.
     """
 
     def __init__(
@@ -38,10 +47,16 @@ class NARM(SessionSoftmaxRecommender):
         embedding_size: int = 50,
         dropout_p_embed: float = 0.25,
         dropout_p_session: float = 0.5,
+        max_length: int = 50,
+        learning_rate: float = 0.001,
+        n_sample: int = 0,
+        sample_alpha: float = 0.75,
+        logq: float = 1.0,
         **protocol: Any,
     ) -> None:
         super().__init__(**protocol)
         self.save_hyperparameters()
+        check_ranges(self.options, SESSION_RANGES)
         check_ranges(self.options, _RANGES)
 
     def build(self) -> None:
@@ -63,10 +78,16 @@ class NARM(SessionSoftmaxRecommender):
             nn.init.normal_(weight, std=(2 / h.embedding_size) ** 0.5)
         for gate in gru.weight_hh_l0.data.chunk(3):
             nn.init.orthogonal_(gate)
-        self.build_softmax()
+        self.objective = Objective(
+            torch.from_numpy(self.vocabulary.counts), "cross-entropy", h.n_sample, h.sample_alpha, h.logq
+        )
+
+    def configure_optimizers(self) -> Optimizer:
+        """Adam on all parameters."""
+        return Adam(self.parameters(), lr=self.options.learning_rate)
 
     def queries(self, items: Tensor, wanted: Tensor, training: bool = False) -> Tensor:
-        """What the decoder makes of each wanted event's state and attention; see `SessionSoftmaxRecommender`."""
+        """What the decoder makes of each wanted event's state and attention; see `WholeSessions`."""
         h, so_far = self.options, SessionsSoFar.of(wanted)
         embedded = F.dropout(self.item_embedding[items], h.dropout_p_embed, training)
         states, _ = self.gru(embedded)  # (S, L, H)

@@ -15,18 +15,21 @@ from torch.optim import Adam, Optimizer
 
 from sessrec.errors import SessRecError, check_choice
 from sessrec.models.compatibility import check_ranges
-from sessrec.models.session_softmax import SessionSoftmaxRecommender
+from sessrec.models.neural import NeuralRecommender
+from sessrec.models.whole_sessions import SESSION_RANGES, WholeSessions
 from sessrec.nn.attention import Block, BlockName, Packing
+from sessrec.nn.objective import Objective, ObjectiveName
 from sessrec.nn.optim import AdagradMomentum, JoinedOptimizers
 
 _RANGES = {
     "[1, inf)": "hidden_size n_blocks n_heads inner_factor",
     "[0, 1)": "dropout",
     "(0, inf)": "table_learning_rate",
+    "[0, inf]": "temperature bpreg elu_param",
 }
 
 
-class SASRec(SessionSoftmaxRecommender):
+class SASRec(WholeSessions, NeuralRecommender):
     """Blocks of causal self-attention, trained on whole sessions by cross-entropy.
 
     Three things differ from the paper, as short sessions need them (docs/attention.md). A linear map lies between the
@@ -44,9 +47,19 @@ class SASRec(SessionSoftmaxRecommender):
             0.5 for the sparse ones).
         learning_rate: Learning rate of Adam, of the blocks (paper: 0.001).
         table_learning_rate: Learning rate of Adagrad, of the item embedding.
+        max_length: Events that a position looks back at; a longer session is trained on in pieces of that length
+            (paper: 50 for the sparse logs).
+        loss: ``cross-entropy`` or ``bpr-max`` (paper: binary cross-entropy).
+        temperature: Temperature of cross-entropy: its logits are cosines over it, 0 makes them inner products; other
+            losses have inner products.
         n_sample: Negative samples of a step, shared by all positions, beside the other positions' targets; 0 compares a
             target with all items (paper: one negative a target).
-        protocol: Options of `SessionSoftmaxRecommender`, `NeuralRecommender` and `SessionRecommender`.
+        sample_alpha: Samples are drawn in proportion to an item's count to this power; 0 gives eSASRec's mixed
+            negatives, uniform ones and the other targets.
+        logq: Strength in [0, 1] of the popularity correction of sampled cross-entropy; other losses have none.
+        bpreg: Weight of the score regularisation of BPR-max.
+        elu_param: Saturation of the ELU in BPR-max; 0 for none.
+        protocol: Options of `NeuralRecommender` and `SessionRecommender`.
     """
 
     has_sparse_gradients = True
@@ -61,12 +74,21 @@ class SASRec(SessionSoftmaxRecommender):
         dropout: float = 0.2,
         learning_rate: float = 0.002,
         table_learning_rate: float = 0.05,
-        n_sample: int = 2048,
+        max_length: int = 50,
+        loss: ObjectiveName = "cross-entropy",
+        temperature: float = 0.1,
+        n_sample: int = 8192,
+        sample_alpha: float = 0.75,
+        logq: float = 1.0,
+        bpreg: float = 1.0,
+        elu_param: float = 0.5,
         **protocol: Any,
     ) -> None:
-        super().__init__(learning_rate=learning_rate, n_sample=n_sample, **protocol)
+        super().__init__(**protocol)
         self.save_hyperparameters()
+        check_ranges(self.options, SESSION_RANGES)
         check_ranges(self.options, _RANGES)
+        check_choice("--model.loss", loss, ObjectiveName)
         check_choice("--model.block", block, BlockName)
         if hidden_size % n_heads:
             raise SessRecError(f"--model.hidden_size {hidden_size} is no multiple of --model.n_heads {n_heads}")
@@ -78,7 +100,11 @@ class SASRec(SessionSoftmaxRecommender):
         sizes = (h.hidden_size, h.n_heads, h.inner_factor * h.hidden_size, h.max_length)
         self.blocks = nn.ModuleList(Block(*sizes, h.block) for _ in range(h.n_blocks))
         self.norm, self.output = nn.LayerNorm(h.hidden_size), nn.Linear(h.hidden_size, h.hidden_size)
-        self.build_softmax()
+        temperature = h.temperature if h.loss == "cross-entropy" else 0.0
+        self.objective = Objective(
+            torch.from_numpy(self.vocabulary.counts),
+            *(h.loss, h.n_sample, h.sample_alpha, h.logq, temperature, h.bpreg, h.elu_param),
+        )
 
     def configure_optimizers(self) -> Optimizer:
         """Adam for the blocks, Adagrad for the embedding."""
@@ -98,11 +124,11 @@ class SASRec(SessionSoftmaxRecommender):
         super().on_load_checkpoint(checkpoint)
 
     def queries(self, items: Tensor, wanted: Tensor, training: bool = False) -> Tensor:
-        """Output at each wanted event, from it and the events before it; see `SessionSoftmaxRecommender`."""
+        """Output at each wanted event, from it and the events before it; see `WholeSessions`."""
         h, packing = self.options, Packing.up_to(wanted)
         dropout = h.dropout if training else 0.0
         inputs = items.flatten()[packing.events]
-        states = F.dropout(self.rows(self.item_embedding, inputs) * h.hidden_size**0.5, dropout)  # (E, H)
+        states = F.dropout(self.rows(inputs) * h.hidden_size**0.5, dropout)  # (E, H)
         for block in self.blocks:
             states = block(states, packing, dropout)
         return self.output(self.norm(states[wanted.flatten()[packing.events]]))

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from sessrec.models.compatibility import check_ranges
-from sessrec.models.session_softmax import SessionSoftmaxRecommender, SessionsSoFar
+from sessrec.models.neural import NeuralRecommender
+from sessrec.models.whole_sessions import SESSION_RANGES, SessionsSoFar, WholeSessions
+from sessrec.nn.objective import Objective
 
 _RANGES = {"[1, inf)": "hidden_size n_steps", "[0, inf)": "weight_decay"}
 
 
-class SRGNN(SessionSoftmaxRecommender):
+class SRGNN(WholeSessions, NeuralRecommender):
     """A gated graph network over the session's items, with attention, trained on whole sessions by cross-entropy.
 
     The session so far is a graph: its distinct items are the nodes, and an edge leads from an item to one that follows
@@ -31,19 +33,35 @@ class SRGNN(SessionSoftmaxRecommender):
         hidden_size: Size of the item embedding and of the states (paper: 100).
         n_steps: Steps of the gated graph network (paper: 1).
         weight_decay: Weight of the L2 penalty on all parameters, as a part of the gradient (paper: 0.00001).
-        protocol: Options of `SessionSoftmaxRecommender`, `NeuralRecommender` and `SessionRecommender`.
+        max_length: Events that a position looks back at; a longer session is trained on in pieces of that length.
+        learning_rate: Learning rate of Adam (paper: 0.001).
+        n_sample: Negative samples of a step, shared by all positions, besides the other positions' targets; 0 compares
+            a target with all items (as the paper does).
+        sample_alpha: Samples are drawn in proportion to an item's count to this power.
+        logq: Strength in [0, 1] of the popularity correction of sampled logits in training.
+        protocol: Options of `NeuralRecommender` and `SessionRecommender`.
     """
 
     def __init__(
-        self, hidden_size: int = 100, n_steps: int = 1, weight_decay: float = 0.00001, **protocol: Any
+        self,
+        hidden_size: int = 100,
+        n_steps: int = 1,
+        weight_decay: float = 0.00001,
+        max_length: int = 50,
+        learning_rate: float = 0.001,
+        n_sample: int = 0,
+        sample_alpha: float = 0.75,
+        logq: float = 1.0,
+        **protocol: Any,
     ) -> None:
         super().__init__(**protocol)
         self.save_hyperparameters()
+        check_ranges(self.options, SESSION_RANGES)
         check_ranges(self.options, _RANGES)
 
     def build(self) -> None:
         """Create the embedding, the graph network and the attention, all drawn from U(-s, s), s = hidden_size^-0.5."""
-        size = self.options.hidden_size
+        h, size = self.options, self.options.hidden_size
         self.item_embedding = nn.Parameter(torch.empty(self.n_items, size))
         self.from_before, self.from_after = nn.Linear(size, size), nn.Linear(size, size)
         self.cell = nn.GRUCell(2 * size, size)
@@ -52,14 +70,16 @@ class SRGNN(SessionSoftmaxRecommender):
         self.join = nn.Linear(2 * size, size)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(size**-0.5), size**-0.5)
-        self.build_softmax()
+        self.objective = Objective(
+            torch.from_numpy(self.vocabulary.counts), "cross-entropy", h.n_sample, h.sample_alpha, h.logq
+        )
 
     def configure_optimizers(self) -> Optimizer:
         """Adam with an L2 penalty on all parameters."""
         return Adam(self.parameters(), lr=self.options.learning_rate, weight_decay=self.options.weight_decay)
 
     def queries(self, items: Tensor, wanted: Tensor, training: bool = False) -> Tensor:
-        """Each wanted event's session so far, from a graph of its own; see `SessionSoftmaxRecommender`."""
+        """Each wanted event's session so far, from a graph of its own; see `WholeSessions`."""
         so_far = SessionsSoFar.of(wanted)
         event_items = items[so_far.row[so_far.number], so_far.place]  # (E,)
         # a node is an item in one of the sessions so far

@@ -101,30 +101,49 @@ def loss_of(model: SASRec, sessions: list[list[int]], negatives: list[int] | Non
         for start in range(0, len(session) - 1, most):
             piece = session[start : start + most + 1]
             pairs += [(piece[: place + 1], piece[place + 1]) for place in range(len(piece) - 1)]
-    targets, total = [target for _, target in pairs], torch.zeros((), dtype=torch.float64)
+    h, targets, total = model.options, [target for _, target in pairs], torch.zeros((), dtype=torch.float64)
     counts = torch.from_numpy(model.vocabulary.counts).double()
     for number, (seen, target) in enumerate(pairs):
-        query = output_of(model, seen)
-        if negatives is None:
-            scores = model.item_embedding @ query
-            total = total + scores.logsumexp(0) - scores[target]
+        query, drawn, own = output_of(model, seen), torch.arange(N_ITEMS), target
+        power = torch.zeros(N_ITEMS)
+        if negatives is not None:
+            drawn, own = torch.tensor([*targets, *negatives]), number
+            power = torch.tensor([1.0] * len(targets) + [h.sample_alpha] * len(negatives))
+        rows = model.item_embedding[drawn]
+        if h.loss == "bpr-max":
+            logits = torch.nn.functional.elu(rows @ query, h.elu_param)
+            others = torch.tensor([place for place in range(len(drawn)) if place != own])
+            share = logits[others].softmax(0)
+            above = (share * (logits[own] - logits[others]).sigmoid()).sum()
+            total = total - above.log() + h.bpreg * (share * logits[others] ** 2).sum()
             continue
-        drawn = torch.tensor([*targets, *negatives])
-        power = torch.tensor([1.0] * len(targets) + [model.options.sample_alpha] * len(negatives))
-        scores = model.item_embedding[drawn] @ query - model.options.logq * power * counts[drawn].log()
-        total = total + scores.logsumexp(0) - scores[number]
+        if h.temperature:
+            scores = (rows @ query) / (rows.square().sum(1) * query.square().sum()).sqrt() / h.temperature
+        else:
+            scores = rows @ query
+        scores = scores - h.logq * power * counts[drawn].log()
+        total = total + scores.logsumexp(0) - scores[own]
     return total
 
 
-@pytest.mark.parametrize(("n_sample", "block"), [(0, "plain"), (5, "plain"), (5, "ligr")])
+@pytest.mark.parametrize("n_sample", [0, 5])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"logq": 0.7},
+        {"temperature": 0.0, "block": "ligr"},
+        {"loss": "bpr-max"},
+        {"loss": "bpr-max", "bpreg": 0.3, "elu_param": 1.0, "block": "ligr"},
+    ],
+)
 def test_a_step_follows_the_gradient_of_the_mean_loss(
-    n_sample: int, block: str, monkeypatch: pytest.MonkeyPatch
+    n_sample: int, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = {"n_sample": n_sample, "logq": 0.7, "block": block}
+    options = options | {"n_sample": n_sample}
     model, twin = model_of(**options), model_of(**options)
     batch = next(iter(SessionLoader(make_sessions(SEQUENCES), batch_size=6)))
     drawn = [4, 4, 0, 7, 2]
-    monkeypatch.setattr(model.sampler, "sample", lambda *_: torch.tensor([drawn]))
+    monkeypatch.setattr(model.objective.sampler, "sample", lambda *_: torch.tensor(drawn))
     losses = model.train_window(batch, model.configure_optimizers(), torch.Generator())
     sessions = [row[:length].tolist() for row, length in zip(batch.items, batch.lengths, strict=True)]
     expected = loss_of(twin, sessions, drawn if n_sample else None)
@@ -200,7 +219,16 @@ def test_the_same_batch_draws_the_same() -> None:
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("n_heads", 3), ("dropout", 1.0), ("n_blocks", 0), ("n_sample", -1), ("logq", 2.0), ("block", "x")],
+    [
+        ("n_heads", 3),
+        ("dropout", 1.0),
+        ("n_blocks", 0),
+        ("n_sample", -1),
+        ("logq", 2.0),
+        ("block", "x"),
+        ("loss", "bpr"),
+        ("temperature", -1.0),
+    ],
 )
 def test_wrong_options_are_refused(option: str, value: Any) -> None:
     with pytest.raises(SessRecError, match=option):

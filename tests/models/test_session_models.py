@@ -16,7 +16,7 @@ from torch import Tensor
 from sessrec import fit, models
 from sessrec.data.loaders import SessionLoader
 from sessrec.errors import SessRecError
-from sessrec.models.session_softmax import SessionSoftmaxRecommender
+from sessrec.models.whole_sessions import WholeSessions
 
 N_ITEMS = 9
 SEQUENCES = [[(5 * session + 2 * step * step) % N_ITEMS for step in range(2 + session % 7)] for session in range(20)]
@@ -94,7 +94,7 @@ def test_queries_are_those_of_the_formulas(
     name: str, at_once: int, max_length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of each event and the max_length - 1 events before it, whatever comes after and whatever sessions are beside."""
-    monkeypatch.setattr("sessrec.models.session_softmax._SESSIONS", at_once)
+    monkeypatch.setattr("sessrec.models.whole_sessions._SESSIONS", at_once)
     model = model_of(name, max_length=max_length)
     items = torch.tensor([session + [8] * (9 - len(session)) for session in SESSIONS])
     with torch.no_grad():
@@ -146,12 +146,12 @@ def loss_of(model: Any, formula: Callable[..., Tensor], sessions: list[list[int]
 def test_a_step_follows_the_gradient_of_the_mean_loss(
     name: str, n_sample: int, logits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sessrec.models.session_softmax._LOGITS", logits)
-    monkeypatch.setattr("sessrec.models.session_softmax._LEAST", 2)
+    monkeypatch.setattr("sessrec.nn.objective._LOGITS", logits)
+    monkeypatch.setattr("sessrec.nn.objective._LEAST", 2)
     model, twin = (model_of(name, n_sample=n_sample, logq=0.7) for _ in range(2))
     batch = next(iter(SessionLoader(make_sessions(SEQUENCES), batch_size=15)))
     drawn = [4, 4, 0, 7, 2][:n_sample]
-    monkeypatch.setattr(model.sampler, "sample", lambda *_: torch.tensor([drawn]))
+    monkeypatch.setattr(model.objective.sampler, "sample", lambda *_: torch.tensor(drawn))
     losses = model.train_window(batch, torch.optim.SGD(model.parameters(), lr=1.0), torch.Generator())
     sessions = [row[:length].tolist() for row, length in zip(batch.items, batch.lengths, strict=True)]
     assert max(map(len, sessions)) > 5  # more pairs than a piece has
@@ -234,5 +234,5 @@ def test_a_fit_stopped_anywhere_ends_the_same(
 
 
 def test_a_model_without_queries_says_so() -> None:
-    with pytest.raises(TypeError, match="SessionSoftmaxRecommender has no queries method"):
-        SessionSoftmaxRecommender().queries(torch.zeros(1, 1), torch.ones(1, 1))
+    with pytest.raises(TypeError, match="WholeSessions has no queries method"):
+        WholeSessions().queries(torch.zeros(1, 1), torch.ones(1, 1))

@@ -1,4 +1,4 @@
-"""What models share that are trained on whole sessions by a softmax over items: steps, negatives, long sessions."""
+"""What models share that are trained on whole sessions: steps, and queries for sessions of any length."""
 
 from __future__ import annotations
 
@@ -7,60 +7,36 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from sessrec.data.loaders import SessionBatch, TrainingBatches
 from sessrec.evaluation.ranking import MIN_ROWS
-from sessrec.models.compatibility import check_ranges
 from sessrec.models.inference import full_precision
-from sessrec.models.neural import NeuralRecommender, seeded
-from sessrec.nn.losses import Candidates, cross_entropy
-from sessrec.nn.negatives import LogQ, NegativeSampler
+from sessrec.models.neural import seeded
+from sessrec.nn.objective import Objective
 
-_RANGES = {
+SESSION_RANGES = {
     "[1, inf)": "max_length",
     "(0, inf)": "learning_rate",
     "[0, inf]": "n_sample sample_alpha",
     "[0, 1]": "logq",
 }
 _SESSIONS = 128  # sessions encoded at once where nothing is trained
-_LOGITS = 1 << 21  # logits of the softmax over all items that are held at once: 8 MB, which a cache holds, ...
-_LEAST = 64  # ... but of no fewer positions
 
 
-class SessionSoftmaxRecommender(NeuralRecommender):
-    """A model trained on whole sessions by cross-entropy; every event of a session predicts the next one.
+class WholeSessions:
+    """Beside `NeuralRecommender`, a model of whole sessions: every event of a session predicts the next one.
 
-    The model offers `queries`, and in `build` calls `build_softmax` and creates ``item_embedding``, whose rows score
-    the items: by their inner product with a query. The batch size of the data counts sessions.
-
-    Args:
-        max_length: Events that a position looks back at; a longer session is trained on in pieces of that length.
-        learning_rate: Learning rate of the optimiser.
-        n_sample: Negative samples of a step, shared by all positions, besides the other positions' targets; 0 compares
-            a target with all items.
-        sample_alpha: Samples are drawn in proportion to an item's count to this power.
-        logq: Strength in [0, 1] of the popularity correction of sampled logits in training.
-        protocol: Options of `NeuralRecommender` and `SessionRecommender`.
+    The model offers `queries`, has the options of `SESSION_RANGES`, and in `build` creates ``item_embedding``, whose
+    rows score the items, and ``objective``. The batch size of the data counts sessions.
     """
 
     batches: TrainingBatches = "sessions"
     has_sparse_gradients = False
-    """Whether the optimiser takes gradients of the embeddings' touched rows."""
+    """Whether the optimiser takes gradients of the embedding's touched rows."""
     item_embedding: Tensor
-
-    def __init__(
-        self,
-        max_length: int = 50,
-        learning_rate: float = 0.001,
-        n_sample: int = 0,
-        sample_alpha: float = 0.75,
-        logq: float = 1.0,
-        **protocol: Any,
-    ) -> None:
-        super().__init__(**protocol)
-        self.save_hyperparameters("max_length", "learning_rate", "n_sample", "sample_alpha", "logq")
-        check_ranges(self.options, _RANGES)
+    objective: Objective
+    options: Any
 
     def queries(self, items: Tensor, wanted: Tensor, training: bool = False) -> Tensor:
         """One query for each wanted event, from it and the events before it.
@@ -75,69 +51,35 @@ class SessionSoftmaxRecommender(NeuralRecommender):
         """
         raise TypeError(f"{type(self).__name__} has no queries method")
 
-    def rows(self, table: Tensor, items: Tensor) -> Tensor:
-        """Rows of an embedding, shape (E, H), for items (E,), int64.
+    def rows(self, items: Tensor) -> Tensor:
+        """Rows of the item embedding, shape (E, H), for items (E,), int64.
 
         Their gradient is sparse where the optimiser takes it so and nothing is clipped, which needs it whole.
         """
-        clips = self._trainer is not None and bool(self.trainer.gradient_clip_val)
-        return F.embedding(items, table, sparse=self.has_sparse_gradients and not clips)
-
-    def build_softmax(self) -> None:
-        """Create the negative sampler and its popularity correction."""
-        counts = torch.from_numpy(self.vocabulary.counts)
-        self.sampler = NegativeSampler(counts, self.options.sample_alpha)
-        self.log_q = LogQ(counts, self.options.sample_alpha)
-
-    def configure_optimizers(self) -> Optimizer:
-        """Adam on all parameters."""
-        return Adam(self.parameters(), lr=self.options.learning_rate)
+        trainer = self._trainer  # type: ignore[attr-defined]
+        clips = trainer is not None and bool(trainer.gradient_clip_val)
+        return F.embedding(items, self.item_embedding, sparse=self.has_sparse_gradients and not clips)
 
     @property
     def clips_gradients(self) -> bool:
         """Yes."""
         return True
 
-    # -- training ----------------------------------------------------------------------------------------------------
-
     def train_window(self, window: SessionBatch, optimizer: Optimizer, generator: torch.Generator) -> Tensor:
         """Take one step on some whole sessions; its summed loss, shape (1,)."""
+        table = self.item_embedding
         inputs, targets, has_target = pieces(window, self.options.max_length)
         with seeded(generator), torch.enable_grad():
-            queries = self.queries(inputs, has_target, training=True)  # (P, H)
-            backward = self._backward_sampled if self.options.n_sample else self._backward_all
-            loss = backward(queries, targets[has_target], generator)
-        self.take_step(optimizer)
+            queries = self.queries(inputs, has_target, training=True).to(table.dtype)  # (P, H)
+            with full_precision(table.device):
+                loss = self.objective.backward(
+                    queries,
+                    targets[has_target],
+                    lambda items: table if items is None else self.rows(items),
+                    generator,
+                )
+        self.take_step(optimizer)  # type: ignore[attr-defined]
         return loss[None]
-
-    def _backward_all(self, queries: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
-        """Leave the gradient of the mean loss over all items in the parameters; the summed loss."""
-        table = self.item_embedding
-        ends = queries.detach().to(table.dtype).requires_grad_()
-        at_once, total = max(_LEAST, _LOGITS // len(table)), table.new_zeros(())
-        for part, own in zip(ends.split(at_once), targets.split(at_once), strict=True):
-            with full_precision(self.device):
-                loss = F.cross_entropy(part @ table.T, own, reduction="sum")
-            (loss / len(targets)).backward()
-            total += loss.detach()
-        queries.backward(ends.grad)
-        return total
-
-    def _backward_sampled(self, queries: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
-        """Leave the gradient of the mean loss over targets and samples in the parameters; the summed loss."""
-        h, n_targets, dtype = self.options, len(targets), self.item_embedding.dtype
-        negatives = self.sampler.sample((1, h.n_sample), generator)
-        weights = self.item_embedding.new_ones(n_targets + h.n_sample)
-        if h.logq:
-            weights = self.log_q(targets[None], negatives)[0].mul_(-h.logq).exp_().to(dtype)
-        items = torch.cat([targets, negatives[0]])
-        with full_precision(self.device):
-            logits = queries.to(dtype) @ self.rows(self.item_embedding, items).T
-            loss, gradient = cross_entropy(logits.detach().clone(), Candidates.each_once(n_targets, weights))
-            logits.backward(gradient / n_targets)
-        return loss.sum()
-
-    # -- inference ---------------------------------------------------------------------------------------------------
 
     def encode(self, items: Tensor) -> Tensor:
         """Query at each event, from it and the ``max_length`` - 1 events before it, shape (S, L, H)."""
@@ -169,8 +111,8 @@ class SessionSoftmaxRecommender(NeuralRecommender):
         return torch.cat(found)
 
     def score(self, queries: Tensor, items: slice | Tensor) -> Tensor:
-        """Inner product with each item's row, float32, shape (P, n)."""
-        return queries.float() @ self.item_embedding[items].float().T
+        """Score of each item's row by the objective, float32, shape (P, n)."""
+        return self.objective.scores(queries.float(), self.item_embedding[items].float())
 
     def score_targets(self, queries: Tensor, targets: Tensor) -> Tensor:
         """Score of each position's target, float32, shape (P, 1), by the matrix product that scores the items."""
