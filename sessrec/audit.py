@@ -5,12 +5,14 @@
   order     the same models tested with the clicks shuffled inside each session
   leakage   the same models fitted and tested with sessions dealt to train and test at random, whatever their time
   chance    the models between guessing and, on generated sessions, the best that is possible
+  tuning    default against tuned options, from the final tests of `sessrec tune`
 
 Example::
 
     sessrec audit sampled lightning_logs/my-gru4rec lightning_logs/my-stan lightning_logs/my-markov
 
-sampled and ties read the runs only; order tests each of them again, leakage and chance fit more runs.
+sampled, ties and tuning read the runs only; order tests each of them again, leakage and chance fit more runs, and
+tuning with --trials fits and tests so many trials of each study, too.
 """
 
 from __future__ import annotations
@@ -21,11 +23,20 @@ from pathlib import Path
 
 from sessrec.arguments import ScriptParser
 from sessrec.errors import SessRecError, check_least, error_text
-from sessrec.evaluation.audits import Audit, chance_audit, changed_data_audit, sampled_audit, ties_audit
+from sessrec.evaluation.audits import (
+    Audit,
+    chance_audit,
+    changed_data_audit,
+    sampled_audit,
+    ties_audit,
+    trials_remark,
+    tuning_audit,
+)
 from sessrec.evaluation.rank_table import check_metrics
 from sessrec.evaluation.tested_runs import Run, check_comparable, group_runs, read_run
 from sessrec.experiments.audit_runs import fit_leaking, fit_other_model, rank_shuffled
-from sessrec.figures.audits import audit_figure
+from sessrec.experiments.trial_fits import fit_trials
+from sessrec.figures.audits import audit_figure, trials_figure
 from sessrec.figures.style import save_figures
 from sessrec.writing import write_json, write_text
 
@@ -68,6 +79,16 @@ def chance(models: Models, options: argparse.Namespace) -> Audit:
     return chance_audit(models | more, options.metrics, "chance", "ceiling" if "ceiling" in more else None)
 
 
+def tuning(models: Models, options: argparse.Namespace) -> Audit:
+    """Read the final tests of studies, and test more of their trials."""
+    audit, default = tuning_audit([run for runs in models.values() for run in runs], options.metrics)
+    if not options.trials:
+        return audit
+    trials = {name: fit_trials(run, options.trials) for name, run in default.items()}
+    remarks = [*audit.remarks, *(trials_remark(name, tested) for name, tested in trials.items())]
+    return audit._replace(remarks=remarks, trials=trials)
+
+
 def _each(models: Models, change: Callable[[Run], Run]) -> Models:
     return {name: [change(run) for run in runs] for name, runs in models.items()}
 
@@ -78,6 +99,7 @@ AUDITS: dict[str, Callable[[Models, argparse.Namespace], Audit]] = {
     "order": order,
     "leakage": leakage,
     "chance": chance,
+    "tuning": tuning,
 }
 
 
@@ -92,6 +114,7 @@ def main(args: list[str] | None = None) -> None:
         default=["recall@20", "mrr@20"],
         help="recall@K, mrr@K or ndcg@K, whatever K (default: recall@20 mrr@20)",
     )
+    parser.add_argument("--trials", type=int, default=0, help="tuning: trials of each study to test (default: 0)")
     parser.add_argument("--negatives", type=int, default=100, help="sampled: negatives a position (default: 100)")
     parser.add_argument("--seed", type=int, default=0, help="seed of negatives, shuffles and deals (default: 0)")
     parser.add_argument("--process_items", type=int, help="chance: items of the generator, for the ceiling")
@@ -101,7 +124,7 @@ def main(args: list[str] | None = None) -> None:
     )
     options = parser.parse_args(args)
     try:
-        for name, least in {"seed": 0, "negatives": 1, "process_items": 2, "process_seed": 0}.items():
+        for name, least in {"seed": 0, "trials": 0, "negatives": 1, "process_items": 2, "process_seed": 0}.items():
             check_least(f"--{name}", getattr(options, name), least)
     except SessRecError as error:
         parser.error(str(error))
@@ -118,7 +141,10 @@ def main(args: list[str] | None = None) -> None:
     print(f"\n{text}\n")
     write_text(output / f"{audit.name}.md", f"# {text}\n")
     write_json(output / f"{audit.name}.json", audit._asdict())
-    save_figures({audit.name: audit_figure(audit)}, output)
+    figures = {audit.name: audit_figure(audit)}
+    if audit.trials:
+        figures["trials"] = trials_figure(audit.trials, options.metrics[-1])
+    save_figures(figures, output)
     print(f"table and picture in {output}")
 
 

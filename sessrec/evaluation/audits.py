@@ -9,10 +9,12 @@ References:
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from sessrec.errors import SessRecError
 from sessrec.evaluation.bootstrap import Interval, interval
@@ -20,7 +22,16 @@ from sessrec.evaluation.comparison import pooled_means
 from sessrec.evaluation.metrics import TieMode
 from sessrec.evaluation.rank_table import Ranks, gains, metric_name
 from sessrec.evaluation.tested_runs import Run
+from sessrec.program import program
 from sessrec.text import Table
+
+
+class TrialScores(NamedTuple):
+    """A trial of a study: its validation, and the same metric on the test part."""
+
+    number: int
+    validation: float
+    test: float
 
 
 class Audit(NamedTuple):
@@ -34,6 +45,8 @@ class Audit(NamedTuple):
     """By metric, then by model, one interval a condition."""
     remarks: list[str]
     """What to make of it, in sentences."""
+    trials: Mapping[str, Sequence[TrialScores]] = {}
+    """By model, trials of its study, the best by validation first."""
 
     def tables(self) -> list[Table]:
         """One table a metric, the best model by the first condition on top."""
@@ -165,6 +178,46 @@ def chance_audit(
             told = [f"{name} {(value - low) / way:.0%}" if way else f"{name} -" for name, value in others.items()]
         remarks.append(f"{metric_name(metric)}{what}: {', '.join(told)}.")
     return Audit("chance", "Between chance and ceiling", ["all items"], values, remarks)
+
+
+def tuning_audit(runs: Sequence[Run], metrics: Sequence[str]) -> tuple[Audit, dict[str, Run]]:
+    """The final tests of studies: default against tuned options; a model that nothing was better for has one of both.
+
+    Returns:
+        The audit, and a run of the default options of each study.
+
+    Raises:
+        SessRecError: If a run is none of a final test, or the runs of a study's default options are missing.
+    """
+    found: dict[str, dict[str, list[Run]]] = {}
+    for run in runs:
+        origin = run.report.get("tuning")
+        if origin is None:
+            raise SessRecError(f"{run.folder} is of no study: `{program('tune')} --final` makes runs for this audit")
+        found.setdefault(origin["study"], {}).setdefault(origin["options"], []).append(run)
+    if lacking := [study for study, groups in found.items() if "default" not in groups]:
+        raise SessRecError(f"the runs of the default options are missing: give {lacking[0]}-default-*, too")
+    common = os.path.commonprefix([*found]) if len(found) > 1 else ""
+    by_name = {study[common.rfind("-") + 1 :]: groups for study, groups in found.items()}
+    default = {name: groups["default"] for name, groups in by_name.items()}
+    tuned = {name: groups.get("tuned", groups["default"]) for name, groups in by_name.items()}
+    conditions = ["default options", "tuned"]
+    audit = changed_data_audit(
+        "tuning", "How much hangs on tuning: default against tuned options", conditions, [default, tuned], metrics
+    )
+    return audit, {name: own[0] for name, own in default.items()}
+
+
+def trials_remark(name: str, trials: Sequence[TrialScores]) -> str:
+    """What the tests of a study's trials say, the best by validation first: see `Audit`."""
+    _, validation, test = np.array(trials, dtype=np.float64).T
+    told = (
+        f"{name}: validation {validation[0]:.4f}, test {test[0]:.4f}; best test of {len(test)} trials {test.max():.4f}"
+    )
+    if min(np.ptp(validation), np.ptp(test)) > 0:
+        ranks = [pd.Series(values).rank() for values in (validation, test)]
+        told += f", rank correlation {ranks[0].corr(ranks[1]):.2f}"
+    return f"{told}."
 
 
 def _intervals(

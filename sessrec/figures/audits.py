@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sessrec.evaluation.audits import Audit
+from sessrec.evaluation.audits import Audit, TrialScores
 from sessrec.evaluation.bootstrap import Interval
 from sessrec.evaluation.rank_table import metric_name
 from sessrec.figures.style import PALETTE, STYLE, look
@@ -47,3 +49,26 @@ def _draw_bars(axes: Axes, intervals: dict[str, list[Interval]], conditions: lis
     value, low, high = np.array([intervals[name][0] for name in names]).T
     errors = np.maximum(0, [value - low, high - value])
     axes.barh(names, value, xerr=errors, color=PALETTE[5], ecolor="black", capsize=3)
+
+
+@rc_context(STYLE)
+def trials_figure(trials: Mapping[str, Sequence[TrialScores]], metric: str) -> Figure:
+    """Draw validation against test of trials, one kind of point a model, with a ring around each chosen one.
+
+    Args:
+        trials: By model, its trials, the chosen one first.
+        metric: Metric of both.
+    """
+    figure = Figure(figsize=(7.5, 5))
+    axes = figure.subplots()
+    for number, (name, own) in enumerate(trials.items()):
+        _, validation, test = np.array(own).T
+        axes.scatter(validation, test, s=22, label=name, **{**look(number), "linestyle": "none"})
+        axes.scatter(validation[:1], test[:1], s=110, facecolors="none", edgecolors="black", zorder=4)
+    low, high = (end([*axes.get_xlim(), *axes.get_ylim()]) for end in (min, max))
+    axes.plot([low, high], [low, high], color="#000000", linestyle="--", linewidth=1)
+    axes.set_xlabel(f"{metric_name(metric)}, validation")
+    axes.set_ylabel(f"{metric_name(metric)}, test")
+    axes.set_title("Trials of each study; ringed: the chosen one")
+    figure.legend(frameon=False, loc="outside right upper")
+    return figure

@@ -38,7 +38,7 @@ def look(number: int) -> Any:
     return {
         "color": PALETTE[number % len(PALETTE)],
         "linestyle": LINES[number // len(PALETTE) % len(LINES)],
-        "marker": MARKERS[number % len(MARKERS)],
+        "marker": MARKERS[(number + number // len(PALETTE)) % len(MARKERS)],
     }
 
 

@@ -534,7 +534,7 @@ def test_usual_place(audit: ModuleType) -> None:
         (["sampled", "nowhere"], "nowhere is no tested run"),
         (["sampled", RUNS[0], "--metrics", "hit@1"], "hit@1 is no metric"),
         (["sampled", RUNS[0], RUNS[0]], "is given twice"),
-        (["everything", RUNS[0]], "audit must be sampled, ties, order, leakage or chance, got 'everything'"),
+        (["everything", RUNS[0]], "audit must be sampled, ties, order, leakage, chance or tuning, got 'everything'"),
         (["ties"], "the following arguments are required: runs"),
         (["sampled", RUNS[0], "--seed", "-1"], "--seed must be at least 0, got -1"),
         (["leakage", RUNS[0], "--metrics", "recall@²"], "recall@² is no metric"),

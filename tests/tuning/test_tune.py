@@ -15,7 +15,8 @@ import yaml
 from helpers import TRAINER, one_error, paint_blanks, random_rows
 from tested import write_rows
 
-from sessrec import fit, tune
+from sessrec import audit, fit, tune
+from sessrec import test as run_test
 from sessrec.evaluation.tested_runs import read_run
 from sessrec.tuning.study import JOURNAL
 
@@ -108,11 +109,34 @@ def test_one_test_of_the_best_and_the_default_options(capsys: pytest.CaptureFixt
             assert report["train"]["sessions_before"] == 96  # training and validation part
     assert re.search(r"\| tuned +\| +2 \|", printed)
     assert re.search(r"\| default +\| +2 \|", printed)
+    check_the_audit_of_tuning(capsys)
     text = one_error(capsys, tune.main, words)
     assert "was tested on" in text
     assert "--again" in text
     tune.main([*words, "--again", "--trials", "6"])
     assert read_run("lightning_logs/shop-tuned-2-1").report["tuning"]["tests_of_this_study"] == 2
+
+
+def check_the_audit_of_tuning(capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [f"lightning_logs/shop-{name}-{seed}" for name in ("default", "tuned") for seed in (1, 2)]
+    audit.main(["tuning", *runs, "--trials", "3", "--metrics", "mrr@20"])
+    found = json.loads(Path("lightning_logs/audit-tuning/tuning.json").read_text())
+    test = {run: read_run(run).report["metrics"]["test/mrr@20"] for run in runs}
+    values = [value for value, _, _ in found["values"]["mrr@20"]["shop"]]
+    assert values == pytest.approx([(test[runs[0]] + test[runs[1]]) / 2, (test[runs[2]] + test[runs[3]]) / 2])
+    (number, validation, best), *others = found["trials"]["shop"]
+    origin = read_run(runs[2]).report["tuning"]
+    assert (number, validation) == (origin["trial"], origin["validation"])
+    assert best == test[runs[2]]  # of the same options, epochs and seed
+    complete = sorted(float(row["value"]) for row in trials_of("shop") if row["state"] == "complete")
+    assert others[-1][1] == complete[0]  # the worst one
+    assert f"shop: validation {validation:.4f}, test {best:.4f}; best test of" in found["remarks"][-1]
+    assert Path("lightning_logs/audit-tuning/trials.png").is_file()
+    fit.main(["--model", "Markov", *LOG, *TRAINER, "--trainer.logger.version", "other"])
+    run_test.main(["--config", "lightning_logs/other/config.yaml", "--ckpt_path", "best"])
+    text = one_error(capsys, audit.main, ["tuning", "lightning_logs/other"])
+    assert "lightning_logs/other is of no study: `python -m sessrec.tune --final` makes runs" in text
+    assert "give shop-default-*, too" in one_error(capsys, audit.main, ["tuning", *runs[2:]])
 
 
 def test_the_same_seed_is_the_same_study_also_in_parts() -> None:
