@@ -2,27 +2,39 @@
 
 Example::
 
+    python scripts/report.py --tune eshop2008        # tune and test what can be tuned on that log, then report
     python scripts/report.py --fit yoochoose1_64     # fit and test what is missing on that log, then report
     python scripts/report.py                         # report what is in lightning_logs
 
-Of each log, the runs that `scripts/compare.py --name LOG` left in lightning_logs are taken; a log without any keeps the
-results that docs/results.json has. In README.md and docs/, the lines between `<!-- table: mrr@20 gru4rec stan -->` and
-`<!-- end -->` become a table of that metric, with the models named as rows and the logs as columns.
+Of each log, the runs that `scripts/compare.py --name LOG` and the final tests of studies left in lightning_logs are
+taken; a log without any keeps the results that docs/results.json has. docs/trials.csv.gz has all trials of the studies.
+In README.md and docs/, the lines between `<!-- table: mrr@20 gru4rec stan -->` and `<!-- end -->` become a table of
+that metric, with the models named as rows and the logs as columns.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
 import shutil
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from report_studies import (
+    BUDGETS,
+    TUNABLE,
+    is_tuned,
+    runs_of_study,
+    study_command,
+    tuning_of,
+    write_trials,
+)
+from report_studies import SEEDS as STUDY_SEEDS
 from report_texts import audits_text, results_text, with_tables
 
-from sessrec import audit, compare
+from sessrec import audit, compare, tune
 from sessrec.arguments import ScriptParser
 from sessrec.errors import SessRecError, error_text
 from sessrec.evaluation.comparison import ComparedModel, Comparison, compare_runs
@@ -43,10 +55,10 @@ LOGS = {
 """Words of every fit on each log, without its path."""
 MODELS = (
     *("random", "popularity", "s_pop", "markov", "ar", "sr", "item_knn", "sknn", "vsknn", "stan", "vstan", "vmis_knn"),
-    *("gru4rec", "gru4rec_bpr-max", "sasrec"),
+    *("gru4rec", "gru4rec_bpr-max", "sasrec", "esasrec", "narm", "sr_gnn"),
 )
 """Configs of the models."""
-SEEDS = dict.fromkeys(MODELS, range(1, 6)) | {"sasrec": range(1, 4)}
+SEEDS = dict.fromkeys(MODELS, range(1, 6)) | dict.fromkeys(("sasrec", "esasrec", "narm", "sr_gnn"), range(1, 4))
 """Seeds of each one in the published results; a model that draws nothing takes the first."""
 AUDITED = "yoochoose1_64"
 _TESTED_AGAIN = ("gru4rec", "gru4rec_bpr-max", "sasrec", "markov", "vsknn", "stan", "vstan", "item_knn", "popularity")
@@ -90,23 +102,25 @@ def audit_command(name: str, folder: Path) -> str:
 
 
 def results_of(log: str, folder: Path) -> dict[str, Any] | None:
-    """Results of the runs in a folder that are named LOG-MODEL-SEED; None where there are none."""
-    runs_of = {}
-    for model in MODELS:
+    """Results of the runs in a folder that are named LOG-MODEL-SEED, or are of studies; None where there are none."""
+    tuned = [model for model in TUNABLE if log in BUDGETS and is_tuned(log, model, folder)]
+    runs_of = {model: [read_run(run) for run in runs_of_study(log, model, folder)] for model in tuned}
+    fitted = []
+    for model in (model for model in MODELS if model not in tuned):
         names = [run.parent.name for run in folder.glob(f"{log}-{model}-*/metrics.json")]
         if own := sorted(name for name in names if name.removeprefix(f"{log}-{model}-").isdigit()):
             runs_of[model] = [read_run(folder / name) for name in own]
+            fitted.append(model)
     if not runs_of:
         return None
-    means = {
-        model: statistics.mean(run.report["metrics"]["test/mrr@20"] for run in runs)
-        for model, runs in runs_of.items()
-        if model.startswith("gru4rec")
-    }
-    against = max(means, key=means.__getitem__) if means and len(runs_of) > 1 else None  # the better GRU4Rec
-    comparison = compare_runs([run for runs in runs_of.values() for run in runs], METRICS, against)
-    seeds_of = {model: sorted(run.report["seed"] for run in runs) for model, runs in runs_of.items()}
-    return _as_json(comparison, "\n".join(commands(log, seeds_of)))
+    runs = [run for own in runs_of.values() for run in own]
+    comparison = compare_runs(runs, METRICS)
+    recurrent = [model.name for model in comparison.models if model.name.startswith("gru4rec")]
+    if recurrent and len(comparison.models) > 1:  # against the better GRU4Rec
+        comparison = compare_runs(runs, METRICS, recurrent[0])
+    seeds_of = {model: sorted(run.report["seed"] for run in runs_of[model]) for model in fitted}
+    lines = [study_command(log, model, LOGS[log]) for model in tuned] + (commands(log, seeds_of) if seeds_of else [])
+    return _as_json(comparison, "\n".join(lines))
 
 
 def demo_results(folder: Path) -> dict[str, Any] | None:
@@ -125,8 +139,8 @@ def _as_json(comparison: Comparison, command: str) -> dict[str, Any]:
         "positions": protocol["positions"],
         "sessions": protocol["sessions"],
         "items": protocol["items_ranked"],
-        "against": comparison.against,
-        "models": {model.name: _of_model(model) for model in comparison.models},
+        "against": comparison.against.removesuffix("-default"),
+        "models": {model.name.removesuffix("-default"): _of_model(model) for model in comparison.models},
     }
 
 
@@ -136,6 +150,7 @@ def _of_model(model: ComparedModel) -> dict[str, Any]:
         "seeds": sorted(run.report["seed"] for run in model.runs),
         "fit_seconds": model.fit_seconds,
         "test_seconds": model.test_seconds,
+        **tuning_of(model.runs[0].report),
     }
     for metric, found in model.metrics.items():
         own[metric] = {**found._asdict(), "by_fit": model.by_run[metric]}
@@ -186,14 +201,37 @@ def texts_of(results: Mapping[str, Any], docs: Path) -> dict[Path, str]:
     return texts
 
 
+def _make_runs(options: argparse.Namespace) -> None:
+    """Tune, fit, test and audit what the user asks for."""
+    for log in options.tune:
+        for model in (model for model in options.models if model in TUNABLE):
+            if not is_tuned(log, model, options.runs):
+                tune.main(shlex.split(study_command(log, model, LOGS[log], options.seeds or STUDY_SEEDS))[3:])
+    for log in options.fit:
+        seeds_of = {
+            model: options.seeds or SEEDS[model]
+            for model in options.models
+            if not (log in BUDGETS and is_tuned(log, model, options.runs))
+        }
+        for command in commands(log, seeds_of):
+            compare.main(shlex.split(command)[2:])
+    if options.audit:
+        for name in AUDITS:
+            audit.main(shlex.split(audit_command(name, options.runs))[2:])
+
+
 def main(args: list[str] | None = None) -> None:
     """Write the report."""
     parser = ScriptParser(__doc__)
+    parser.add_argument("--tune", nargs="+", choices=list(BUDGETS), default=[], help="logs to tune models on first")
     parser.add_argument("--fit", nargs="+", choices=list(LOGS), default=[], help="logs to fit and test models on first")
     parser.add_argument(
-        "--seeds", nargs="+", type=int, help="--fit: seeds of the models that draw (default: 1 2 3 4 5; SASRec 1 2 3)"
+        "--seeds",
+        nargs="+",
+        type=int,
+        help="seeds of the models that draw (default: 1 2 3; --fit: GRU4Rec 1 2 3 4 5)",
     )
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="--fit: some of the models")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="some of the models")
     parser.add_argument("--audit", action="store_true", help=f"audit the runs on {AUDITED} first")
     parser.add_argument("--runs", type=Path, default=Path("lightning_logs"), help="folder (default: lightning_logs)")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the documents (default: docs)")
@@ -201,18 +239,13 @@ def main(args: list[str] | None = None) -> None:
     for folder in (options.runs, options.docs):
         if not folder.is_dir():
             parser.error(f"there is no folder {folder}")
-    for log in options.fit:
-        seeds_of = {model: options.seeds or SEEDS[model] for model in options.models}
-        for command in commands(log, seeds_of):
-            compare.main(shlex.split(command)[2:])
-    if options.audit:
-        for name in AUDITS:
-            audit.main(shlex.split(audit_command(name, options.runs))[2:])
+    _make_runs(options)
     try:
         found = {log: results_of(log, options.runs) for log in LOGS} | {"demo": demo_results(options.runs)}
         results = updated_results(options.docs / "results.json", found, options.runs)
         texts = texts_of(results, options.docs)
         write_json(options.docs / "results.json", results)
+        write_trials(options.runs, options.docs / "trials.csv.gz")
         copy_pictures(options.runs, options.docs / "figures")
         for file, text in texts.items():
             write_text(file, text)

@@ -104,13 +104,14 @@ def _section(log: str, entry: Mapping[str, Any]) -> str:
     protocol, against = entry["protocol"], entry["against"]
     metrics = [name for name in next(iter(entry["models"].values())) if "@" in name]
     head = ["model", "fits", *map(metric_name, metrics), f"{metric_name(metrics[-1])} of the fits", "fit", "test"]
-    rows = []
+    is_tuned, rows = any("tuning" in own for own in entry["models"].values()), []
+    head += ["validation", "trial"] if is_tuned else []
     for model, own in entry["models"].items():
         cells = [_cell(own[metric]) for metric in metrics]
         by_fit = own[metrics[-1]]["by_fit"]
         spread = f"{min(by_fit):.4f} - {max(by_fit):.4f}" if len(by_fit) > 1 else ""
         times = [seconds_text(own["fit_seconds"]), seconds_text(own["test_seconds"])]
-        rows.append([model, str(own["fits"]), *cells, spread, *times])
+        rows.append([model, str(own["fits"]), *cells, spread, *times, *(_of_study(own) if is_tuned else [])])
     rules = ", ".join(
         f"{name.replace('_', ' ')} {protocol[name]}"
         for name in ("tie_mode", "items_ranked", "exclude_last", "exclude_seen", "positions", "sessions")
@@ -121,6 +122,13 @@ def _section(log: str, entry: Mapping[str, Any]) -> str:
     )
 
 
+def _of_study(own: Mapping[str, Any]) -> list[str]:
+    """Validation, and which trial of how many, of a model with options from a study."""
+    if (origin := own.get("tuning")) is None:
+        return ["", ""]
+    return [f"{origin['validation']:.4f}", f"{origin['trial']} of {origin['trials']}"]
+
+
 def _cell(found: Mapping[str, Any]) -> str:
     difference = found.get("difference")
     above = "+" if difference and difference["value"] > 0 else " "
@@ -129,7 +137,9 @@ def _cell(found: Mapping[str, Any]) -> str:
 
 
 def _verdict(entry: Mapping[str, Any], against: str, metrics: list[str]) -> str:
-    """Which models are above the better GRU4Rec, and which of them by more than chance."""
+    """Which models are above the better GRU4Rec, and which of them by more than chance; nothing without one."""
+    if not against.startswith("gru4rec"):
+        return ""
     parts = []
     for metric in reversed(metrics):
         above = [

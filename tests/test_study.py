@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import importlib
 import json
+import re
+import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -60,6 +64,53 @@ def test_results_are_those_of_the_runs(report: ModuleType, capsys: pytest.Captur
     report.main([])  # a log without runs keeps what is known of it
     assert Path("docs/results.json").read_text() == before
     assert Path("docs/results.md").read_text() == text
+
+
+def test_studies_stand_beside_the_models_that_have_none(
+    report: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    studies = importlib.import_module("report_studies")
+    small = "--trials 4 --max_epochs 1 --workers 1"
+    monkeypatch.setitem(studies.BUDGETS, "serenade_example", small)
+    monkeypatch.setitem(
+        report.LOGS, "serenade_example", "--data.test_ratio 0.2 --data.val_ratio 0 --trainer.accelerator cpu"
+    )
+    log = Path("data/serenade_example.tsv").read_bytes()
+    Path("data/serenade_example.tsv.gz").write_bytes(gzip.compress(log))
+    for folder in ("lightning_logs", "docs"):
+        Path(folder).mkdir()
+    report.main(["--tune", "serenade_example", "--fit", "serenade_example", "--models", "popularity", "item_knn"])
+    found = json.loads(Path("docs/results.json").read_text())["serenade_example"]
+    study = "serenade_example-item_knn"
+    names = {"serenade_example-popularity-1": "popularity", f"{study}-default-1": "item_knn"}
+    if Path(f"lightning_logs/{study}-tuned-1").exists():  # unless no trial was better
+        names[f"{study}-tuned-1"] = "item_knn-tuned"
+    assert {run.name for run in Path("lightning_logs").glob("*-[0-9]")} == set(names)
+    assert set(found["models"]) == set(names.values())
+    for run, name in names.items():
+        metrics = json.loads(Path(f"lightning_logs/{run}/metrics.json").read_text())["metrics"]
+        assert found["models"][name]["mrr@20"]["by_fit"] == pytest.approx([metrics["test/mrr@20"]])
+    words = "--data.path data/serenade_example.tsv.gz --data.test_ratio 0.2 --trainer.accelerator cpu"
+    command = f"python -m sessrec.tune --config configs/item_knn.yaml {words} --study {study} {small} --final"
+    assert found["command"].splitlines()[0] == f"{command} --seeds 1 2 3"
+    origin = found["models"]["item_knn"]["tuning"]
+    assert (origin["trials"], origin["trial"], origin["options"]) == (4, 0, "default")
+    text = Path("docs/results.md").read_text()
+    assert re.search(rf"\| item_knn +\|.*\| +{origin['validation']:.4f} \| +0 of 4 \|", text)
+    with gzip.open("docs/trials.csv.gz", "rt") as stream:
+        trials = list(csv.DictReader(stream))
+    with Path(f"lightning_logs/{study}/trials.csv").open() as stream:
+        own = [row for row in csv.DictReader(stream) if row["state"] != "known"]
+    assert [row["value"] for row in trials] == [row["value"] for row in own]
+    assert [json.loads(row["options"]) for row in trials] == [
+        {name: value for name, value in row.items() if name.startswith("model.") and value} for row in own
+    ]
+    before = Path("docs/trials.csv.gz").read_bytes()
+    shutil.rmtree(f"lightning_logs/{study}")
+    report.main(["--tune", "serenade_example", "--models", "item_knn"])  # its tests are there: nothing is done again
+    assert not Path(f"lightning_logs/{study}").exists()
+    assert Path("docs/trials.csv.gz").read_bytes() == before
+    capsys.readouterr()
 
 
 def test_the_verdict_names_who_is_above(report: ModuleType) -> None:

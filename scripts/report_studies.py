@@ -1,0 +1,99 @@
+"""The studies behind `scripts/report.py`: their commands, their final tests, and the table of all trials."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sessrec.writing import atomic_write
+
+TUNABLE = (
+    *("markov", "ar", "sr", "item_knn", "sknn", "vsknn", "stan", "vstan", "vmis_knn"),
+    *("gru4rec", "sasrec", "narm", "sr_gnn"),
+)
+"""Configs of the models that have a search space."""
+BUDGETS = dict.fromkeys(("rsc15_100k", "serenade_example", "eshop2008"), "--trials 100 --minutes 15 --workers 2")
+"""Budget of each model's study on the logs that models are tuned on."""
+SEEDS = (1, 2, 3)
+_HEAD = ("log", "model", "trial", "state", "value", "epochs", "seconds", "default", "reason", "options")
+
+
+def study_command(log: str, model: str, words: str, seeds: Sequence[int] = SEEDS) -> str:
+    """The command that tunes a model on a log, and tests it once.
+
+    Args:
+        log: Name of the log.
+        model: Name of the config.
+        words: Words of every fit on the log, without its path.
+        seeds: Seeds of the final fits.
+    """
+    own = words.replace(" --data.val_ratio 0", "")  # a study needs a validation part
+    return (
+        f"python -m sessrec.tune --config configs/{model}.yaml --data.path data/{log}.tsv.gz {own} "
+        f"--study {log}-{model} {BUDGETS[log]} --final --seeds {' '.join(map(str, seeds))}"
+    )
+
+
+def is_tuned(log: str, model: str, folder: Path) -> bool:
+    """Whether the final test of a model's study on a log is among the runs in a folder."""
+    return any(folder.glob(f"{log}-{model}-default-*/metrics.json"))
+
+
+def runs_of_study(log: str, model: str, folder: Path) -> list[Path]:
+    """Folders of a final test's runs: those of the first test of the study."""
+    found = []
+    for kind in ("default", "tuned"):
+        names = [run.parent for run in folder.glob(f"{log}-{model}-{kind}-*/metrics.json")]
+        found += sorted(run for run in names if run.name.removeprefix(f"{log}-{model}-{kind}-").isdigit())
+    return found
+
+
+def write_trials(folder: Path, file: Path) -> int:
+    """Write all trials of the studies in a folder into one compressed table; gives their number.
+
+    Trials of studies that are not there any more are kept from the table that is there. The options are one column of
+    JSON, for each model has others.
+    """
+    rows: dict[tuple[str, str], list[Sequence[str]]] = {}
+    if file.is_file():
+        with gzip.open(file, "rt", encoding="utf-8", newline="") as stream:
+            for row in list(csv.reader(stream))[1:]:
+                rows.setdefault((row[0], row[1]), []).append(row)
+    for log in BUDGETS:
+        for model in TUNABLE:
+            table = folder / f"{log}-{model}" / "trials.csv"
+            if table.is_file():
+                rows[log, model] = [_row(log, model, trial) for trial in _read(table)]
+    if not rows:
+        return 0
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_HEAD)
+    for key in sorted(rows):
+        writer.writerows(rows[key])
+    with atomic_write(file) as temporary:  # without a time of its own, so that equal trials give an equal file
+        temporary.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
+    return sum(map(len, rows.values()))
+
+
+def _read(table: Path) -> list[Mapping[str, str]]:
+    with table.open(encoding="utf-8", newline="") as stream:
+        return [row for row in csv.DictReader(stream) if row["state"] != "known"]
+
+
+def _row(log: str, model: str, trial: Mapping[str, str]) -> list[str]:
+    options = {name: value for name, value in trial.items() if name not in _HEAD and value}
+    return [log, model, *(trial[name] for name in _HEAD[2:-1]), json.dumps(options)]
+
+
+def tuning_of(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What docs/results.json says of the study behind a run, from its ``metrics.json``; nothing where there is none."""
+    origin = report.get("tuning")
+    return (
+        {"tuning": {name: value for name, value in origin.items() if name != "tests_of_this_study"}} if origin else {}
+    )
