@@ -435,6 +435,7 @@ def test_a_data_module_records_every_option_as_the_command_does(log: str) -> Non
         (["--model.layers", "[]"], "--model.layers is []"),
         (["--model.logq", "2"], "--model.logq is 2"),
         (["--data.batch_size", "0"], "--data.batch_size must be at least 1"),
+        (["--data.batch_size", "1000000000"], "--data.batch_size must be at most 131,072, got 1000000000"),
         (["--data.test_duration", "1d", "--data.test_start", "5"], "not both"),
         (["--model.cutoffs", "[0]"], "a cutoff must be at least 1"),
         (["--data.time_column", "when"], "no column when"),

@@ -82,10 +82,12 @@ def write_click_log(sessions: Sequence[Sequence[Any]], output: Path) -> None:
     """Write sessions as tab-separated text with the columns SessionId and ItemId, for such a split has no times.
 
     Args:
-        sessions: Items of each session, which gets its number, from 1, as its id.
+        sessions: Items of each session, which gets the name of the file and its number, from 1, as its id: parts of a
+            split have different ids.
         output: File to write, whole or not at all.
     """
     with atomic_write(output) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
         rows = csv.writer(stream, delimiter="\t", lineterminator="\n")
         rows.writerow(("SessionId", "ItemId"))
-        rows.writerows((number, item) for number, session in enumerate(sessions, 1) for item in session)
+        name = output.name.partition(".")[0]
+        rows.writerows((f"{name}-{number}", item) for number, session in enumerate(sessions, 1) for item in session)

@@ -19,6 +19,8 @@ from sessrec.data.vocabulary import Vocabulary
 from sessrec.distributed import n_processes, process_rank
 from sessrec.errors import SessRecError, check_least
 
+_MOST_LANES = 1 << 17  # a window of as many lanes takes 200 MB, whether they hold sessions or not
+
 
 class SessionDataModule(LightningDataModule):
     """A click log, cleaned, split in time and laid out for training and evaluation.
@@ -58,6 +60,8 @@ class SessionDataModule(LightningDataModule):
         own = {"batch_size": batch_size, "eval_batch_size": eval_batch_size, "steps_per_window": steps_per_window}
         for option, value in own.items():
             check_least(f"--data.{option}", value, 1)
+        if batch_size > _MOST_LANES:
+            raise SessRecError(f"--data.batch_size must be at most {_MOST_LANES:,}, got {batch_size}")
         path, preparation = self.preparation.path, {}  # Lightning compares the arguments, and tables compare to tables
         self.save_hyperparameters(asdict(self.preparation) | own | {"shuffle": shuffle, "cache_dir": cache_dir})
         self.options: Any = self.hparams

@@ -36,8 +36,8 @@ def test_case_109_prefixes_become_sessions(
     assert "6 prefixes make 4 sessions of 10 events: clicks.tsv" in capsys.readouterr().out
     events = read_events("clicks.tsv", LogFormat(time_column=None))
     found = sequences(events)
-    assert found == {"1": ["101", "102", "103"], "2": ["102", "103"], "3": ["101", "103", "102"], "4": ["103", "101"]}
-    assert list(found) == ["1", "2", "3", "4"]
+    assert list(found) == ["clicks-1", "clicks-2", "clicks-3", "clicks-4"]
+    assert list(found.values()) == [["101", "102", "103"], ["102", "103"], ["101", "103", "102"], ["103", "101"]]
 
 
 @pytest.mark.parametrize(
