@@ -20,6 +20,7 @@ from helpers import make_sessions, make_vocabulary, one_error
 from resuming import differences, finish, start
 
 from sessrec import fit
+from sessrec.data.datamodule import SessionDataModule
 from sessrec.data.loaders import EvaluationLoader, SessionParallelLoader
 from sessrec.data.session_parallel import Window
 from sessrec.distributed import exchange_gradients
@@ -286,6 +287,8 @@ def test_a_signal_to_the_first_process_stops_both(folder: Path) -> None:
     ("args", "message"),
     [
         ([*TWO, "--model", "Markov"], "Markov is fitted in one process"),
+        # of twice the batch, whose fit has half the steps
+        ([*TWO, "--model.schedule", "linear", "--model.warmup", "99"], "less than the {half} steps of the fit"),
         (["--trainer.devices", "2"], "several processes need --trainer.strategy ddp"),
         (["--trainer.devices", "2", "--trainer.strategy", "ddp_spawn"], "ddp_spawn is not supported"),
     ],
@@ -294,5 +297,9 @@ def test_what_cannot_work_is_one_line(
     folder: Path, args: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = ["--data.path", "log.tsv", "--data.cache_dir", "null", "--trainer.accelerator", "cpu"]
+    data = SessionDataModule("log.tsv", cache_dir=None)
+    data.setup("fit")
+    base += ["--data.batch_size", "3", "--trainer.max_epochs", "1"]
+    message = message.format(half=SessionParallelLoader(data.sessions["train"], 6).n_steps)
     assert message in one_error(capsys, fit.main, [*base, *args])
     assert not Path("lightning_logs").exists()

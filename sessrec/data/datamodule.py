@@ -157,7 +157,8 @@ class SessionDataModule(LightningDataModule):
             return LogLoader(sessions)
         if batches == "sessions":
             return SessionLoader(sessions, h.batch_size, h.shuffle, seed)
-        place = process_rank(), n_processes()
+        # as the trainer has it: a fit is checked before its other processes begin
+        place = process_rank(), 1 if self.trainer is None else self.trainer.world_size
         return SessionParallelLoader(sessions, h.batch_size, h.steps_per_window, h.shuffle, seed, *place)
 
     def val_dataloader(self) -> EvaluationLoader | list[Any]:
