@@ -98,7 +98,9 @@ def test_killed_workers_cost_no_trial(workers: Any, tmp_path: Path) -> None:
     for process in running:
         assert process.wait(60) == 0
     trials = read_journal(tmp_path / "study")
-    assert len(of_state(trials, COMPLETE)) == n_trials
+    given_up = of_state(trials, PRUNED)  # killed again and again, as a trial that takes all memory would be
+    assert len(of_state(trials, COMPLETE)) + len(given_up) == n_trials
+    assert len(given_up) <= n_kills / 4
     assert not of_state(trials, RUNNING)
     values = Counter(tuple(sorted(trial["params"].items())) for trial in of_state(trials, COMPLETE))
     assert max(values.values()) == 1
