@@ -19,6 +19,7 @@ with each seed, and tests them: once, for a second test would choose on the test
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,7 +86,7 @@ def _tune(options: argparse.Namespace, words: list[str], args: Sequence[str]) ->
     folder = Path("lightning_logs", options.study)
     whole = cli.datamodule.preparation
     own = ["--data.cache_dir", str(folder / "prepared")]
-    own += sealed_log_words(whole, folder / "log.parquet", is_written=bool(options.parent))
+    own += sealed_log_words(whole, folder / "log.parquet", options.train_share, is_written=bool(options.parent))
     study = _open(options, parsed([*words, *own]), space, folder)
     if options.final:
         check_first_test(study, options.again)
@@ -162,6 +163,8 @@ def _parser() -> ScriptParser:
     add("--patience", type=int, default=2, help="validations without a better one that end a trial (default: 2)")
     text = "run every trial to its end, also one that falls behind the median of the others"
     add("--no_pruning", dest="pruning", action="store_false", help=text)
+    text = "newest share of the sessions before the test part that trials see; final fits see all (default: 1)"
+    add("--train_share", type=float, default=1.0, help=text)
     add("--seed", type=int, default=42, help="seed of the search (default: 42)")
     text = "URL of a database that Optuna knows (default: a journal file in the study's folder)"
     add("--storage", help=text)
@@ -180,8 +183,8 @@ def _check(options: argparse.Namespace, words: Sequence[str]) -> None:
         raise SessRecError(f"--study {options.study} is the folder of a run: give another one")
     for name, least in {"trials": 1, "workers": 1, "max_epochs": 1, "patience": 1, "seed": 0}.items():
         check_least(f"--{name}", getattr(options, name), least)
-    if not options.minutes > 0:
-        raise SessRecError(f"--minutes must be above 0, got {options.minutes}")
+    _check_above_zero("--train_share", options.train_share, 1)
+    _check_above_zero("--minutes", options.minutes)
     if len(set(options.seeds)) < len(options.seeds):
         raise SessRecError("--seeds has one seed twice")
     if options.again and not options.final:
@@ -190,6 +193,12 @@ def _check(options: argparse.Namespace, words: Sequence[str]) -> None:
         for option, instead in _NOT_HERE.items():
             if word.startswith(option):
                 raise SessRecError(f"{option} is not for here: {instead}")
+
+
+def _check_above_zero(option: str, value: float, most: int | None = None) -> None:
+    if not 0 < value <= (math.inf if most is None else most):
+        rest = "" if most is None else f" and at most {most}"
+        raise SessRecError(f"{option} must be above 0{rest}, got {value}")
 
 
 if __name__ == "__main__":

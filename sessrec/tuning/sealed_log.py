@@ -19,7 +19,7 @@ from sessrec.experiments.plain_log import plain_log, plain_log_words, write_plai
 _NO_TEST = ["--data.test_ratio", "0", "--data.test_duration", "null", "--data.test_start", "null"]
 
 
-def sealed_log_words(whole: Preparation, file: Path, is_written: bool = False) -> list[str]:
+def sealed_log_words(whole: Preparation, file: Path, share: float = 1.0, is_written: bool = False) -> list[str]:
     """Cut the test part off a log, before any cleaning of the rest; what is in it changes no trial.
 
     Where the test part is a file of its own, that is never opened.
@@ -27,16 +27,20 @@ def sealed_log_words(whole: Preparation, file: Path, is_written: bool = False) -
     Args:
         whole: The log, and how it is cleaned and split.
         file: Where the log without the test part is written.
+        share: Share of the sessions before the test part that is kept, the newest ones.
         is_written: Whether another process of the study has written it just now.
 
     Returns:
         Words of fit that open that log.
 
     Raises:
-        SessRecError: If the log has no validation part, the test part cannot be told, or the study has another log.
+        SessRecError: If the log has no validation part, the test part cannot be told, or the study has another log;
+            if a share is to be kept of what is given in parts.
     """
     if not whole.has_validation:
         raise SessRecError("tune chooses on the validation part: give --data.val_ratio or --data.val_duration")
+    if share < 1 and whole.train_path is not None:
+        raise SessRecError("--train_share cuts one log: give --data.path in place of parts")
     if whole.test_path is not None:
         return ["--data.test_path", "null", *_NO_TEST]
     if whole.train_path is not None:
@@ -44,7 +48,9 @@ def sealed_log_words(whole: Preparation, file: Path, is_written: bool = False) -
     if whole.sources and not whole.is_from_files:
         raise SessRecError("tune takes the files of a click log (--data.path), no table in memory")
     if not is_written:
-        _write_once(plain_log(_before_test(whole)), file)
+        events = _before_test(whole)
+        n_kept = max(1, round(share * events.n_sessions))
+        _write_once(plain_log(events.sessions_between(events.n_sessions - n_kept, events.n_sessions)), file)
     return [*plain_log_words(file), *_NO_TEST]
 
 

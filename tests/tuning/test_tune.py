@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from helpers import TRAINER, one_error, paint_blanks, random_rows
@@ -88,6 +89,18 @@ def test_the_test_part_is_sealed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(first) == 3
     logs = [Path(f"lightning_logs/study-{number}/log.parquet").read_bytes() for number in range(3)]
     assert logs[0] == logs[1] == logs[2]
+
+
+def test_trials_see_the_newest_share_and_the_final_fits_all() -> None:
+    tune.main([*MARKOV, "--study", "shop", "--trials", "2", "--train_share", "0.25", "--final"])
+    starts: dict[str, int] = {}
+    for session, _, time in random_rows(120, 14):
+        starts[session] = min(time, starts.get(session, time))
+    before_test = sorted(starts, key=lambda session: starts[session])[:96]
+    kept = pq.read_table("lightning_logs/shop/log.parquet")["SessionId"].to_pylist()
+    assert set(kept) == set(before_test[-24:])
+    report = json.loads(Path("lightning_logs/shop-default-1/data_report.json").read_text())
+    assert report["train"]["sessions_before"] == 96
 
 
 def test_one_test_of_the_best_and_the_default_options(capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,6 +195,8 @@ def test_two_workers(capfd: pytest.CaptureFixture[str]) -> None:
     ("words", "message"),
     [
         (["--trials", "0"], "--trials must be at least 1, got 0"),
+        (["--train_share", "0"], "--train_share must be above 0 and at most 1, got 0.0"),
+        (["--train_share", "0.5", "--data.train_path", "log.tsv", "--data.path", "null"], "cuts one log"),
         (["--minutes", "0"], "--minutes must be above 0, got 0.0"),
         (["--study", "a/b"], "--study 'a/b' is no name of a folder"),
         (["--seeds", "1", "1"], "--seeds has one seed twice"),
