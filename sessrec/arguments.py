@@ -23,6 +23,8 @@ _OPTIONS_OF_FIT = (
     "--monitor",
     "--list_length",
     "--projector",
+    "--allow",
+    "--exclude",
 )
 """Those that belong to no group."""
 

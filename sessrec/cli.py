@@ -35,6 +35,7 @@ from sessrec.environment import tune_memory
 from sessrec.errors import SessRecError, error_text, exit_with_error, message_prefix, one_line
 from sessrec.model_choice import with_one_model
 from sessrec.models.base import SessionRecommender
+from sessrec.models.candidates import ItemList, candidates_of_options
 from sessrec.models.checkpoint_format import read_checkpoint
 from sessrec.models.compatibility import check_trainer
 from sessrec.options import (
@@ -202,6 +203,7 @@ class SessRecCLI(LightningCLI):
         part = {"validate": "val"}.get(self.command, self.command)
         if self.config.trainer[f"limit_{part}_batches"] == 0:
             raise SessRecError(f"--trainer.limit_{part}_batches 0 leaves nothing to {self.command}")
+        given = [ItemList.of_option(f"--{name}", self.config[name]) for name in ("allow", "exclude")]
         run_folder = self.name_run()
         checkpoint = self.find_checkpoint(run_folder)
         if checkpoint is None:
@@ -214,8 +216,10 @@ class SessRecCLI(LightningCLI):
         content = read_checkpoint(checkpoint)
         with naming_changes(content, {"model": model}):
             model.on_load_checkpoint(content)
+        model.allowed, notes = candidates_of_options(model.vocabulary, *given)
         data.vocabulary = model.vocabulary
         data.setup(self.command)
+        data.report.warn(notes)
         check_share(trainer, part, len(getattr(data, f"{part}_dataloader")()))
         return checkpoint
 

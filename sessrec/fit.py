@@ -28,6 +28,9 @@ from sessrec.writing import check_writable
 def fit(cli: SessRecCLI) -> None:
     """Fit the model; whatever can be rejected is rejected before the trainer starts and writes."""
     run_folder, config = cli.name_run(), cli.config
+    for option in ("allow", "exclude"):
+        if config[option] is not None:
+            raise SessRecError(f"--{option} is for validate, test and predict: a fit ranks all items")
     checkpoint = cli.find_checkpoint(run_folder)
     if not is_follower():
         check_run_is_free(run_folder, checkpoint, cli.run_option)

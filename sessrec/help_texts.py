@@ -21,6 +21,8 @@ _COMMANDS_OF = {
     "list_length": ("test",),
     "projector": ("test",),
     "slices": ("test",),
+    "allow": ("validate", "test", "predict"),
+    "exclude": ("validate", "test", "predict"),
     "output": ("predict",),
     "report_dir": ("prepare",),
 }

@@ -118,6 +118,12 @@ def add_options(parser: LightningArgumentParser) -> None:
     )
     text = "Whether test writes the item embeddings for TensorBoard's projector."
     parser.add_argument("--projector", type=bool, default=False, help=text)
+    for name, text in {
+        "allow": "Items that validate, test and predict may rank, such as those in stock: a file with one item id a "
+        "line, or ids with commas between them; null for all.",
+        "exclude": "Items that validate, test and predict may not rank, also among those allowed; given alike.",
+    }.items():
+        parser.add_argument(f"--{name}", type=str | None, default=None, help=text)
     parser.add_argument("--output", type=str, default="predictions.tsv", help="File that predict writes.")
     text = "Folder for the report and figures of prepare."
     parser.add_argument("--report_dir", type=str, default="lightning_logs/data_report", help=text)

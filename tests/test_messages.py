@@ -242,7 +242,11 @@ def test_a_wrong_config(log: str, capsys: pytest.CaptureFixture[str], text: str,
 @pytest.mark.parametrize(
     ("name", "words", "message"),
     [
-        ("audit", "tie run", "audit must be sampled, ties, order, leakage, chance or tuning, got 'tie'; did you mean ties?"),
+        (
+            "audit",
+            "tie run",
+            "audit must be sampled, ties, order, leakage, chance or tuning, got 'tie'; did you mean ties?",
+        ),
         ("audit", "ties run --sed 1", "unknown option --sed; did you mean --seed?"),
         ("audit", "ties run --seed one", "--seed must be a whole number, got 'one'"),
         ("audit", "ties run --seed", "--seed needs a value"),

@@ -70,6 +70,7 @@ def make_files() -> None:
     for name, part in {"train.tsv": rows[:200], "test.tsv": rows[200:]}.items():
         Path(name).write_text("SessionId\tItemId\tTime\n" + "".join(f"{s}\t{i}\t{t}\n" for s, i, t in part))
     Path("train.txt").write_bytes(pickle.dumps(([[1], [1, 2], [4], [5, 6]], [2, 3, 1, 7])))
+    Path("in_stock.txt").write_text("\n".join(sorted({item for _, item, _ in rows})[:5]), encoding="utf-8")
     Path("new_sessions.tsv").write_text("SessionId\tItemId\tTime\n" + text, encoding="utf-8")
     Path("other.csv").write_text(
         "visit,product,at\n" + "".join(f"{s},{i},{1_600_000_000 + n * 1000}\n" for n, (s, i, _) in enumerate(rows)),

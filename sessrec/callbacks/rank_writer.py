@@ -95,7 +95,9 @@ class RankWriter(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         sessions, vocabulary = _test_sessions(trainer), pl_module.vocabulary
         rules = (pl_module.exclude_last, pl_module.exclude_seen)
-        table = ranks_table(sessions, vocabulary, above, tied, weight, pl_module.tie_mode, rules, data.report.has_times)
+        allowed = None if pl_module.allowed is None else pl_module.allowed.cpu().numpy()
+        counts = (above, tied, weight)
+        table = ranks_table(sessions, vocabulary, *counts, pl_module.tie_mode, rules, data.report.has_times, allowed)
         table = table.filter(is_ranked > 0)  # all but where batches were limited
         self.ranks = Ranks(table, pl_module.tie_mode)
         if not len(table):
@@ -118,6 +120,15 @@ class RankWriter(Callback):
                 print(f"embeddings of {n_items:,} items for TensorBoard's projector in {folder}/projector")
 
 
+def allowed_text(model: SessionRecommender) -> str:
+    """Which items may be candidates, as ``metrics.json`` has it: all, or how many and a fingerprint of their ids."""
+    if model.allowed is None:
+        return "all"
+    item_ids = model.vocabulary.item_ids
+    kept = sorted(item_ids[item] for item in model.allowed.nonzero()[:, 0].tolist())
+    return f"{len(kept)} of {len(item_ids)} (sha256 {digest_of_texts(kept)[:16]})"
+
+
 def test_report(model: SessionRecommender, data: Any, ranks: Ranks) -> dict[str, Any]:
     """The metrics of a test with all that is needed to know what they mean."""
     return {
@@ -131,6 +142,7 @@ def test_report(model: SessionRecommender, data: Any, ranks: Ranks) -> dict[str,
             "items_ranked": model.n_items,
             "exclude_last": model.exclude_last,
             "exclude_seen": model.exclude_seen,
+            "allowed_items": allowed_text(model),
             "positions": len(ranks),
             "sessions": int(ranks.session[-1]) + 1,
             "data_digest": data.sessions["test"].digest_of_ids(model.vocabulary.item_ids),

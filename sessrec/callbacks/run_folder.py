@@ -148,9 +148,12 @@ def _step(trainer: Trainer, model: SessionRecommender, checkpoint: Path | None) 
 
 
 def _candidates(model: SessionRecommender) -> str:
+    allowed = "" if model.allowed is None else f"{int(model.allowed.sum()):,} of them allowed, "
     if model.exclude_seen:
-        return "no item of the session so far a candidate"
-    return "the last item no candidate" if model.exclude_last else "all of them candidates"
+        return f"{allowed}no item of the session so far a candidate"
+    if model.exclude_last:
+        return f"{allowed}the last item no candidate"
+    return f"{allowed}all of {'these' if allowed else 'them'} candidates"
 
 
 def results_table(results: dict[str, float]) -> str:

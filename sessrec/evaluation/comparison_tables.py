@@ -65,6 +65,7 @@ def protocol_text(comparison: Comparison) -> str:
     p = comparison.protocol
     rule = "the last item no candidate" if p["exclude_last"] else "all items candidates"
     rule = "no item of the session so far a candidate" if p["exclude_seen"] else rule
+    rule += "" if p["allowed_items"] == "all" else f", allowed items {p['allowed_items']}"
     text = (
         f"{p['items_ranked']:,} items ranked at each of {p['positions']:,} positions of {p['sessions']:,} test "
         f"sessions, ties {p['tie_mode']}, {rule}. In brackets: {comparison.level:.0%} intervals by bootstrap over "

@@ -138,6 +138,7 @@ def ranks_table(
     tie_mode: TieMode,
     excluded: tuple[bool, bool],
     has_times: bool,
+    allowed: np.ndarray | None = None,
 ) -> pa.Table:
     """Lay the counts of a test out as the table that the ranks file holds.
 
@@ -150,20 +151,25 @@ def ranks_table(
         tie_mode: Rule for ties.
         excluded: Whether the last item, and whether all items of the session so far, are no candidates.
         has_times: Whether the times of the sessions are times, and no numbers of rows.
+        allowed: Which items may be candidates, bool, shape (N,); all where None.
     """
     assert sessions.session_ids is not None
     lengths, items = np.diff(sessions.offsets), np.asarray(sessions.items)
     session = np.repeat(np.arange(len(sessions)), lengths - 1)
     target = np.delete(np.arange(len(items)), sessions.offsets[:-1])  # events but the first of each session
-    is_first, n_seen, share_seen = _so_far(items, sessions.offsets, vocabulary.popularity)
+    allowed = np.ones(len(vocabulary), dtype=bool) if allowed is None else allowed
+    popularity = np.where(allowed, vocabulary.popularity, 0.0)  # of candidates
+    is_first, n_seen, share_seen = _so_far(items, sessions.offsets, popularity, allowed)
     n_excluded, share_excluded = np.zeros(len(target), dtype=np.int64), np.zeros(len(target))
     exclude_last, exclude_seen = excluded
     if exclude_seen:
         n_excluded, share_excluded = n_seen[target - 1], share_seen[target - 1]
     elif exclude_last:
-        n_excluded, share_excluded = n_excluded + 1, vocabulary.popularity[items[target - 1]]
+        last = items[target - 1]
+        n_excluded, share_excluded = allowed[last].astype(np.int64), popularity[last]
     is_candidate = above < MISSED
-    others = 1 - share_excluded - vocabulary.popularity[items[target]]  # share of the candidates but the target
+    # share of the candidates but the target
+    others = (1.0 if allowed.all() else popularity.sum()) - share_excluded - popularity[items[target]]
     rank = 1 + above + _SHARE_OF_TIES[tie_mode] * tied
     kept, codes = np.unique(items[target], return_inverse=True)
     age = np.full(len(target), np.nan)
@@ -179,7 +185,7 @@ def ranks_table(
         ),
         "rank": pa.array(rank if tie_mode == "median" else rank.astype(np.int64), mask=~is_candidate),
         "ties": pa.array(tied.astype(np.int32)),
-        "candidates": pa.array((len(vocabulary) - n_excluded).astype(np.int32)),
+        "candidates": pa.array((int(allowed.sum()) - n_excluded).astype(np.int32)),
         "length": pa.array(lengths[session].astype(np.int32)),
         "repeat": pa.array(~is_first[target]),
         "popularity": pa.array(_share_above(vocabulary.counts)[items[target]]),
@@ -193,15 +199,15 @@ def ranks_table(
 
 
 def _so_far(
-    items: np.ndarray, offsets: np.ndarray, popularity: np.ndarray
+    items: np.ndarray, offsets: np.ndarray, popularity: np.ndarray, allowed: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Whether each event's item is new in the session, and number and summed popularity of different items up to it."""
+    """Whether each event's item is new in the session, and number and popularity of allowed ones up to it."""
     lengths = np.diff(offsets)
     pair = np.repeat(np.arange(len(lengths)), lengths) * len(popularity) + items
     is_first = np.zeros(len(items), dtype=bool)
     is_first[np.unique(pair, return_index=True)[1]] = True
     sums = []
-    for value in (is_first.astype(np.int64), np.where(is_first, popularity[items], 0.0)):
+    for value in ((is_first & allowed[items]).astype(np.int64), np.where(is_first, popularity[items], 0.0)):
         total = np.concatenate([[0], np.cumsum(value)])
         sums.append(total[1:] - np.repeat(total[offsets[:-1]], lengths))
     return is_first, sums[0], sums[1]

@@ -76,6 +76,7 @@ def count_positions(
     excluded: Excluded | None = None,
     in_blocks: bool = True,
     weights: Tensor | None = None,
+    allowed: Tensor | None = None,
 ) -> PositionCounts:
     """Count the items above each position's target, and the other items tied with it.
 
@@ -92,6 +93,7 @@ def count_positions(
         in_blocks: Whether to score the catalogue in blocks; a model whose work it is to find the scores at all scores
             it as a whole, for fewer positions at once.
         weights: Weight of each item, as `weight_digits`, to be summed up over the items above and tied; None sums none.
+        allowed: Which items may be candidates, bool, shape (N,); all where None.
     """
     if not len(targets):
         none = torch.zeros_like(targets)
@@ -102,7 +104,7 @@ def count_positions(
     for start in range(0, len(targets), chunk):
         part = slice(start, start + chunk)
         pairs = None if excluded is None else excluded(part)
-        counts.append(_count_block(score, score_targets, queries[part], targets[part], blocks, pairs, weights))
+        counts.append(_count_block(score, score_targets, queries[part], targets[part], blocks, pairs, weights, allowed))
     above, tied, weight = zip(*counts, strict=True)
     return PositionCounts(torch.cat(above), torch.cat(tied), None if weights is None else torch.cat(weight))
 
@@ -120,34 +122,38 @@ def _count_block(
     blocks: list[slice],
     excluded: tuple[Tensor, Tensor] | None,
     weights: Tensor | None,
+    allowed: Tensor | None,
 ) -> PositionCounts:
     n_positions = len(targets)
     missing = max(0, MIN_ROWS - n_positions) if len(blocks) > 1 else 0
     if missing:  # repeat the last position up to the number of rows from which rounding is the same
         queries = torch.cat([queries, queries[-1:].expand(missing, -1)])
         targets = torch.cat([targets, targets[-1:].expand(missing)])
-    scores: Iterable[Tensor] = (_without(score(queries, items), items, excluded) for items in blocks)
+    scores: Iterable[Tensor] = (_without(score(queries, items), items, excluded, allowed) for items in blocks)
     if len(blocks) == 1:  # the targets' scores are among those at hand
         scores = list(scores)
         target_score = scores[0].gather(1, targets[:, None])
     else:
         target_score = score_targets(queries, targets)
+    missed = torch.zeros_like(targets, dtype=torch.bool) if allowed is None else ~allowed[targets]  # (P,)
     if excluded is not None:
         row, item = excluded
-        missed = row[targets[row] == item]
-        target_score[missed] = EXCLUDED
+        missed[row[targets[row] == item]] = True
+    target_score.masked_fill_(missed[:, None], EXCLUDED)
     counts, own_score = count_above_and_tied(scores, target_score, targets, weights)
     if not torch.equal(own_score, target_score):  # the shorter way to them rounds otherwise on this device
-        scores = (_without(score(queries, items), items, excluded) for items in blocks)
+        scores = (_without(score(queries, items), items, excluded, allowed) for items in blocks)
         counts, _ = count_above_and_tied(scores, own_score, targets, weights)
-    if excluded is not None:
-        counts.above[missed], counts.tied[missed] = MISSED, 0
+    counts.above.masked_fill_(missed, MISSED)
+    counts.tied.masked_fill_(missed, 0)
     weight = None if counts.weight is None else counts.weight[:n_positions]
     return PositionCounts(counts.above[:n_positions], counts.tied[:n_positions], weight)
 
 
-def _without(scores: Tensor, items: slice, excluded: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Scores of some items, those of excluded ones put below all others."""
+def _without(scores: Tensor, items: slice, excluded: tuple[Tensor, Tensor] | None, allowed: Tensor | None) -> Tensor:
+    """Scores of some items, those of no candidates put below all others."""
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed[..., items], EXCLUDED)
     if excluded is not None:
         row, item = excluded
         inside = (item >= items.start) & (item < items.stop)
@@ -166,7 +172,13 @@ def target_scores_in_blocks(score: Score, queries: Tensor, targets: Tensor, n_it
 
 
 def best_items(
-    score: Score, queries: Tensor, n_items: int, k: int, excluded: Excluded | None = None, in_blocks: bool = True
+    score: Score,
+    queries: Tensor,
+    n_items: int,
+    k: int,
+    excluded: Excluded | None = None,
+    in_blocks: bool = True,
+    allowed: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The k best items for each query, fewer where the catalogue is smaller.
 
@@ -178,6 +190,7 @@ def best_items(
         excluded: Items that are no candidates: where the list is longer than what is left, they come last, with the
             score `EXCLUDED`.
         in_blocks: See `count_positions`.
+        allowed: Which items may be candidates, of all queries or of each, bool, shape (N,) or (P, N); all where None.
 
     Returns:
         Item indices (int64) and scores, both of shape (P, min(k, N)), best first; equal scores by item index.
@@ -186,20 +199,27 @@ def best_items(
     found = []
     # parts of about equal size: matrix products of a few rows round otherwise
     for part in _equal_parts(len(queries), _SESSIONS if in_blocks else positions_at_once(n_items)):
-        found.append(_best_of_part(score, queries[part], blocks, k, None if excluded is None else excluded(part)))
+        pairs = None if excluded is None else excluded(part)
+        own = allowed[part] if allowed is not None and allowed.dim() > 1 else allowed
+        found.append(_best_of_part(score, queries[part], blocks, k, pairs, own))
     best, scores = zip(*found, strict=True)
     return torch.cat(best), torch.cat(scores)
 
 
 def _best_of_part(
-    score: Score, queries: Tensor, blocks: list[slice], k: int, excluded: tuple[Tensor, Tensor] | None
+    score: Score,
+    queries: Tensor,
+    blocks: list[slice],
+    k: int,
+    excluded: tuple[Tensor, Tensor] | None,
+    allowed: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     found, found_scores = [], []
     for items in blocks:
         block = score(queries, items)
         if not block.sum(dtype=torch.promote_types(block.dtype, torch.float32)).isfinite():
             raise not_finite(items)
-        best_scores, columns = _stable_topk(_without(block, items, excluded), k)
+        best_scores, columns = _stable_topk(_without(block, items, excluded, allowed), k)
         found.append(columns + items.start)
         found_scores.append(best_scores)
     best, scores = torch.cat(found, dim=1), torch.cat(found_scores, dim=1)

@@ -29,8 +29,11 @@ _FREE_TRAINER_OPTIONS = {
 PROTOCOL = (
     *("tie_mode", "items_ranked", "exclude_last", "exclude_seen", "positions", "sessions", "data_digest"),
     "items_digest",
+    "allowed_items",
 )
 """What has to be the same of two tests that are compared."""
+_ADDED_RULES = {"allowed_items": "all"}
+"""Rules that tests of earlier releases lack, with the only value that they had."""
 _DIGESTS = {"data_digest": "test part", "items_digest": "catalogue"}
 
 
@@ -64,6 +67,7 @@ def read_run(folder: str | Path) -> Run:
     if not file.is_file():
         raise SessRecError(f"{folder} is no tested run, it has no metrics.json: `{program('test')}` writes it")
     report = _read_json(file, ("model", "model_options", "seed", "seconds", "checkpoint", "metrics", "protocol"))
+    report["protocol"] = _ADDED_RULES | report["protocol"]
     if missing := set(PROTOCOL) - report["protocol"].keys():
         raise SessRecError(f"{file} does not say {min(missing)}: test the run again")
     ranks = read_ranks(folder / RANKS_FILE)

@@ -96,7 +96,13 @@ def fit_other_model(run: Run, name: str, options: Sequence[str] = (), ending: st
 
 
 def _rules(run: Run) -> list[str]:
-    """Words for the rules that a run was tested by: they may have been changed for the test."""
+    """Words for the rules that a run was tested by: they may have been changed for the test.
+
+    Raises:
+        SessRecError: If it was tested on some items only, which are not kept.
+    """
+    if (allowed := run.report["protocol"]["allowed_items"]) != "all":
+        raise SessRecError(f"{run.folder} was tested with --allow or --exclude ({allowed}), which cannot be done again")
     rules = {name: str(run.report["protocol"][name]).lower() for name in ("tie_mode", "exclude_last", "exclude_seen")}
     return [word for name, value in rules.items() for word in (f"--model.{name}", value)]
 

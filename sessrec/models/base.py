@@ -30,7 +30,7 @@ from sessrec.evaluation.ranking import on_enough_rows, target_scores_in_blocks
 from sessrec.models.checkpoint_format import CHECKPOINT_FORMAT, read_checkpoint
 from sessrec.models.compatibility import check_class, check_trainer, check_vocabulary, check_weights
 from sessrec.models.fit_loop import Progress, count_steps
-from sessrec.models.inference import TopItems, rank_positions, recommend, top_items
+from sessrec.models.inference import CandidateRules, TopItems, rank_positions, recommend, top_items
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -68,6 +68,8 @@ class SessionRecommender(LightningModule):
         self.k = k
         self.exclude_last = exclude_last
         self.exclude_seen = exclude_seen
+        self.allowed: Tensor | None = None
+        """Which items `test` and `predict` may rank, bool, shape (N,); all where None."""
         self.automatic_optimization = False  # a batch is a window of many steps
         self._vocabulary: Vocabulary | None = None
         self.seed: int | None = None
@@ -185,6 +187,13 @@ class SessionRecommender(LightningModule):
         if self._vocabulary is None:
             raise SessRecError("this model knows no items yet: fit it, or load it from a checkpoint")
         return self._vocabulary
+
+    @property
+    def candidate_rules(self) -> CandidateRules:
+        """Which items may be in a list."""
+        return CandidateRules(
+            self.exclude_last, self.exclude_seen, None if self.allowed is None else self.allowed.to(self.device)
+        )
 
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
         """Take the vocabulary and build what depends on it."""
@@ -353,13 +362,25 @@ class SessionRecommender(LightningModule):
         """The best next items after the last event of each session."""
         return TopItems(batch.sessions, *top_items(self, batch.items, batch.lengths, self.k))
 
-    def recommend(self, item_ids: Sequence[str], k: int = 20) -> list[tuple[str, float]]:
+    def recommend(
+        self,
+        item_ids: Sequence[str],
+        k: int = 20,
+        allow: Sequence[str] | None = None,
+        exclude: Sequence[str] = (),
+        exclude_last: bool | None = None,
+        exclude_seen: bool | None = None,
+    ) -> list[tuple[str, float]]:
         """Recommend the next item of one session; several threads may call it at a time.
 
         Args:
             item_ids: Item ids of the session so far, oldest first. Unknown ones are left out with a warning; a session
                 without any known item gets the items most frequent in training, scored by their counts.
-            k: Number of recommendations; a smaller catalogue gives fewer.
+            k: Number of recommendations; fewer where there are fewer candidates.
+            allow: Item ids that may be recommended, such as those in stock; all where None. Unknown ones are ignored.
+            exclude: Item ids that may not be.
+            exclude_last: Whether the session's last item may not be; the model's option where None.
+            exclude_seen: Whether no item of the session may be; the model's option where None.
 
         Returns:
             Item ids with their scores, best first.
@@ -367,4 +388,4 @@ class SessionRecommender(LightningModule):
         Raises:
             SessRecError: If the item ids are not a list of text, or ``k`` is below 1.
         """
-        return recommend(self, item_ids, k)
+        return recommend(self, item_ids, k, (allow, exclude), exclude_last, exclude_seen)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -14,8 +15,20 @@ from sessrec.data.loaders import EvaluationBatch
 from sessrec.errors import SessRecError
 from sessrec.evaluation.metrics import PositionCounts
 from sessrec.evaluation.ranking import EXCLUDED, Excluded, best_items, count_positions, items_so_far
+from sessrec.models.candidates import allowed_items
 
 Model = Any  # a SessionRecommender, which imports this module
+
+
+class CandidateRules(NamedTuple):
+    """Which items may be in a list."""
+
+    exclude_last: bool = False
+    """Whether the session's last item is no candidate."""
+    exclude_seen: bool = False
+    """Whether no item of the session so far is a candidate."""
+    allowed: Tensor | None = None
+    """Which items may be candidates, in all lists, bool, shape (N,), or in each, shape (S, N); all where None."""
 
 
 class TopItems(NamedTuple):
@@ -37,7 +50,7 @@ def rank_positions(model: Model, batch: EvaluationBatch, weights: Tensor | None 
         batch: Padded sessions of at least two events.
         weights: Weight of each item, as `weight_digits`, to be summed up over the items above and tied; None sums none.
     """
-    items = batch.items[:, :-1]  # the last item is a target only
+    items, rules = batch.items[:, :-1], model.candidate_rules  # the last item is a target only
     row, place = batch.positions()
     queries = model.encode_sessions(items, batch.lengths - 1)[row, place]  # (P, anything)
     with full_precision(model.device):
@@ -47,9 +60,10 @@ def rank_positions(model: Model, batch: EvaluationBatch, weights: Tensor | None 
             queries,
             batch.items[row, place + 1],
             model.n_items,
-            _excluded(model, items, row, place),
+            _excluded(rules, items, row, place),
             model.scores_in_blocks,
             weights,
+            rules.allowed,
         )
 
 
@@ -62,33 +76,45 @@ def top_items_at_positions(model: Model, batch: EvaluationBatch, k: int) -> Tens
     row, place = batch.positions()
     if not len(row):
         return row.new_empty(0, min(k, model.n_items))
-    best, scores = _best(model, batch.items[:, :-1], batch.lengths - 1, row, place, k)
+    best, scores = _best(model, batch.items[:, :-1], batch.lengths - 1, row, place, k, model.candidate_rules)
     return best.masked_fill_(scores <= EXCLUDED, -1)
 
 
-def top_items(model: Model, items: Tensor, lengths: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def top_items(
+    model: Model, items: Tensor, lengths: Tensor, k: int, rules: CandidateRules | None = None
+) -> tuple[Tensor, Tensor]:
     """The k best next items of padded sessions, shape (S, L), of some lengths, shape (S,).
+
+    Args:
+        model: The model.
+        items: Item indices, int64, padded at the end.
+        lengths: Number of items of each session, int64.
+        k: Length of the lists.
+        rules: Which items are candidates; the model's rules where None.
 
     Returns:
         Item indices (int64) and scores, both of shape (S, min(k, N)), best first; equal scores by item index. Items
         that are no candidates come last, with the score `EXCLUDED`.
     """
-    return _best(model, items, lengths, torch.arange(len(lengths), device=lengths.device), lengths - 1, k)
+    rules = model.candidate_rules if rules is None else rules
+    return _best(model, items, lengths, torch.arange(len(lengths), device=lengths.device), lengths - 1, k, rules)
 
 
-def _best(model: Model, items: Tensor, lengths: Tensor, row: Tensor, place: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _best(
+    model: Model, items: Tensor, lengths: Tensor, row: Tensor, place: Tensor, k: int, rules: CandidateRules
+) -> tuple[Tensor, Tensor]:
     """The k best items after some places of sessions, and their scores."""
     queries = model.encode_sessions(items, lengths)[row, place]
     with full_precision(model.device):
-        excluded = _excluded(model, items, row, place)
-        return best_items(model.score, queries, model.n_items, k, excluded, model.scores_in_blocks)
+        excluded = _excluded(rules, items, row, place)
+        return best_items(model.score, queries, model.n_items, k, excluded, model.scores_in_blocks, rules.allowed)
 
 
-def _excluded(model: Model, items: Tensor, row: Tensor, place: Tensor) -> Excluded | None:
-    """The items that are no candidates at some places of sessions, by the rules of the model."""
-    if not (model.exclude_last or model.exclude_seen):
+def _excluded(rules: CandidateRules, items: Tensor, row: Tensor, place: Tensor) -> Excluded | None:
+    """The items of sessions that are no candidates at some of their places."""
+    if not (rules.exclude_last or rules.exclude_seen):
         return None
-    return items_so_far(items, row, place, last_only=not model.exclude_seen)
+    return items_so_far(items, row, place, last_only=not rules.exclude_seen)
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
@@ -97,10 +123,18 @@ def full_precision(device: torch.device) -> AbstractContextManager[None]:
 
 
 @torch.inference_mode()
-def recommend(model: Model, item_ids: Sequence[str], k: int) -> list[tuple[str, float]]:
-    """Recommend the next item of one session; see `SessionRecommender.recommend`."""
-    if isinstance(item_ids, str) or not all(isinstance(item_id, str) for item_id in item_ids):
-        raise SessRecError(f"recommend takes a list of item ids as text, such as ['10', '25'], got {item_ids!r}")
+def recommend(
+    model: Model,
+    item_ids: Sequence[str],
+    k: int,
+    lists: tuple[Sequence[str] | None, Sequence[str]],
+    exclude_last: bool | None,
+    exclude_seen: bool | None,
+) -> list[tuple[str, float]]:
+    """Recommend the next item of one session; see `SessionRecommender.recommend`; lists are allow and exclude."""
+    for given in (item_ids, *(own for own in lists if own is not None)):
+        if isinstance(given, str) or not all(isinstance(item_id, str) for item_id in given):
+            raise SessRecError(f"recommend takes a list of item ids as text, such as ['10', '25'], got {given!r}")
     if k < 1:
         raise SessRecError(f"k must be at least 1, got {k}")
     vocabulary = model.vocabulary
@@ -108,13 +142,48 @@ def recommend(model: Model, item_ids: Sequence[str], k: int) -> list[tuple[str, 
     if (unknown := int((index < 0).sum())) > 0:
         rank_zero_warn(f"{unknown} of {len(index)} items of the session are unknown to the model", stacklevel=3)
     items = torch.from_numpy(index[index >= 0]).to(model.device)
+    rules = _rules_of_call(model, lists, exclude_last, exclude_seen)
     if not len(items):
-        counts, best = torch.from_numpy(vocabulary.counts).sort(descending=True, stable=True)
-        return [(vocabulary.item_ids[item], float(counts[n])) for n, item in enumerate(best[:k].tolist())]
-    if was_training := model.training:  # a model of one's own may have layers that differ
-        model.eval()
-    best, scores = top_items(model, items[None], torch.tensor([len(items)], device=items.device), k)
-    if was_training:
-        model.train()
-    ranked = zip(best[0].tolist(), scores[0].tolist(), strict=True)
+        best, scores = popular_items(vocabulary.counts, k, rules.allowed)
+    else:
+        if was_training := model.training:  # a model of one's own may have layers that differ
+            model.eval()
+        best, scores = top_items(model, items[None], torch.tensor([len(items)], device=items.device), k, rules)
+        if was_training:
+            model.train()
+        best, scores = best[0], scores[0]
+    ranked = zip(best.tolist(), scores.tolist(), strict=True)
     return [(vocabulary.item_ids[item], score) for item, score in ranked if score > EXCLUDED]
+
+
+def _rules_of_call(
+    model: Model,
+    lists: tuple[Sequence[str] | None, Sequence[str]],
+    exclude_last: bool | None,
+    exclude_seen: bool | None,
+) -> CandidateRules:
+    """The rules of a call, and the model's where the call has none; what either forbids is no candidate."""
+    rules, allowed = model.candidate_rules, allowed_items(model.vocabulary, *lists)
+    if allowed is not None:
+        allowed = allowed.to(model.device)
+        rules = rules._replace(allowed=allowed if rules.allowed is None else allowed & rules.allowed)
+    return rules._replace(
+        exclude_last=rules.exclude_last if exclude_last is None else exclude_last,
+        exclude_seen=rules.exclude_seen if exclude_seen is None else exclude_seen,
+    )
+
+
+def popular_items(counts: np.ndarray, k: int, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The k items most frequent in training, and their counts, for a session of which nothing is known.
+
+    Args:
+        counts: Training events of each item, int64, shape (N,).
+        k: Length of the list.
+        allowed: Which items may be candidates, bool, shape (N,); all where None. Others come last, with the score
+            `EXCLUDED`.
+    """
+    scores = torch.from_numpy(counts).double()
+    if allowed is not None:
+        scores.masked_fill_(~allowed.cpu(), EXCLUDED)
+    scores, best = scores.sort(descending=True, stable=True)
+    return best[:k], scores[:k]

@@ -355,11 +355,18 @@ def test_reports_that_lack_something(key: str) -> None:
     refused(ALL, f"metrics.json is damaged or incomplete .*'{key}'")
 
 
-@pytest.mark.parametrize("key", list(PROTOCOL))
+@pytest.mark.parametrize("key", [key for key in PROTOCOL if key != "allowed_items"])
 def test_reports_that_lack_a_rule(key: str) -> None:
     """Those of before have no digest of the items."""
     change_report(ALL[0], lambda report: report["protocol"].pop(key))
     refused(ALL, f"metrics.json does not say {key}: test the run again")
+
+
+def test_reports_of_before_some_items_could_be_ranked_alone() -> None:
+    change_report(ALL[0], lambda report: report["protocol"].pop("allowed_items"))
+    assert compare_runs([read_run(run) for run in ALL]).protocol["allowed_items"] == "all"
+    change_report(ALL[1], lambda report: report["protocol"].update(allowed_items="3 of 9"))
+    refused(ALL, "cannot be compared: allowed items (all against 3 of 9|3 of 9 against all)")
 
 
 # 4. What is written

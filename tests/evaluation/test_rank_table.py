@@ -347,6 +347,7 @@ def test_the_protocol_is_kept() -> None:
         "items_ranked": len(counts_of(parts.train)),
         "exclude_last": True,
         "exclude_seen": False,
+        "allowed_items": "all",
         "positions": sum(len(session) - 1 for session in parts.test),
         "sessions": len(parts.test),
     }
