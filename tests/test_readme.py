@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,7 @@ ELSEWHERE = {
     "compare_reference.py": "models/test_reference.py",
     "benchmark.py": "scripts/test_benchmark.py",
     "--trainer.devices 2": "test_distributed.py",
+    "sessrec.serve": "serving/test_serve.py",
 }
 """Tests that run the commands of other documents, on other runs, by a part of the command."""
 
@@ -119,6 +121,12 @@ def run(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
         board = TensorBoard()
         board.configure(argv=[*words, "--port", "0"])
         assert urllib.request.urlopen(board.launch(), timeout=60).status == 200
+    elif words[:3] == ["python", "-m", "sessrec.serve"]:
+        with subprocess.Popen([sys.executable, *words[1:], "--port", "0"], stdout=subprocess.PIPE, text=True) as server:
+            assert server.stdout is not None
+            address = server.stdout.readline().split()[-1]
+            assert urllib.request.urlopen(f"{address}/readyz", timeout=60).status == 200
+            server.terminate()
     elif words[0] == "sessrec":
         is_fitting = words[1] == "fit" or "--configs" in words
         program.main([*words[1:], *(QUICK.get(words[1], []) if is_fitting else [])])

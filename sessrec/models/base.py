@@ -76,6 +76,8 @@ class SessionRecommender(LightningModule):
         self.results: dict[str, float] = {}
         self.results_step: int | None = None
         self._loaded_step: int | None = None
+        self.trained_until: float | None = None
+        """Time of the last event that the model was trained on, Unix seconds; None where that is not known."""
         self.progress = Progress()
         self.val_metrics = ranking_metrics(cutoffs, prefix="val/")
         self.test_metrics = ranking_metrics(cutoffs, prefix="test/")
@@ -240,6 +242,7 @@ class SessionRecommender(LightningModule):
             "progress": self.progress.state_dict(),
             "results": self.results,
             "results_step": self.results_step,
+            "trained_until": self.trained_until,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -260,6 +263,7 @@ class SessionRecommender(LightningModule):
         self.progress = Progress.of_checkpoint(checkpoint)
         self.results, self.results_step = checkpoint.get("results", {}), checkpoint.get("results_step")
         self._loaded_step = checkpoint["global_step"]
+        self.trained_until = checkpoint.get("trained_until")
 
     def setup(self, stage: str) -> None:
         """Refuse trainers that are not supported, and data whose items are numbered otherwise than the model's."""
@@ -271,6 +275,10 @@ class SessionRecommender(LightningModule):
     def on_fit_start(self) -> None:
         """Fix the seed that everything random in a fit follows from."""
         self._loaded_step = None  # from here on the weights are those of the trainer's step
+        self.trained_until = None
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined] # none where a Trainer is given a loader
+        if data is not None and data.report.has_times and data.sessions["train"].times is not None:
+            self.trained_until = float(data.sessions["train"].times.max())
         if not self.trainer.ckpt_path:
             self.results, self.results_step = {}, None
         if self.seed is None:

@@ -1,0 +1,157 @@
+"""Recommend for live sessions over HTTP, from the very model that was tested.
+
+Example::
+
+    sessrec serve --ckpt_path lightning_logs/my-run/checkpoints/best.ckpt --port 8000
+    curl http://127.0.0.1:8000/v1/recommend --json '{"items": ["10", "25"], "k": 5}'
+
+Routes: POST /v1/recommend and /v1/recommend:batch, PUT /v1/availability, DELETE /v1/sessions/ID, POST /v1/reload,
+GET /v1/model, /healthz, /readyz, /metrics (Prometheus) and /docs, which tells what each takes and gives. SIGHUP loads
+the checkpoint anew, SIGTERM answers what waits and ends. Sessions are kept in memory, in Redis or Valkey (--store
+redis://127.0.0.1:6379/0), or not at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sessrec.arguments import ScriptParser
+from sessrec.environment import tune_memory
+from sessrec.errors import SessRecError, check_least, error_text
+
+try:
+    import uvicorn
+
+    from sessrec.serving.api import create_app
+    from sessrec.serving.service import Service
+    from sessrec.serving.session_store import store_of
+except ModuleNotFoundError as error:
+    if error.name not in ("fastapi", "uvicorn", "prometheus_client", "pydantic", "starlette"):
+        raise
+    _MISSING = error.name
+else:
+    _MISSING = ""
+
+_SWITCH_SECONDS = 0.0005  # a request must not wait for Python's usual 5 ms until the other thread lets it run
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the server until it is told to end."""
+    parser = _parser()
+    options = parser.parse_args(args)
+    if _MISSING:
+        parser.error(f"serve needs {_MISSING}, which is not installed: pip install sessrec[serve]")
+    try:
+        _check(options)
+        token = _token_of(options.token_file)
+        store = store_of(options.store, 60 * options.session_minutes, options.most_sessions, options.most_events)
+        tune_memory()
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        with _listen(options.host, options.port) as bound:
+            service = Service(options.ckpt_path, store, options.most_at_once, options.most_waiting)
+            listening = bound.dup()
+    except (SessRecError, OSError) as error:
+        parser.error(error_text(error))
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    engine, (host, port, *_) = service.engine, listening.getsockname()
+    where = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    print(f"{type(engine.model).__name__} of {engine.run}, {engine.model.n_items:,} items: {where}", flush=True)
+    app = create_app(service, token)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
+    try:
+        asyncio.run(_serve(uvicorn.Server(config), service, listening))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that listens, bound before the model is loaded.
+
+    Raises:
+        SessRecError: If it cannot be bound.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SessRecError(f"cannot listen on --host {host} --port {port}: {reason}") from error
+
+
+async def _serve(server: Any, service: Service, listening: socket.socket) -> None:
+    """Serve until a signal; SIGHUP loads the checkpoint anew."""
+    loop = asyncio.get_running_loop()
+
+    async def reload() -> None:
+        try:
+            engine = await loop.run_in_executor(None, service.reload)
+            print(f"serves {engine.run}, {engine.digest[:12]}", flush=True)
+        except SessRecError as error:
+            print(f"sessrec.serve: the model stays: {error}", file=sys.stderr, flush=True)
+
+    running: set[asyncio.Task[None]] = set()
+
+    def on_hangup() -> None:
+        task = loop.create_task(reload())
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    with contextlib.suppress(NotImplementedError, AttributeError):  # there is no such signal on Windows
+        loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    await server.serve(sockets=[listening])
+
+
+def _token_of(file: Path | None) -> str | None:
+    """The token for writing routes: the file's, else that of the environment, else none.
+
+    Raises:
+        SessRecError: If the file has none.
+    """
+    token = os.environ.get("SESSREC_TOKEN") if file is None else file.read_text(encoding="utf-8").strip()
+    if file is not None and not token:
+        raise SessRecError(f"--token_file {file} is empty")
+    return token or None
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Say what is wrong with the options before the model is loaded."""
+    least = {"port": 0, "most_events": 1, "most_sessions": 1, "most_at_once": 1, "most_waiting": 1, "threads": 0}
+    for name, value in least.items():
+        check_least(f"--{name}", getattr(options, name), value)
+    if options.port > 65_535:
+        raise SessRecError(f"--port must be at most 65535, got {options.port}")
+    if not options.session_minutes > 0:
+        raise SessRecError(f"--session_minutes must be above 0, got {options.session_minutes}")
+
+
+def _parser() -> ScriptParser:
+    parser = ScriptParser(__doc__, command="serve")
+    add: Any = parser.add_argument
+    add("--ckpt_path", type=Path, required=True, help="checkpoint of a fitted model")
+    add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)")
+    add("--port", type=int, default=8000, help="port to listen on; 0 takes a free one (default: 8000)")
+    text = "file with the token that writing routes ask for (default: that of SESSREC_TOKEN, else none)"
+    add("--token_file", type=Path, help=text)
+    add("--store", default="memory", help="where sessions are kept: memory, none or redis://... (default: memory)")
+    add("--session_minutes", type=float, default=30.0, help="minutes without an event that end one (default: 30)")
+    add("--most_sessions", type=int, default=1_000_000, help="most sessions in memory (default: 1,000,000)")
+    add("--most_events", type=int, default=200, help="last events of a session that are kept (default: 200)")
+    add("--most_at_once", type=int, default=64, help="most requests that are answered together (default: 64)")
+    add("--most_waiting", type=int, default=1024, help="most requests that wait; others get 503 (default: 1024)")
+    add("--threads", type=int, default=0, help="threads of the model (default: 0, one for each core)")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

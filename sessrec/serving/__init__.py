@@ -1,0 +1,1 @@
+"""Recommendations for live sessions over HTTP, from the very model that was tested."""

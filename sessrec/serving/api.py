@@ -1,0 +1,299 @@
+"""The HTTP interface of the server: routes, what they take and give, and their limits."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse
+
+from sessrec import __version__
+from sessrec.errors import SessRecError, one_line
+from sessrec.serving.batcher import BatcherStoppedError, QueueFullError
+from sessrec.serving.body_limit import BodyLimit
+from sessrec.serving.engine import Answer, Request
+from sessrec.serving.service import Service
+from sessrec.serving.session_store import StoreDownError
+
+MOST_K = 1000
+MOST_ITEMS = 500
+"""Most items of a session in a request."""
+MOST_LISTED = 100_000
+"""Most item ids of allow, exclude and availability."""
+MOST_REQUESTS = 256
+"""Most requests of a batch."""
+MOST_BYTES = 4 << 20
+
+ItemId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+SessionId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Ask(_Strict):
+    """What to recommend for: a session that the server keeps, or the items of one."""
+
+    session_id: SessionId | None = Field(None, description="A session that the server keeps.")
+    item: ItemId | None = Field(None, description="The item of the session's newest event, which is added to it.")
+    items: list[ItemId] | None = Field(None, max_length=MOST_ITEMS, description="All items of a session, oldest first.")
+    k: int = Field(20, ge=1, le=MOST_K, description="Length of the list.")
+    allow: list[ItemId] | None = Field(None, max_length=MOST_LISTED, description="Items that may be recommended.")
+    exclude: list[ItemId] = Field([], max_length=MOST_LISTED, description="Items that may not be.")
+    exclude_last: bool | None = Field(None, description="Whether the last item may not be; default: as tested.")
+    exclude_seen: bool | None = Field(None, description="Whether no item of the session may be; default: as tested.")
+    consent: bool = Field(True, description="Whether the session may be kept; without, only the item given counts.")
+    timeout_ms: float | None = Field(None, gt=0, le=60_000, description="Time after which popular items are given.")
+
+
+class Item(BaseModel):
+    """An item of a list."""
+
+    id: str
+    score: float
+
+
+class ModelInfo(BaseModel):
+    """The model that has answered."""
+
+    run: str
+    digest: str
+    trained_until: str | None
+
+
+class Recommended(BaseModel):
+    """A list, best first."""
+
+    items: list[Item]
+    model: ModelInfo
+    known_items: int
+    unknown_items: int
+    fallback: str | None = Field(description="Why these are popular items; null where they are the model's.")
+    took_ms: float
+
+
+class Batch(_Strict):
+    """Several requests without sessions that the server keeps."""
+
+    requests: list[Ask] = Field(min_length=1, max_length=MOST_REQUESTS)
+
+
+class Availability(_Strict):
+    """What may be recommended from now on: all of ``available`` (null for every item), or a change."""
+
+    available: list[ItemId] | None = Field(None, max_length=MOST_LISTED * 100)
+    add: list[ItemId] = Field([], max_length=MOST_LISTED)
+    remove: list[ItemId] = Field([], max_length=MOST_LISTED)
+
+
+class Reload(_Strict):
+    """How a model is loaded anew, from the file that the server was started with."""
+
+    any_catalogue: bool = False
+
+
+def create_app(service: Service, token: str | None = None) -> FastAPI:
+    """The application.
+
+    Args:
+        service: What it serves.
+        token: Token that writing routes ask for; none where None.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await service.close()
+
+    app = FastAPI(title="sessrec", version=__version__, lifespan=lifespan)
+    app.state.service, app.state.token = service, token
+    app.add_middleware(BodyLimit, most_bytes=MOST_BYTES, measures=service.measures)
+    for error, status in {
+        QueueFullError: 503,
+        BatcherStoppedError: 503,
+        StoreDownError: 503,
+        SessRecError: 409,
+    }.items():
+        app.add_exception_handler(error, _refusal(status))
+    app.add_exception_handler(RequestValidationError, _no_request)
+    app.include_router(router)
+    return app
+
+
+router = APIRouter()
+
+
+def _service(request: HttpRequest) -> Service:
+    return request.app.state.service
+
+
+def _may_write(request: HttpRequest, authorization: Annotated[str | None, Header()] = None) -> None:
+    """Refuse a writing route without the token."""
+    token = request.app.state.token
+    given = (authorization or "").removeprefix("Bearer ")
+    if token is not None and not secrets.compare_digest(given.encode(), token.encode()):
+        raise HTTPException(
+            401, "this route needs the header Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
+        )
+
+
+Served = Annotated[Service, Depends(_service)]
+
+
+@router.post("/v1/recommend")
+async def recommend(ask: Ask, service: Served) -> Recommended:
+    """Recommend the next item of a session."""
+    start = time.perf_counter()
+    items = await _items_of(ask, service)
+    return _answered(ask, items, await _ask_model(ask, items, service), start, service)
+
+
+@router.post("/v1/recommend:batch")
+async def recommend_batch(batch: Batch, service: Served) -> list[Recommended]:
+    """Recommend for several sessions, whose items are given, in their order."""
+    start = time.perf_counter()
+    if any(ask.items is None for ask in batch.requests):
+        raise HTTPException(422, "requests of a batch give items, for their order in a kept session would be chance")
+    answers = await asyncio.gather(*(_ask_model(ask, ask.items or [], service) for ask in batch.requests))
+    return [
+        _answered(ask, ask.items or [], answer, start, service)
+        for ask, answer in zip(batch.requests, answers, strict=True)
+    ]
+
+
+@router.put("/v1/availability", dependencies=[Depends(_may_write)])
+async def availability(change: Availability, service: Served) -> dict[str, int]:
+    """Say what may be recommended: all that is available, or what is added and removed."""
+    whole = "available" in change.model_fields_set
+    if whole == bool(change.add or change.remove):
+        raise HTTPException(422, "give available, or add and remove")
+    loop = asyncio.get_running_loop()
+    if whole:
+        n_items = await loop.run_in_executor(None, service.set_available, change.available)
+    else:
+        n_items = await loop.run_in_executor(None, service.change_available, change.add, change.remove)
+    return {"available_items": n_items}
+
+
+@router.delete("/v1/sessions/{session_id}", dependencies=[Depends(_may_write)])
+async def delete_session(session_id: SessionId, service: Served) -> dict[str, bool]:
+    """Forget a session."""
+    return {"deleted": service.store is not None and await service.store.delete(session_id)}
+
+
+@router.post("/v1/reload", dependencies=[Depends(_may_write)])
+async def reload(service: Served, options: Reload | None = None) -> ModelInfo:
+    """Load the checkpoint anew and serve it; refused where it is damaged or of other items."""
+    any_catalogue = options is not None and options.any_catalogue
+    engine = await asyncio.get_running_loop().run_in_executor(None, lambda: service.reload(None, any_catalogue))
+    return ModelInfo(run=engine.run, digest=engine.digest, trained_until=engine.trained_until)
+
+
+@router.get("/v1/model")
+async def model(service: Served) -> dict[str, Any]:
+    """The model that serves."""
+    engine = service.engine
+    info = ModelInfo(run=engine.run, digest=engine.digest, trained_until=engine.trained_until).model_dump()
+    rules = engine.model.candidate_rules
+    return info | {
+        "model": type(engine.model).__name__,
+        "n_items": engine.model.n_items,
+        "exclude_last": rules.exclude_last,
+        "exclude_seen": rules.exclude_seen,
+    }
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """Whether the server runs."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readyz(service: Served) -> dict[str, str]:
+    """Whether the server takes requests."""
+    if service.batcher.is_stopped:
+        raise HTTPException(503, "the server ends")
+    return {"status": "ready"}
+
+
+@router.get("/metrics")
+async def metrics(service: Served) -> Response:
+    """Counts and times for Prometheus."""
+    return Response(service.measures.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def _items_of(ask: Ask, service: Service) -> list[str]:
+    """Items of the session that is asked for; its newest one is kept."""
+    if ask.items is not None:
+        if ask.session_id is not None or ask.item is not None:
+            raise HTTPException(422, "give items, or session_id and item")
+        return ask.items
+    if ask.session_id is None and ask.item is None:
+        raise HTTPException(422, "give items, or session_id, item or both")
+    if not ask.consent or ask.session_id is None:
+        return [] if ask.item is None else [ask.item]
+    if service.store is None:
+        raise HTTPException(422, "this server keeps no sessions (--store none): give items")
+    if ask.item is None:
+        return await service.store.items(ask.session_id)
+    return await service.store.append(ask.session_id, ask.item)
+
+
+async def _ask_model(ask: Ask, items: list[str], service: Service) -> Answer:
+    request = Request(items, ask.k, ask.allow, ask.exclude, ask.exclude_last, ask.exclude_seen)
+    return await service.recommend(request, None if ask.timeout_ms is None else ask.timeout_ms / 1000)
+
+
+def _answered(ask: Ask, items: list[str], answer: Answer, start: float, service: Service) -> Recommended:
+    unknown, engine = len(items) - answer.n_known, answer.engine
+    if unknown:
+        service.measures.unknown_items.inc(unknown)
+    if answer.fallback:
+        service.measures.fallbacks.labels(answer.fallback).inc()
+    return Recommended(
+        items=[Item(id=own, score=score) for own, score in zip(answer.item_ids, answer.scores, strict=True)],
+        model=ModelInfo(run=engine.run, digest=engine.digest, trained_until=engine.trained_until),
+        known_items=answer.n_known,
+        unknown_items=unknown,
+        fallback=answer.fallback,
+        took_ms=round(1000 * (time.perf_counter() - start), 3),
+    )
+
+
+async def _no_request(request: HttpRequest, error: Exception) -> Response:
+    """Answers a body that is no request with where and why, and nothing of the body itself."""
+    assert isinstance(error, RequestValidationError)
+    faults = [f"{'.'.join(map(str, one['loc'][1:])) or one['loc'][0]}: {one['msg']}" for one in error.errors()]
+    request.app.state.service.measures.rejected.labels("no_request").inc()
+    return _json({"detail": "; ".join(faults[:3])}, 422, {})
+
+
+def _refusal(status: int) -> Any:
+    """Answers an error of the server's own with its reason."""
+
+    async def answer(request: HttpRequest, error: Exception) -> Response:
+        reasons = {
+            QueueFullError: ("queue_full", "too many requests wait; try again"),
+            BatcherStoppedError: ("stopping", "the server ends"),
+            StoreDownError: ("store_down", "the store of sessions cannot be reached; requests with items are answered"),
+        }
+        name, text = reasons.get(type(error), ("refused", one_line(error)))
+        request.app.state.service.measures.rejected.labels(name).inc()
+        headers = {"Retry-After": "1"} if status == 503 else {}
+        return _json({"detail": text}, status, headers)
+
+    return answer
+
+
+def _json(content: Any, status: int, headers: dict[str, str]) -> Response:
+    return JSONResponse(content, status, headers)

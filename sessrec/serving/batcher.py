@@ -1,0 +1,125 @@
+"""Takes all requests that wait, and has them answered together by one thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from sessrec.serving.engine import Answer, Request
+
+
+class QueueFullError(Exception):
+    """As many requests wait as may."""
+
+
+class BatcherStoppedError(Exception):
+    """No more requests are taken."""
+
+
+class _Waiting(NamedTuple):
+    request: Request
+    future: asyncio.Future[Answer]
+    since: float
+
+
+class Batcher:
+    """A queue of requests and the thread that answers them.
+
+    The thread takes whatever waits, up to a number, and never waits for more: a request that comes alone is answered
+    alone, and under load they share the reading of the item table.
+
+    Args:
+        answer: Answers some requests.
+        most_at_once: Most requests that are answered together.
+        most_waiting: Most requests that wait.
+        observe: Is told of each batch: its size, seconds that its first request waited, seconds of the answers.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[Sequence[Request]], list[Answer]],
+        most_at_once: int = 64,
+        most_waiting: int = 1024,
+        observe: Callable[[int, float, float], None] = lambda *_: None,
+    ) -> None:
+        self._answer, self._observe = answer, observe
+        self._most_at_once, self._most_waiting = most_at_once, most_waiting
+        self._waiting: deque[_Waiting] = deque()
+        self._changed = threading.Condition()
+        self._is_stopped = False
+        self._thread = threading.Thread(target=self._work, name="sessrec-batcher", daemon=True)
+        self._thread.start()
+
+    def submit(self, request: Request) -> asyncio.Future[Answer]:
+        """Have a request answered, in the running event loop.
+
+        Raises:
+            QueueFullError: If as many wait as may.
+            BatcherStoppedError: If the batcher is stopped.
+        """
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        with self._changed:
+            if self._is_stopped:
+                raise BatcherStoppedError
+            if len(self._waiting) >= self._most_waiting:
+                raise QueueFullError
+            self._waiting.append(_Waiting(request, future, time.perf_counter()))
+            self._changed.notify()
+        return future
+
+    @property
+    def n_waiting(self) -> int:
+        """Number of requests that wait."""
+        return len(self._waiting)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether no more requests are taken."""
+        return self._is_stopped
+
+    def stop(self, seconds: float = 10.0) -> None:
+        """Answer what waits, take nothing more, and end the thread."""
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify()
+        self._thread.join(seconds)
+
+    def _work(self) -> None:
+        while batch := self._take():
+            batch = [one for one in batch if not one.future.cancelled()]
+            start = time.perf_counter()
+            error: Exception | None = None
+            try:
+                answers = self._answer([one.request for one in batch])
+            except Exception as fault:  # every request of the batch has to end, whatever happened
+                answers, error = [], fault
+            if batch:
+                self._observe(len(batch), start - batch[0].since, time.perf_counter() - start)
+                _resolve(batch, answers, error)
+
+    def _take(self) -> list[_Waiting]:
+        """The requests that wait, some at most; nothing when the batcher is stopped."""
+        with self._changed:
+            while not self._waiting and not self._is_stopped:
+                self._changed.wait()
+            number = min(len(self._waiting), self._most_at_once)
+            return [self._waiting.popleft() for _ in range(number)]
+
+
+def _resolve(batch: Sequence[_Waiting], answers: Sequence[Answer], error: Exception | None) -> None:
+    """Hand the answers, or the error of all, to the loop that waits for them, in one call."""
+
+    def resolve() -> None:
+        for number, one in enumerate(batch):
+            if one.future.done():
+                continue
+            if error is None:
+                one.future.set_result(answers[number])
+            else:
+                one.future.set_exception(error)
+
+    batch[0].future.get_loop().call_soon_threadsafe(resolve)

@@ -1,0 +1,135 @@
+"""What the server does with a request: session, model, deadline, availability and reload."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from sessrec.errors import SessRecError
+from sessrec.models.candidates import allowed_items
+from sessrec.serving.batcher import Batcher
+from sessrec.serving.engine import Answer, Engine, Request
+from sessrec.serving.measures import Measures
+from sessrec.serving.session_store import SessionStore
+
+_N_PROBES = 20  # sessions that a new model is tried on before it serves
+
+
+class Service:
+    """A model that serves, with its queue, its sessions and what is available.
+
+    Args:
+        checkpoint: Checkpoint of the model.
+        store: Where sessions are kept; None keeps none.
+        most_at_once: Most requests that are answered together.
+        most_waiting: Most requests that wait.
+
+    Raises:
+        SessRecError: If the checkpoint cannot be served.
+    """
+
+    def __init__(
+        self, checkpoint: Path, store: SessionStore | None, most_at_once: int = 64, most_waiting: int = 1024
+    ) -> None:
+        self.checkpoint, self.store, self.measures = checkpoint, store, Measures()
+        self.engine = Engine.of_checkpoint(checkpoint)
+        self._probe(self.engine)
+        self._unavailable: set[str] = set()
+        self._available: list[str] | None = None  # all where None
+        self._changing = threading.Lock()
+        self.batcher = Batcher(
+            lambda requests: self.engine.answer(requests), most_at_once, most_waiting, self.measures.batch
+        )
+        self.measures.of_model(self.engine)
+
+    async def recommend(self, request: Request, seconds: float | None = None) -> Answer:
+        """The list of a request; popular items where the model has none in time.
+
+        Args:
+            request: The request.
+            seconds: Time after which popular items are given; None waits.
+
+        Raises:
+            QueueFullError: If as many requests wait as may.
+            BatcherStoppedError: If the server ends.
+        """
+        future = self.batcher.submit(request)
+        try:
+            return await asyncio.wait_for(future, seconds)
+        except (TimeoutError, asyncio.TimeoutError):
+            return self.engine.popular(request, "deadline")
+
+    # -- what is available -------------------------------------------------------------------------------------------
+
+    def set_available(self, item_ids: Sequence[str] | None) -> int:
+        """Recommend some items only, all where None; gives how many of the model's items these are."""
+        with self._changing:
+            self._available, self._unavailable = None if item_ids is None else list(item_ids), set()
+            return self._apply_availability()
+
+    def change_available(self, add: Sequence[str], remove: Sequence[str]) -> int:
+        """Recommend some more items, and others no longer; gives how many can be."""
+        with self._changing:
+            if self._available is not None:
+                self._available = [*dict.fromkeys([*self._available, *add])]
+            self._unavailable = (self._unavailable - set(add)) | set(remove)
+            return self._apply_availability()
+
+    def _apply_availability(self) -> int:
+        self.engine = self._with_availability(self.engine)
+        return self.engine.model.n_items if self.engine.available is None else int(self.engine.available.sum())
+
+    def _with_availability(self, engine: Engine) -> Engine:
+        vocabulary = engine.model.vocabulary
+        return replace(engine, available=allowed_items(vocabulary, self._available, sorted(self._unavailable)))
+
+    # -- reload ------------------------------------------------------------------------------------------------------
+
+    def reload(self, checkpoint: Path | None = None, any_catalogue: bool = False) -> Engine:
+        """Load a checkpoint beside the model that serves, try it, and have it serve from the next batch on.
+
+        Args:
+            checkpoint: The checkpoint; the one that was given at the start where None.
+            any_catalogue: Whether its items may be others than those that are served.
+
+        Raises:
+            SessRecError: If it cannot be served; the model that serves stays.
+        """
+        with self._changing:
+            try:
+                engine = Engine.of_checkpoint(checkpoint or self.checkpoint)
+                own, new = (set(e.model.vocabulary.item_ids) for e in (self.engine, engine))
+                if own != new and not any_catalogue:
+                    raise SessRecError(
+                        f"the checkpoint knows {len(new - own):,} items that the model that serves does not, and lacks "
+                        f"{len(own - new):,} of its items: any_catalogue true takes it nevertheless"
+                    )
+                self._probe(engine)
+            except Exception:
+                self.measures.reloads.labels("refused").inc()
+                raise
+            self.engine = self._with_availability(engine)
+            self.measures.reloads.labels("done").inc()
+            self.measures.of_model(self.engine)
+            return self.engine
+
+    def _probe(self, engine: Engine) -> None:
+        """Have a model answer for some sessions, each of one of its items, and refuse scores that are no numbers."""
+        ids = engine.model.vocabulary.item_ids
+        step = max(1, len(ids) // _N_PROBES)
+        for answer in engine.answer([Request([item_id], 5) for item_id in ids[::step]]):
+            if not torch.tensor(answer.scores).isfinite().all() or not answer.item_ids:
+                raise SessRecError(f"the model of {engine.run} gives no list for a session of one of its own items")
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Answer what waits, and let go of the store."""
+        await asyncio.get_running_loop().run_in_executor(None, self.batcher.stop)
+        if self.store is not None:
+            await self.store.close()
