@@ -69,8 +69,9 @@ def main(args: list[str] | None = None) -> None:
     print(f"{type(engine.model).__name__} of {engine.run}, {engine.model.n_items:,} items: {where}", flush=True)
     app = create_app(service, token)
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
+    loop = (config.get_loop_factory() or asyncio.new_event_loop)()  # uvloop where it is there
     try:
-        asyncio.run(_serve(uvicorn.Server(config), service, listening))
+        loop.run_until_complete(_serve(uvicorn.Server(config), service, listening))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
 

@@ -132,11 +132,11 @@ def create_app(service: Service, token: str | None = None) -> FastAPI:
 router = APIRouter()
 
 
-def _service(request: HttpRequest) -> Service:
+async def _service(request: HttpRequest) -> Service:  # a plain function would be run in a thread of its own
     return request.app.state.service
 
 
-def _may_write(request: HttpRequest, authorization: Annotated[str | None, Header()] = None) -> None:
+async def _may_write(request: HttpRequest, authorization: Annotated[str | None, Header()] = None) -> None:
     """Refuse a writing route without the token."""
     token = request.app.state.token
     given = (authorization or "").removeprefix("Bearer ")
@@ -149,25 +149,23 @@ def _may_write(request: HttpRequest, authorization: Annotated[str | None, Header
 Served = Annotated[Service, Depends(_service)]
 
 
-@router.post("/v1/recommend")
-async def recommend(ask: Ask, service: Served) -> Recommended:
+@router.post("/v1/recommend", response_model=Recommended)
+async def recommend(ask: Ask, service: Served) -> Response:
     """Recommend the next item of a session."""
     start = time.perf_counter()
     items = await _items_of(ask, service)
-    return _answered(ask, items, await _ask_model(ask, items, service), start, service)
+    return _json(_answered(items, await _ask_model(ask, items, service), start, service))
 
 
-@router.post("/v1/recommend:batch")
-async def recommend_batch(batch: Batch, service: Served) -> list[Recommended]:
+@router.post("/v1/recommend:batch", response_model=list[Recommended])
+async def recommend_batch(batch: Batch, service: Served) -> Response:
     """Recommend for several sessions, whose items are given, in their order."""
     start = time.perf_counter()
     if any(ask.items is None for ask in batch.requests):
         raise HTTPException(422, "requests of a batch give items, for their order in a kept session would be chance")
     answers = await asyncio.gather(*(_ask_model(ask, ask.items or [], service) for ask in batch.requests))
-    return [
-        _answered(ask, ask.items or [], answer, start, service)
-        for ask, answer in zip(batch.requests, answers, strict=True)
-    ]
+    asked = zip(batch.requests, answers, strict=True)
+    return _json([_answered(ask.items or [], answer, start, service) for ask, answer in asked])
 
 
 @router.put("/v1/availability", dependencies=[Depends(_may_write)])
@@ -254,20 +252,21 @@ async def _ask_model(ask: Ask, items: list[str], service: Service) -> Answer:
     return await service.recommend(request, None if ask.timeout_ms is None else ask.timeout_ms / 1000)
 
 
-def _answered(ask: Ask, items: list[str], answer: Answer, start: float, service: Service) -> Recommended:
+def _answered(items: list[str], answer: Answer, start: float, service: Service) -> dict[str, Any]:
+    """A `Recommended`, as plain values: to check what is known to be right would take longer than to find it."""
     unknown, engine = len(items) - answer.n_known, answer.engine
     if unknown:
         service.measures.unknown_items.inc(unknown)
     if answer.fallback:
         service.measures.fallbacks.labels(answer.fallback).inc()
-    return Recommended(
-        items=[Item(id=own, score=score) for own, score in zip(answer.item_ids, answer.scores, strict=True)],
-        model=ModelInfo(run=engine.run, digest=engine.digest, trained_until=engine.trained_until),
-        known_items=answer.n_known,
-        unknown_items=unknown,
-        fallback=answer.fallback,
-        took_ms=round(1000 * (time.perf_counter() - start), 3),
-    )
+    return {
+        "items": [{"id": own, "score": score} for own, score in zip(answer.item_ids, answer.scores, strict=True)],
+        "model": {"run": engine.run, "digest": engine.digest, "trained_until": engine.trained_until},
+        "known_items": answer.n_known,
+        "unknown_items": unknown,
+        "fallback": answer.fallback,
+        "took_ms": round(1000 * (time.perf_counter() - start), 3),
+    }
 
 
 async def _no_request(request: HttpRequest, error: Exception) -> Response:
@@ -275,7 +274,7 @@ async def _no_request(request: HttpRequest, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     faults = [f"{'.'.join(map(str, one['loc'][1:])) or one['loc'][0]}: {one['msg']}" for one in error.errors()]
     request.app.state.service.measures.rejected.labels("no_request").inc()
-    return _json({"detail": "; ".join(faults[:3])}, 422, {})
+    return _json({"detail": "; ".join(faults[:3])}, 422)
 
 
 def _refusal(status: int) -> Any:
@@ -295,5 +294,5 @@ def _refusal(status: int) -> Any:
     return answer
 
 
-def _json(content: Any, status: int, headers: dict[str, str]) -> Response:
+def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return JSONResponse(content, status, headers)
