@@ -9,6 +9,7 @@ OLDEST := .venv-oldest
 OLDEST_READY := $(OLDEST)/.ready
 ENGINES := .venv-engines
 ENGINES_READY := $(ENGINES)/.ready
+REDIS := $(ENGINES)/debian/.ready
 
 REFERENCE_URL ?= https://github.com/hidasib/GRU4Rec_PyTorch_Official.git
 REFERENCE := vendor/GRU4Rec_PyTorch_Official
@@ -109,8 +110,16 @@ $(ENGINES_READY): setup.cfg pyproject.toml
 	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[test,mlflow,wandb]"
 	touch $@
 
-test-engines: $(ENGINES_READY)  ## Run the tests of MLflow and W&B, in an environment of their own
-	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest -q tests/callbacks/test_trackers.py $(TEST_WORDS)
+# a Redis server of Debian, unpacked beside the environment: nothing is installed
+$(REDIS): $(ENGINES_READY)
+	mkdir -p $(ENGINES)/debian
+	cd $(ENGINES)/debian && { command -v redis-server || command -v valkey-server || { \
+	apt-get download redis-server redis-tools liblzf1 libjemalloc2 && for file in *.deb; do dpkg -x $$file .; done; } || \
+	echo "no Redis server: its tests are skipped"; } >.log 2>&1; tail -1 .log
+	touch $@
+
+test-engines: $(ENGINES_READY) $(REDIS)  ## Run the tests of MLflow, W&B and Redis, in an environment of their own
+	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest -q tests/callbacks/test_trackers.py tests/serving/test_redis.py $(TEST_WORDS)
 
 lint: $(LINT_READY)  ## Check style and types
 	$(BIN)/ruff check sessrec scripts tests
