@@ -13,6 +13,8 @@ scale   How much longer a step takes with a million items than with 10,000.
 data    The preparation of a log of 20 million events against pyarrow.csv.read_csv alone on the same file: ratio of the
         times, peak memory, growth of the time for an event from a log of a tenth of that, time to open the prepared log
         again, memory of a training loader, and the time to lay 5 million sessions into lanes.
+serve   Milliseconds of an answer over HTTP at a fixed rate, and answers a second of a server that is never idle, beside
+        those of a server that does nothing. The server has one core, the client another.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks import baselines, data, evaluation, training
+from benchmarks import baselines, data, evaluation, serving, training
 
 from sessrec.arguments import ScriptParser
 from sessrec.environment import tune_memory
@@ -42,6 +44,7 @@ MEASURES: dict[str, Callable[[argparse.Namespace], Any]] = {
     "memory": lambda o: evaluation.memory(o.repeats),
     "scale": lambda o: training.scale(o.configs or _SMALL, o.windows, o.accelerator),
     "data": lambda o: data.measure(o.events, o.repeats),
+    "serve": lambda o: serving.serve(o.seconds),
 }
 
 
@@ -57,6 +60,7 @@ def _parser() -> ScriptParser:
     parser.add_argument("--log", type=Path, help="baselines: a click log; generated sessions without one")
     parser.add_argument("--time_column", default="Time", help="baselines: the log's column of times (default: Time)")
     parser.add_argument("--test_start", type=float, help="baselines: where the log's test part begins")
+    parser.add_argument("--seconds", type=float, default=10.0, help="serve: time of each measurement (default: 10)")
     parser.add_argument("--json", action="store_true", help="print one line of JSON in place of the table")
     return parser
 
@@ -76,7 +80,8 @@ def main(args: list[str] | None = None) -> None:
     warnings.filterwarnings("ignore", module="lightning")
     figures = MEASURES[options.what](options)
     if options.json:
-        print(json.dumps({"configs": figures} if isinstance(figures, list) else figures))
+        name = "cases" if options.what == "serve" else "configs"
+        print(json.dumps({name: figures} if isinstance(figures, list) else figures))
         return
     if isinstance(figures, list):
         head, rows = [*figures[0]], [[_text(value) for value in row.values()] for row in figures]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 from pathlib import Path
@@ -109,3 +110,41 @@ def test_wrong_options_are_refused(benchmark: ModuleType, tmp_path: Path) -> Non
     for words in (["train", "--reference", str(tmp_path)], ["train", "--windows", "1"], ["eval", "--repeats", "0"]):
         with pytest.raises(SystemExit, match="^2$"):
             benchmark.main(words)
+
+
+def test_serve(benchmark: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark.serving, "CASES", {"items_50": ("VMISKNN", 50, 100.0)})
+    monkeypatch.setattr(benchmark.serving, "N_SESSIONS", 300)
+    (row,) = json_of(benchmark, capsys, "serve", "--seconds", "0.5")["cases"]
+    assert (row["name"], row["rate"]) == ("items_50", 100)
+    assert 0 < row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"]
+    assert row["saturated"] > 100
+    assert 0 < row["share_of_empty"] < 1
+
+
+def test_load_counts_the_time_that_a_request_waits(benchmark: ModuleType) -> None:
+    """Answers take 20 ms, one after the other: at 100 requests a second each waits longer than the one before."""
+    load_of = importlib.import_module("benchmarks.http_load").Load
+    line: asyncio.Lock
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+            async with line:
+                await asyncio.sleep(0.02)
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+
+    async def ask() -> list[float]:
+        nonlocal line
+        line = asyncio.Lock()
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        load = load_of(server.sockets[0].getsockname()[1], [b"{}"], n_connections=2)
+        await load.at_rate(100, 0.2)
+        server.close()
+        return load.seconds
+
+    seconds = asyncio.run(ask())
+    assert len(seconds) == 20
+    expected = [0.02 + 0.01 * number for number in range(20)]
+    assert seconds == pytest.approx(expected, abs=0.09)
+    assert seconds[-1] > 0.15
