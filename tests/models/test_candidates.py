@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -105,23 +104,31 @@ def test_item_lists_of_options(tmp_path: Path) -> None:
             ItemList.of_option("--exclude", str(tmp_path / name))
 
 
+@pytest.fixture(scope="module")
+def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fits")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        rows = ["SessionId\tItemId\tTime", *("\t".join(map(str, row)) for row in random_rows(120, 14))]
+        Path("clicks.tsv").write_text("\n".join(rows) + "\n")
+        fit_log("clicks.tsv", model="Markov", run="all")
+    return folder
+
+
+RUN = Path("lightning_logs/all")
+BEST = ["--config", str(RUN / "config.yaml"), "--ckpt_path", "best", "--trainer.accelerator", "cpu"]
+
+
 @pytest.mark.parametrize("rule", ["none", "exclude_last", "exclude_seen"])
-def test_the_commands_rank_what_is_allowed(
-    rule: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    write_log: Callable[..., Path],
+def test_a_test_ranks_what_is_allowed(
+    rule: str, fits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An excluded target is a miss; ranks are those of a model that scores the allowed items only."""
-    monkeypatch.chdir(tmp_path)
-    log = write_log(random_rows(120, 14)).name
-    run = fit_log(log, model="Markov", run="all")
-    best = ["--config", str(run / "config.yaml"), "--ckpt_path", "best", "--trainer.accelerator", "cpu"]
-    rules = [] if rule == "none" else [f"--model.{rule}", "true"]
+    monkeypatch.chdir(fits)
+    rules, run = [] if rule == "none" else [f"--model.{rule}", "true"], RUN
     stock = [f"x{number}" for number in (1, 2, 3, 5, 8, 13)]
     Path("stock.txt").write_text("\n".join([*stock, "not-there"]))
-    test.main([*best, *rules, "--allow", "stock.txt", "--exclude", "x5"])
+    test.main([*BEST, *rules, "--allow", "stock.txt", "--exclude", "x5"])
     printed = capsys.readouterr().out
     assert "5 of them allowed" in printed
     assert "--allow: 1 of 7 item ids are unknown to the model, such as 'not-there'" in printed
@@ -151,11 +158,16 @@ def test_the_commands_rank_what_is_allowed(
         assert rank == worse
         hits.append(int(rank <= 1))
     assert report["metrics"]["test/recall@1"] == pytest.approx(np.mean(hits), abs=1e-12)
-    validate.main([*best, *rules, "--allow", "stock.txt"])
-    assert "6 of them allowed" in capsys.readouterr().out
-    predict.main([*best, *rules, "--allow", "x1,x2", "--data.path", log, "--output", "out.tsv", "--model.k", "5"])
+
+
+def test_the_other_commands_take_what_is_allowed(
+    fits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(fits)
+    validate.main([*BEST, "--allow", "x1,x2,x3"])
+    assert "3 of them allowed, all of these candidates" in capsys.readouterr().out
+    log = ["--data.path", "clicks.tsv"]
+    predict.main([*BEST, "--allow", "x1,x2", *log, "--output", "out.tsv", "--model.k", "5"])
     lines = [line.split("\t") for line in Path("out.tsv").read_text().splitlines()[1:]]
     assert {line[2] for line in lines} == {"x1", "x2"}
-    assert "--allow is for validate, test and predict" in one_error(
-        capsys, fit.main, ["--data.path", log, "--allow", "1"]
-    )
+    assert "--allow is for validate, test and predict" in one_error(capsys, fit.main, [*log, "--allow", "x1"])
