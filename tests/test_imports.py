@@ -36,7 +36,7 @@ COMMANDS = {
     "predict",
     "prepare",
 }
-STUDIES = {"compare", "audit", "study_figures", "synth", "tune", "serve"}
+STUDIES = {"compare", "audit", "study_figures", "synth", "tune", "serve", "export"}
 MAY_IMPORT = {
     "ground": set(),
     "nn": {"ground"},
@@ -50,6 +50,7 @@ MAY_IMPORT = {
     "experiments": {"ground", "click_log", "data", "evaluation", "models", "callbacks", "figures", "commands"},
 }
 MAY_IMPORT["tuning"] = set(MAY_IMPORT)
+MAY_IMPORT["exporting"] = {"ground", "nn", "data", "models"}
 MAY_IMPORT["serving"] = {"ground", "data", "evaluation", "models", "callbacks"}
 MAY_IMPORT["studies"] = set(MAY_IMPORT)
 

@@ -1,0 +1,1 @@
+"""Models written for other runtimes, each checked against the model itself."""
