@@ -32,7 +32,7 @@ from sessrec.errors import SessRecError, check_least, error_text
 try:
     import uvicorn
 
-    from sessrec.serving.api import create_app
+    from sessrec.serving.api import MOST_REQUESTS, create_app
     from sessrec.serving.service import Service
     from sessrec.serving.session_store import store_of
 except ModuleNotFoundError as error:
@@ -42,6 +42,7 @@ except ModuleNotFoundError as error:
 else:
     _MISSING = ""
 
+_MOST_MINUTES = 525_600  # a year
 _SWITCH_SECONDS = 0.0005  # a request must not wait for Python's usual 5 ms until the other thread lets it run
 
 
@@ -119,21 +120,25 @@ def _token_of(file: Path | None) -> str | None:
     Raises:
         SessRecError: If the file has none.
     """
-    token = os.environ.get("SESSREC_TOKEN") if file is None else file.read_text(encoding="utf-8").strip()
-    if file is not None and not token:
-        raise SessRecError(f"--token_file {file} is empty")
-    return token or None
+    token = os.environ.get("SESSREC_TOKEN") if file is None else file.read_text(encoding="latin-1").strip()
+    where = "SESSREC_TOKEN" if file is None else f"--token_file {file}"
+    if token is not None and not (token and token.isascii() and token.isprintable()):
+        raise SessRecError(f"{where} must be a token of plain ASCII characters")
+    return token
 
 
 def _check(options: argparse.Namespace) -> None:
     """Say what is wrong with the options before the model is loaded."""
-    least = {"port": 0, "most_events": 1, "most_sessions": 1, "most_at_once": 1, "most_waiting": 1, "threads": 0}
+    least = {"port": 0, "most_events": 1, "most_sessions": 1, "most_at_once": 1, "threads": 0}
+    least["most_waiting"] = MOST_REQUESTS  # of one batch
     for name, value in least.items():
         check_least(f"--{name}", getattr(options, name), value)
     if options.port > 65_535:
         raise SessRecError(f"--port must be at most 65535, got {options.port}")
-    if not options.session_minutes > 0:
-        raise SessRecError(f"--session_minutes must be above 0, got {options.session_minutes}")
+    if not 0 < options.session_minutes <= _MOST_MINUTES:
+        raise SessRecError(
+            f"--session_minutes must be above 0 and at most {_MOST_MINUTES}, got {options.session_minutes}"
+        )
 
 
 def _parser() -> ScriptParser:

@@ -20,6 +20,11 @@ class _Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
+    def connection_lost(self, error: Exception | None) -> None:
+        """The server has gone: nothing more will be answered."""
+        if error is not None or self.load.is_running:
+            self.load.is_lost = True
+
     def ask(self, request: bytes, due: float) -> None:
         """Send a request that was due at a time."""
         self.due = due
@@ -49,6 +54,7 @@ class Load:
         self.seconds: list[float] = []
         """Time of each answer, from when its request was due."""
         self.n_failed = 0
+        self.is_running = self.is_lost = False
         self._n_asked = 0
         self._waiting: deque[float] = deque()  # times at which requests were due for which no connection is free
         self._free: list[_Connection] = []
@@ -84,7 +90,9 @@ class Load:
             if number % 8 == 0:
                 await asyncio.sleep(0)
         while len(self._free) < self.n_connections:
+            self._check()
             await asyncio.sleep(0.01)
+        self.is_running = False
 
     async def saturated(self, seconds: float) -> float:
         """Ask on each connection as soon as it has its answer; gives the answers a second."""
@@ -94,10 +102,17 @@ class Load:
         for connection in self._free:
             self._ask(connection, start)
         await asyncio.sleep(seconds)
+        self._check()
+        self.is_running = False
         return len(self.seconds) / (time.perf_counter() - start)
+
+    def _check(self) -> None:
+        if self.is_lost:
+            raise ConnectionError("the server has closed a connection")
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
         for _ in range(self.n_connections):
             _, connection = await loop.create_connection(lambda: _Connection(self), "127.0.0.1", self.port)
             self._free.append(connection)
+        self.is_running = True

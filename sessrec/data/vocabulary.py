@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,11 @@ class Vocabulary:
     def popularity(self) -> np.ndarray:
         """Share of the training events that each item has, float64, shape (N,)."""
         return self.counts / self.counts.sum()
+
+    @cached_property
+    def by_count(self) -> np.ndarray:
+        """Item indices, the most frequent first, equal counts by index, int64, shape (N,)."""
+        return np.argsort(-self.counts, kind="stable")
 
     def index_of(self, item_ids: Iterable[str]) -> np.ndarray:
         """Item index of each item id, -1 where unknown, int64."""

@@ -197,6 +197,9 @@ def tuning_audit(runs: Sequence[Run], metrics: Sequence[str]) -> tuple[Audit, di
         found.setdefault(origin["study"], {}).setdefault(origin["options"], []).append(run)
     if lacking := [study for study, groups in found.items() if "default" not in groups]:
         raise SessRecError(f"the runs of the default options are missing: give {lacking[0]}-default-*, too")
+    for study, groups in found.items():
+        if "tuned" not in groups and not groups["default"][0].report["tuning"]["is_best"]:
+            raise SessRecError(f"the runs of the tuned options are missing: give {study}-tuned-*, too")
     common = os.path.commonprefix([*found]) if len(found) > 1 else ""
     by_name = {study[common.rfind("-") + 1 :]: groups for study, groups in found.items()}
     default = {name: groups["default"] for name, groups in by_name.items()}

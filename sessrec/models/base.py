@@ -338,6 +338,11 @@ class SessionRecommender(LightningModule):
         """Number of items above each position's target, and of other items tied with it, both int64, shape (P,)."""
         return rank_positions(self, batch)[:2]
 
+    @property
+    def looks_back(self) -> int | None:
+        """Newest events that a query depends on; None for all."""
+        return None
+
     def encode_sessions(self, items: Tensor, lengths: Tensor) -> Any:
         """`encode` for sessions of lengths (S,), int64; a query does not depend on the sessions beside it."""
         return on_enough_rows(self.encode, items)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from sessrec.data.loaders import EvaluationBatch
+from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
 from sessrec.evaluation.metrics import PositionCounts
 from sessrec.evaluation.ranking import EXCLUDED, Excluded, best_items, count_positions, items_so_far
 from sessrec.models.candidates import allowed_items
 
+_POPULAR_AT_ONCE = 4096
 Model = Any  # a SessionRecommender, which imports this module
 
 
@@ -76,7 +77,9 @@ def top_items_at_positions(model: Model, batch: EvaluationBatch, k: int) -> Tens
     row, place = batch.positions()
     if not len(row):
         return row.new_empty(0, min(k, model.n_items))
-    best, scores = _best(model, batch.items[:, :-1], batch.lengths - 1, row, place, k, model.candidate_rules)
+    items = batch.items[:, :-1]
+    queries = model.encode_sessions(items, batch.lengths - 1)[row, place]
+    best, scores = _best(model, queries, items, row, place, k, model.candidate_rules)
     return best.masked_fill_(scores <= EXCLUDED, -1)
 
 
@@ -97,14 +100,25 @@ def top_items(
         that are no candidates come last, with the score `EXCLUDED`.
     """
     rules = model.candidate_rules if rules is None else rules
-    return _best(model, items, lengths, torch.arange(len(lengths), device=lengths.device), lengths - 1, k, rules)
+    row = torch.arange(len(lengths), device=lengths.device)
+    newest, n_newest = _newest(items, lengths, model.looks_back)
+    queries = model.encode_sessions(newest, n_newest)[row, n_newest - 1]
+    return _best(model, queries, items, row, lengths - 1, k, rules)
+
+
+def _newest(items: Tensor, lengths: Tensor, most: int | None) -> tuple[Tensor, Tensor]:
+    """The newest events of each session, at most so many, and their numbers."""
+    if most is None or items.shape[1] <= most:
+        return items, lengths
+    first = (lengths - most).clamp(min=0)
+    column = first[:, None] + torch.arange(most, device=items.device)  # (S, most)
+    return items.gather(1, column.clamp(max=items.shape[1] - 1)), lengths - first
 
 
 def _best(
-    model: Model, items: Tensor, lengths: Tensor, row: Tensor, place: Tensor, k: int, rules: CandidateRules
+    model: Model, queries: Tensor, items: Tensor, row: Tensor, place: Tensor, k: int, rules: CandidateRules
 ) -> tuple[Tensor, Tensor]:
-    """The k best items after some places of sessions, and their scores."""
-    queries = model.encode_sessions(items, lengths)[row, place]
+    """The k best items for queries of some places of sessions, and their scores."""
     with full_precision(model.device):
         excluded = _excluded(rules, items, row, place)
         return best_items(model.score, queries, model.n_items, k, excluded, model.scores_in_blocks, rules.allowed)
@@ -144,15 +158,14 @@ def recommend(
     items = torch.from_numpy(index[index >= 0]).to(model.device)
     rules = _rules_of_call(model, lists, exclude_last, exclude_seen)
     if not len(items):
-        best, scores = popular_items(vocabulary.counts, k, rules.allowed)
-    else:
-        if was_training := model.training:  # a model of one's own may have layers that differ
-            model.eval()
-        best, scores = top_items(model, items[None], torch.tensor([len(items)], device=items.device), k, rules)
-        if was_training:
-            model.train()
-        best, scores = best[0], scores[0]
-    ranked = zip(best.tolist(), scores.tolist(), strict=True)
+        found = popular_items(vocabulary, k, rules.allowed)
+        return [(vocabulary.item_ids[item], float(vocabulary.counts[item])) for item in found]
+    if was_training := model.training:  # a model of one's own may have layers that differ
+        model.eval()
+    best, scores = top_items(model, items[None], torch.tensor([len(items)], device=items.device), k, rules)
+    if was_training:
+        model.train()
+    ranked = zip(best[0].tolist(), scores[0].tolist(), strict=True)
     return [(vocabulary.item_ids[item], score) for item, score in ranked if score > EXCLUDED]
 
 
@@ -173,17 +186,21 @@ def _rules_of_call(
     )
 
 
-def popular_items(counts: np.ndarray, k: int, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The k items most frequent in training, and their counts, for a session of which nothing is known.
+def popular_items(vocabulary: Vocabulary, k: int, allowed: Tensor | None, gone: Collection[int] = ()) -> list[int]:
+    """The k items most frequent in training, for a session of which nothing is known; equal counts by item index.
 
     Args:
-        counts: Training events of each item, int64, shape (N,).
+        vocabulary: Items of the model.
         k: Length of the list.
-        allowed: Which items may be candidates, bool, shape (N,); all where None. Others come last, with the score
-            `EXCLUDED`.
+        allowed: Which items may be in it, bool, shape (N,); all where None.
+        gone: Item indices that may not.
     """
-    scores = torch.from_numpy(counts).double()
-    if allowed is not None:
-        scores.masked_fill_(~allowed.cpu(), EXCLUDED)
-    scores, best = scores.sort(descending=True, stable=True)
-    return best[:k], scores[:k]
+    found: list[int] = []
+    for start in range(0, len(vocabulary), _POPULAR_AT_ONCE):
+        items = vocabulary.by_count[start : start + _POPULAR_AT_ONCE]
+        if allowed is not None:
+            items = items[allowed[torch.from_numpy(items).to(allowed.device)].cpu().numpy()]
+        found += [item for item in items.tolist() if item not in gone]
+        if len(found) >= k:
+            break
+    return found[:k]

@@ -61,6 +61,11 @@ class WholeSessions:
         return F.embedding(items, self.item_embedding, sparse=self.has_sparse_gradients and not clips)
 
     @property
+    def looks_back(self) -> int:
+        """Newest events that a query depends on."""
+        return self.options.max_length
+
+    @property
     def clips_gradients(self) -> bool:
         """Yes."""
         return True

@@ -20,7 +20,7 @@ from sessrec.errors import SessRecError, one_line
 from sessrec.serving.batcher import BatcherStoppedError, QueueFullError
 from sessrec.serving.body_limit import BodyLimit
 from sessrec.serving.engine import Answer, Request
-from sessrec.serving.service import Service
+from sessrec.serving.service import MOST_KEPT, Service
 from sessrec.serving.session_store import StoreDownError
 
 MOST_K = 1000
@@ -31,6 +31,9 @@ MOST_LISTED = 100_000
 MOST_REQUESTS = 256
 """Most requests of a batch."""
 MOST_BYTES = 4 << 20
+"""Largest body, but for that of availability."""
+_AVAILABILITY = "/v1/availability"
+_MOST_BYTES_OF_AVAILABILITY = 64 << 20
 
 ItemId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 SessionId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -90,7 +93,7 @@ class Batch(_Strict):
 class Availability(_Strict):
     """What may be recommended from now on: all of ``available`` (null for every item), or a change."""
 
-    available: list[ItemId] | None = Field(None, max_length=MOST_LISTED * 100)
+    available: list[ItemId] | None = Field(None, max_length=MOST_KEPT)
     add: list[ItemId] = Field([], max_length=MOST_LISTED)
     remove: list[ItemId] = Field([], max_length=MOST_LISTED)
 
@@ -116,7 +119,8 @@ def create_app(service: Service, token: str | None = None) -> FastAPI:
 
     app = FastAPI(title="sessrec", version=__version__, lifespan=lifespan)
     app.state.service, app.state.token = service, token
-    app.add_middleware(BodyLimit, most_bytes=MOST_BYTES, measures=service.measures)
+    larger = {_AVAILABILITY: _MOST_BYTES_OF_AVAILABILITY}
+    app.add_middleware(BodyLimit, most_bytes=MOST_BYTES, larger=larger, measures=service.measures)
     for error, status in {
         QueueFullError: 503,
         BatcherStoppedError: 503,
@@ -125,6 +129,7 @@ def create_app(service: Service, token: str | None = None) -> FastAPI:
     }.items():
         app.add_exception_handler(error, _refusal(status))
     app.add_exception_handler(RequestValidationError, _no_request)
+    app.add_exception_handler(HTTPException, _counted)
     app.include_router(router)
     return app
 
@@ -153,8 +158,13 @@ Served = Annotated[Service, Depends(_service)]
 async def recommend(ask: Ask, service: Served) -> Response:
     """Recommend the next item of a session."""
     start = time.perf_counter()
-    items = await _items_of(ask, service)
-    return _json(_answered(items, await _ask_model(ask, items, service), start, service))
+    service.batcher.reserve()  # before the event is kept: who is sent away will come again with it
+    try:
+        items = await _items_of(ask, service)
+    except BaseException:
+        service.batcher.release()
+        raise
+    return _json(_answered(items, await _ask_model(ask, items, start, service), start, service))
 
 
 @router.post("/v1/recommend:batch", response_model=list[Recommended])
@@ -163,12 +173,13 @@ async def recommend_batch(batch: Batch, service: Served) -> Response:
     start = time.perf_counter()
     if any(ask.items is None for ask in batch.requests):
         raise HTTPException(422, "requests of a batch give items, for their order in a kept session would be chance")
-    answers = await asyncio.gather(*(_ask_model(ask, ask.items or [], service) for ask in batch.requests))
+    service.batcher.reserve(len(batch.requests))
+    answers = await asyncio.gather(*(_ask_model(ask, ask.items or [], start, service) for ask in batch.requests))
     asked = zip(batch.requests, answers, strict=True)
     return _json([_answered(ask.items or [], answer, start, service) for ask, answer in asked])
 
 
-@router.put("/v1/availability", dependencies=[Depends(_may_write)])
+@router.put(_AVAILABILITY, dependencies=[Depends(_may_write)])
 async def availability(change: Availability, service: Served) -> dict[str, int]:
     """Say what may be recommended: all that is available, or what is added and removed."""
     whole = "available" in change.model_fields_set
@@ -182,7 +193,7 @@ async def availability(change: Availability, service: Served) -> dict[str, int]:
     return {"available_items": n_items}
 
 
-@router.delete("/v1/sessions/{session_id}", dependencies=[Depends(_may_write)])
+@router.delete("/v1/sessions/{session_id:path}", dependencies=[Depends(_may_write)])
 async def delete_session(session_id: SessionId, service: Served) -> dict[str, bool]:
     """Forget a session."""
     return {"deleted": service.store is not None and await service.store.delete(session_id)}
@@ -247,9 +258,11 @@ async def _items_of(ask: Ask, service: Service) -> list[str]:
     return await service.store.append(ask.session_id, ask.item)
 
 
-async def _ask_model(ask: Ask, items: list[str], service: Service) -> Answer:
+async def _ask_model(ask: Ask, items: list[str], start: float, service: Service) -> Answer:
+    """The answer for a request with a place in the queue; its time has run since its start."""
     request = Request(items, ask.k, ask.allow, ask.exclude, ask.exclude_last, ask.exclude_seen)
-    return await service.recommend(request, None if ask.timeout_ms is None else ask.timeout_ms / 1000)
+    left = None if ask.timeout_ms is None else ask.timeout_ms / 1000 - (time.perf_counter() - start)
+    return await service.recommend(request, None if left is None else max(0.0, left))
 
 
 def _answered(items: list[str], answer: Answer, start: float, service: Service) -> dict[str, Any]:
@@ -277,6 +290,14 @@ async def _no_request(request: HttpRequest, error: Exception) -> Response:
     return _json({"detail": "; ".join(faults[:3])}, 422)
 
 
+async def _counted(request: HttpRequest, error: Exception) -> Response:
+    """Answers a refusal of a route, counted."""
+    assert isinstance(error, HTTPException)
+    name = "unauthorised" if error.status_code == 401 else "no_request"
+    request.app.state.service.measures.rejected.labels(name).inc()
+    return _json({"detail": error.detail}, error.status_code, dict(error.headers or {}))
+
+
 def _refusal(status: int) -> Any:
     """Answers an error of the server's own with its reason."""
 
@@ -284,7 +305,7 @@ def _refusal(status: int) -> Any:
         reasons = {
             QueueFullError: ("queue_full", "too many requests wait; try again"),
             BatcherStoppedError: ("stopping", "the server ends"),
-            StoreDownError: ("store_down", "the store of sessions cannot be reached; requests with items are answered"),
+            StoreDownError: ("store_down", "the store of sessions fails; requests with items are answered"),
         }
         name, text = reasons.get(type(error), ("refused", one_line(error)))
         request.app.state.service.measures.rejected.labels(name).inc()

@@ -35,7 +35,7 @@ class Batcher:
     Args:
         answer: Answers some requests.
         most_at_once: Most requests that are answered together.
-        most_waiting: Most requests that wait.
+        most_waiting: Most requests that wait or have a place.
         observe: Is told of each batch: its size, seconds that its first request waited, seconds of the answers.
     """
 
@@ -50,23 +50,35 @@ class Batcher:
         self._most_at_once, self._most_waiting = most_at_once, most_waiting
         self._waiting: deque[_Waiting] = deque()
         self._changed = threading.Condition()
-        self._is_stopped = False
+        self._is_stopped, self._n_reserved = False, 0
         self._thread = threading.Thread(target=self._work, name="sessrec-batcher", daemon=True)
         self._thread.start()
 
-    def submit(self, request: Request) -> asyncio.Future[Answer]:
-        """Have a request answered, in the running event loop.
+    def reserve(self, n_places: int = 1) -> None:
+        """Keep places for requests that are submitted later, or given up by `release`.
 
         Raises:
-            QueueFullError: If as many wait as may.
+            QueueFullError: If there are not so many.
             BatcherStoppedError: If the batcher is stopped.
         """
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         with self._changed:
             if self._is_stopped:
                 raise BatcherStoppedError
-            if len(self._waiting) >= self._most_waiting:
+            if len(self._waiting) + self._n_reserved + n_places > self._most_waiting:
                 raise QueueFullError
+            self._n_reserved += n_places
+
+    def release(self, n_places: int = 1) -> None:
+        """Give up places that are reserved."""
+        with self._changed:
+            self._n_reserved -= n_places
+            self._changed.notify()
+
+    def submit(self, request: Request) -> asyncio.Future[Answer]:
+        """Have a request answered that has a reserved place, in the running event loop."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        with self._changed:
+            self._n_reserved -= 1
             self._waiting.append(_Waiting(request, future, time.perf_counter()))
             self._changed.notify()
         return future
@@ -104,7 +116,7 @@ class Batcher:
     def _take(self) -> list[_Waiting]:
         """The requests that wait, some at most; nothing when the batcher is stopped."""
         with self._changed:
-            while not self._waiting and not self._is_stopped:
+            while not self._waiting and not (self._is_stopped and not self._n_reserved):
                 self._changed.wait()
             number = min(len(self._waiting), self._most_at_once)
             return [self._waiting.popleft() for _ in range(number)]

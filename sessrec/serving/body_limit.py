@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from sessrec.serving.measures import Measures
@@ -16,11 +17,12 @@ class BodyLimit:
     Args:
         app: The application.
         most_bytes: Largest body.
+        larger: Largest body of some paths.
         measures: Is told of each request.
     """
 
-    def __init__(self, app: Any, most_bytes: int, measures: Measures) -> None:
-        self.app, self.most_bytes, self.measures = app, most_bytes, measures
+    def __init__(self, app: Any, most_bytes: int, larger: Mapping[str, int], measures: Measures) -> None:
+        self.app, self.most_bytes, self.larger, self.measures = app, most_bytes, larger, measures
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Pass a request on, counted."""
@@ -28,14 +30,14 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         start, seen, status = time.perf_counter(), 0, 500
-        is_too_large = False
+        is_too_large, most_bytes = False, self.larger.get(scope["path"], self.most_bytes)
         head = dict(scope["headers"]).get(b"content-length", b"0")
 
         async def counted_receive() -> Any:
             nonlocal seen, is_too_large
             message = await receive()
             seen += len(message.get("body", b""))
-            if seen > self.most_bytes:
+            if seen > most_bytes:
                 is_too_large = True
                 raise _TooLargeError
             return message
@@ -49,19 +51,19 @@ class BodyLimit:
             await send(message)
 
         try:
-            is_too_large = head.isdigit() and int(head) > self.most_bytes
+            is_too_large = head.isdigit() and int(head) > most_bytes
             if not is_too_large:
                 with contextlib.suppress(_TooLargeError):
                     await self.app(scope, counted_receive, noted_send)
             if is_too_large:
                 status = 413
-                await self._refuse(send)
+                await self._refuse(send, most_bytes)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self.measures.request_seconds.labels(route, str(status)).observe(time.perf_counter() - start)
 
-    async def _refuse(self, send: Any) -> None:
-        body = json.dumps({"detail": f"a body of more than {self.most_bytes:,} bytes"}).encode()
+    async def _refuse(self, send: Any, most_bytes: int) -> None:
+        body = json.dumps({"detail": f"a body of more than {most_bytes:,} bytes"}).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 413, "headers": [*headers, (b"connection", b"close")]})
         await send({"type": "http.response.body", "body": body})

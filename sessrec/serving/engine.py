@@ -19,6 +19,8 @@ from sessrec.models.base import SessionRecommender
 from sessrec.models.candidates import allowed_items
 from sessrec.models.inference import CandidateRules, popular_items, top_items
 
+_TRIES = 3
+
 
 class Request(NamedTuple):
     """What a list is asked for."""
@@ -74,11 +76,7 @@ class Engine:
         Raises:
             SessRecError: If it is damaged, or no such checkpoint.
         """
-        try:
-            digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        except OSError as error:
-            raise SessRecError(f"cannot read {file}: {error.strerror or error}") from error
-        model = load_model(file)
+        model, digest = _load(file)
         folder = file.resolve().parent
         run = folder.parent.name if folder.name == "checkpoints" else file.stem
         until = model.trained_until
@@ -87,7 +85,7 @@ class Engine:
         )
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
-        """One answer a request, the same whatever requests are beside it."""
+        """One answer a request, the same but for rounding whatever requests are beside it."""
         vocabulary = self.model.vocabulary
         known = [index[index >= 0] for index in (vocabulary.index_of(request.item_ids) for request in requests)]
         answers: dict[int, Answer] = {}
@@ -106,9 +104,13 @@ class Engine:
 
     def popular(self, request: Request, reason: str) -> Answer:
         """The items most frequent in training that the request allows, for a reason that the answer tells."""
-        best, scores = popular_items(self.model.vocabulary.counts, request.k, self._allowed(request))
-        n_known = int((self.model.vocabulary.index_of(request.item_ids) >= 0).sum())
-        return Answer(*self._named(best, scores, request.k), n_known, reason, self)
+        vocabulary, (last, seen) = self.model.vocabulary, self._flags(request)
+        index = vocabulary.index_of(request.item_ids)
+        known = index[index >= 0].tolist()
+        gone = known if seen else known[-1:] if last else []
+        items = popular_items(vocabulary, request.k, self._allowed(request), set(gone))
+        scores = [float(vocabulary.counts[item]) for item in items]
+        return Answer([vocabulary.item_ids[item] for item in items], scores, len(known), reason, self)
 
     def _flags(self, request: Request) -> tuple[bool, bool]:
         last, seen = request.exclude_last, request.exclude_seen
@@ -146,3 +148,16 @@ class Engine:
         ids, pairs = self.model.vocabulary.item_ids, zip(best[:k].tolist(), scores[:k].tolist(), strict=True)
         kept = [(ids[item], score) for item, score in pairs if score > EXCLUDED]
         return [item_id for item_id, _ in kept], [score for _, score in kept]
+
+
+def _load(file: Path) -> tuple[SessionRecommender, str]:
+    """The model of a checkpoint and the digest of the very file, which another one may replace meanwhile."""
+    try:
+        for _ in range(_TRIES):
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+            model = load_model(file)
+            if hashlib.sha256(file.read_bytes()).hexdigest() == digest:
+                return model, digest
+    except OSError as error:
+        raise SessRecError(f"cannot read {file}: {error.strerror or error}") from error
+    raise SessRecError(f"{file} changes while it is read")

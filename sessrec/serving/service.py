@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from sessrec.errors import SessRecError
 from sessrec.models.candidates import allowed_items
 from sessrec.serving.batcher import Batcher
@@ -17,6 +15,8 @@ from sessrec.serving.engine import Answer, Engine, Request
 from sessrec.serving.measures import Measures
 from sessrec.serving.session_store import SessionStore
 
+MOST_KEPT = 2_000_000
+"""Most item ids that are kept of what is available."""
 _N_PROBES = 20  # sessions that a new model is tried on before it serves
 
 
@@ -48,15 +48,11 @@ class Service:
         self.measures.of_model(self.engine)
 
     async def recommend(self, request: Request, seconds: float | None = None) -> Answer:
-        """The list of a request; popular items where the model has none in time.
+        """The list of a request with a place in the queue; popular items where the model has none in time.
 
         Args:
             request: The request.
             seconds: Time after which popular items are given; None waits.
-
-        Raises:
-            QueueFullError: If as many requests wait as may.
-            BatcherStoppedError: If the server ends.
         """
         future = self.batcher.submit(request)
         try:
@@ -77,7 +73,10 @@ class Service:
         with self._changing:
             if self._available is not None:
                 self._available = [*dict.fromkeys([*self._available, *add])]
-            self._unavailable = (self._unavailable - set(add)) | set(remove)
+            unavailable = (self._unavailable - set(add)) | set(remove)
+            if max(len(unavailable), len(self._available or ())) > MOST_KEPT:
+                raise SessRecError(f"more than {MOST_KEPT:,} item ids would be kept: give all that is available")
+            self._unavailable = unavailable
             return self._apply_availability()
 
     def _apply_availability(self) -> int:
@@ -122,9 +121,12 @@ class Service:
         """Have a model answer for some sessions, each of one of its items, and refuse scores that are no numbers."""
         ids = engine.model.vocabulary.item_ids
         step = max(1, len(ids) // _N_PROBES)
-        for answer in engine.answer([Request([item_id], 5) for item_id in ids[::step]]):
-            if not torch.tensor(answer.scores).isfinite().all() or not answer.item_ids:
-                raise SessRecError(f"the model of {engine.run} gives no list for a session of one of its own items")
+        try:
+            answers = engine.answer([Request([item_id], 5) for item_id in ids[::step]])
+        except SessRecError as error:
+            raise SessRecError(f"the scores of {engine.run} are no numbers: it cannot be served") from error
+        if not all(answer.item_ids for answer in answers) and len(ids) > 1:
+            raise SessRecError(f"the model of {engine.run} gives no list for a session of one of its own items")
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

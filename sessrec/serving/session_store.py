@@ -5,6 +5,7 @@ Items are kept and not the model's states, so that a model can be replaced under
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import OrderedDict
 from typing import Any, Protocol
@@ -101,7 +102,7 @@ class RedisStore:
         except ModuleNotFoundError as error:
             raise SessRecError("--store needs redis, which is not installed: pip install sessrec[redis]") from error
         self._seconds, self._most_events = max(1, round(seconds)), most_events
-        self._errors = (RedisError, OSError)
+        self._errors, self._is_down = (RedisError, OSError), False
         try:
             self._client: Any = redis.from_url(
                 url, decode_responses=True, socket_timeout=1.0, socket_connect_timeout=1.0
@@ -133,9 +134,16 @@ class RedisStore:
 
     async def _ask(self, answer: Any) -> Any:
         try:
-            return await answer
+            found = await answer
         except self._errors as error:
+            if not self._is_down:
+                print(f"sessrec.serve: the store of sessions fails: {error}", file=sys.stderr, flush=True)
+            self._is_down = True
             raise StoreDownError(str(error)) from error
+        if self._is_down:
+            print("sessrec.serve: the store of sessions is back", file=sys.stderr, flush=True)
+        self._is_down = False
+        return found
 
 
 def store_of(name: str, seconds: float, most_sessions: int, most_events: int) -> SessionStore | None:

@@ -70,7 +70,7 @@ def final_test(study: Study, words: Sequence[str], refit: Sequence[str], seeds: 
             length = ["--trainer.max_epochs", str(trial.user_attrs["epochs"]), "--seed_everything", str(seed)]
             run = f"{study.folder.name}-{name}{ending}-{seed}"
             folders.append(fit_and_test([*words, *own, *refit, *length], run))
-            _add(folders[-1], {"options": name, **_origin(study, trial, tests)})
+            _add(folders[-1], {"options": name, "is_best": trial is best, **_origin(study, trial, tests)})
     return compare_runs([read_run(folder) for folder in folders], METRICS, prefix=f"{study.folder.name}-")
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from sessrec import fit, models
 from sessrec.data.loaders import SessionLoader
 from sessrec.errors import SessRecError
+from sessrec.models.inference import top_items
 from sessrec.models.whole_sessions import WholeSessions
 
 N_ITEMS = 9
@@ -120,6 +121,27 @@ def test_a_query_is_the_same_to_the_bit_whatever_sessions_are_beside(name: str) 
         n = int(lengths[row])
         alone = model.encode_sessions(long[row : row + 1, :n], lengths[row : row + 1])
         assert torch.equal(alone[0], together[row, :n])
+
+
+@pytest.mark.parametrize("name", [*SMALL, "SASRec"])
+def test_lists_after_long_sessions_are_of_the_newest_events_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what a rule excludes is of all events."""
+    model = getattr(models, name)(max_length=4)
+    model.set_vocabulary(make_vocabulary(N_ITEMS))
+    model.eval()
+    encoded: list[int] = []
+    encode = model.encode_sessions
+    monkeypatch.setattr(model, "encode_sessions", lambda i, n: encoded.append(i.shape[1]) or encode(i, n))
+    items = torch.tensor([[0, 1, 2, 3, 4, 5, 6], [7, 8, 1, 0, 0, 0, 0]])
+    best, scores = top_items(model, items, torch.tensor([7, 3]), N_ITEMS)
+    assert encoded == [4]
+    for row, newest in enumerate(([3, 4, 5, 6], [7, 8, 1])):
+        alone = top_items(model, torch.tensor([newest]), torch.tensor([len(newest)]), N_ITEMS)
+        assert torch.equal(best[row], alone[0][0])
+        torch.testing.assert_close(scores[row], alone[1][0], rtol=1e-5, atol=1e-6)
+    model.exclude_seen = True
+    left = top_items(model, items, torch.tensor([7, 3]), 2)[0]
+    assert set(left[0].tolist()) == {7, 8}
 
 
 def loss_of(model: Any, formula: Callable[..., Tensor], sessions: list[list[int]], negatives: list[int]) -> Tensor:

@@ -99,12 +99,12 @@ def test_whatever_waits_is_answered_together() -> None:
     batcher = Batcher(answer_later(gate, seen), most_at_once=4, most_waiting=6)
 
     async def ask() -> list[str]:
-        first = batcher.submit(Request([], 1))
+        first = ask_for(batcher, 1)
         while not seen:  # alone, at once
             await asyncio.sleep(0.001)
-        others = [batcher.submit(Request([], k)) for k in range(2, 8)]
+        others = [ask_for(batcher, k) for k in range(2, 8)]
         with pytest.raises(QueueFullError):
-            batcher.submit(Request([], 9))
+            ask_for(batcher, 9)
         others[1].cancel()  # which is not answered
         gate.set()
         return [(await future).item_ids[0] for future in (first, others[0], *others[2:])]
@@ -117,7 +117,27 @@ def test_whatever_waits_is_answered_together() -> None:
 
 
 async def submit(batcher: Batcher) -> Any:
-    return await batcher.submit(Request([], 1))
+    return await ask_for(batcher, 1)
+
+
+def ask_for(batcher: Batcher, k: int) -> Any:
+    batcher.reserve()
+    return batcher.submit(Request([], k))
+
+
+def test_places_are_kept_and_given_up() -> None:
+    gate, seen = threading.Event(), []  # type: ignore[var-annotated]
+    batcher = Batcher(answer_later(gate, seen), most_waiting=5)
+    batcher.reserve(3)
+    with pytest.raises(QueueFullError):
+        batcher.reserve(3)
+    batcher.reserve(2)
+    batcher.release(4)
+    batcher.reserve(4)
+    batcher.release(5)
+    gate.set()
+    assert asyncio.run(submit(batcher)).item_ids == ["1"]
+    batcher.stop()
 
 
 def test_an_error_ends_every_request_of_its_batch_and_no_other() -> None:
@@ -135,8 +155,8 @@ def test_an_error_ends_every_request_of_its_batch_and_no_other() -> None:
 
     async def ask() -> str:
         with pytest.raises(RuntimeError, match="of the model"):
-            await batcher.submit(Request([], 13))
-        return (await batcher.submit(Request([], 2))).item_ids[0]
+            await ask_for(batcher, 13)
+        return (await ask_for(batcher, 2)).item_ids[0]
 
     assert asyncio.run(ask()) == "2"
     batcher.stop()
@@ -147,7 +167,7 @@ def test_what_waits_is_answered_before_the_end() -> None:
     batcher = Batcher(answer_later(gate, seen), most_at_once=2)
 
     async def ask() -> list[str]:
-        futures = [batcher.submit(Request([], k)) for k in range(1, 6)]
+        futures = [ask_for(batcher, k) for k in range(1, 6)]
         threading.Timer(0.05, gate.set).start()
         await asyncio.get_running_loop().run_in_executor(None, batcher.stop)
         return [(await future).item_ids[0] for future in futures]

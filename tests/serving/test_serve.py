@@ -79,7 +79,12 @@ def test_reloads_under_load_and_an_end_that_drains(server: tuple[subprocess.Pope
             file = fits / "lightning_logs" / run / "checkpoints" / "last.ckpt"
             if digest not in expected:
                 expected[digest] = models.GRU4Rec.load_from_checkpoint(file).recommend(["x1", "x2"], 5)
+        replace_model(fits, "second")  # the first one serves
         os.kill(process.pid, signal.SIGHUP)
+        assert process.stdout is not None
+        serves = process.stdout.readline().split()[-1]
+        assert client.get("/v1/model").json()["digest"].startswith(serves)
+        assert serves != digest[:12]
     is_over.set()
     for thread in threads:
         thread.join()
@@ -92,12 +97,13 @@ def test_reloads_under_load_and_an_end_that_drains(server: tuple[subprocess.Pope
     late: list[int] = []
 
     def ask_late() -> None:
-        requests = [{"items": [f"x{number % 14}"]} for number in range(256)]
-        late.append(httpx.post(f"{address}/v1/recommend:batch", json={"requests": requests}, timeout=20).status_code)
+        requests = [{"items": [f"x{number % 14}"] * 400} for number in range(256)]  # some tenths of a second
+        late.append(httpx.post(f"{address}/v1/recommend:batch", json={"requests": requests}, timeout=60).status_code)
 
     thread = threading.Thread(target=ask_late)
     thread.start()
-    time.sleep(0.05)
+    time.sleep(0.15)
+    assert not late
     process.send_signal(signal.SIGTERM)
     thread.join()
     assert process.wait(20) in (0, -signal.SIGTERM)
@@ -114,7 +120,10 @@ def test_reloads_under_load_and_an_end_that_drains(server: tuple[subprocess.Pope
         (["--ckpt_path", "model.ckpt", "--port", "70000"], "--port must be at most 65535, got 70000"),
         (["--ckpt_path", "model.ckpt", "--host", "256.1.1.1"], "cannot listen on --host 256.1.1.1 --port 8000"),
         (["--ckpt_path", "model.ckpt", "--store", "disk"], "--store must be memory, none or an address"),
-        (["--ckpt_path", "model.ckpt", "--session_minutes", "0"], "--session_minutes must be above 0, got 0.0"),
+        (["--ckpt_path", "model.ckpt", "--session_minutes", "0"], "above 0 and at most 525600, got 0.0"),
+        (["--ckpt_path", "model.ckpt", "--session_minutes", "inf"], "above 0 and at most 525600, got inf"),
+        (["--ckpt_path", "model.ckpt", "--most_waiting", "100"], "--most_waiting must be at least 256, got 100"),
+        (["--ckpt_path", "model.ckpt", "--token_file", "binary"], "--token_file binary must be a token of plain ASCII"),
         (["--ckpt_path", "model.ckpt", "--prot", "1"], "unknown option --prot; did you mean --port?"),
         ([], "the following arguments are required: --ckpt_path"),
     ],
@@ -123,4 +132,5 @@ def test_what_cannot_be_served_is_one_line(
     words: list[str], message: str, fits: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(fits)
+    Path("binary").write_bytes(b"secr\xe9")
     assert message in one_error(capsys, serve.main, words)

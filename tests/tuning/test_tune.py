@@ -150,6 +150,7 @@ def check_the_audit_of_tuning(capsys: pytest.CaptureFixture[str]) -> None:
     text = one_error(capsys, audit.main, ["tuning", "lightning_logs/other"])
     assert "lightning_logs/other is of no study: `python -m sessrec.tune --final` makes runs" in text
     assert "give shop-default-*, too" in one_error(capsys, audit.main, ["tuning", *runs[2:]])
+    assert "give shop-tuned-*, too" in one_error(capsys, audit.main, ["tuning", *runs[:2]])
 
 
 def test_the_same_seed_is_the_same_study_also_in_parts() -> None:
