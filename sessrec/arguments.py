@@ -25,6 +25,7 @@ _OPTIONS_OF_FIT = (
     "--projector",
     "--allow",
     "--exclude",
+    "--url",
 )
 """Those that belong to no group."""
 

@@ -23,6 +23,7 @@ _COMMANDS_OF = {
     "slices": ("test",),
     "allow": ("validate", "test", "predict"),
     "exclude": ("validate", "test", "predict"),
+    "url": ("test",),
     "output": ("predict",),
     "report_dir": ("prepare",),
 }

@@ -118,6 +118,8 @@ def add_options(parser: LightningArgumentParser) -> None:
     )
     text = "Whether test writes the item embeddings for TensorBoard's projector."
     parser.add_argument("--projector", type=bool, default=False, help=text)
+    text = "Address of a server, whose lists test ranks in place of the model's own; see sessrec serve --most_k."
+    parser.add_argument("--url", type=str | None, default=None, help=text)
     for name, text in {
         "allow": "Items that validate, test and predict may rank, such as those in stock: a file with one item id a "
         "line, or ids with commas between them; null for all.",

@@ -32,7 +32,7 @@ from sessrec.errors import SessRecError, check_least, error_text
 try:
     import uvicorn
 
-    from sessrec.serving.api import MOST_REQUESTS, create_app
+    from sessrec.serving.api import MOST_REQUESTS, Limits, create_app
     from sessrec.serving.service import Service
     from sessrec.serving.session_store import store_of
 except ModuleNotFoundError as error:
@@ -68,7 +68,7 @@ def main(args: list[str] | None = None) -> None:
     engine, (host, port, *_) = service.engine, listening.getsockname()
     where = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     print(f"{type(engine.model).__name__} of {engine.run}, {engine.model.n_items:,} items: {where}", flush=True)
-    app = create_app(service, token)
+    app = create_app(service, token, Limits(options.most_k, options.most_items))
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
     loop = (config.get_loop_factory() or asyncio.new_event_loop)()  # uvloop where it is there
     try:
@@ -129,8 +129,8 @@ def _token_of(file: Path | None) -> str | None:
 
 def _check(options: argparse.Namespace) -> None:
     """Say what is wrong with the options before the model is loaded."""
-    least = {"port": 0, "most_events": 1, "most_sessions": 1, "most_at_once": 1, "threads": 0}
-    least["most_waiting"] = MOST_REQUESTS  # of one batch
+    numbers = ("most_k", "most_items", "most_events", "most_sessions", "most_at_once")
+    least = {"port": 0, "threads": 0, "most_waiting": MOST_REQUESTS} | dict.fromkeys(numbers, 1)  # which one batch has
     for name, value in least.items():
         check_least(f"--{name}", getattr(options, name), value)
     if options.port > 65_535:
@@ -155,6 +155,8 @@ def _parser() -> ScriptParser:
     add("--most_events", type=int, default=200, help="last events of a session that are kept (default: 200)")
     add("--most_at_once", type=int, default=64, help="most requests that are answered together (default: 64)")
     add("--most_waiting", type=int, default=1024, help="most requests that wait; others get 503 (default: 1024)")
+    add("--most_k", type=int, default=1000, help="longest list that is given (default: 1000)")
+    add("--most_items", type=int, default=500, help="most items of a session that are taken (default: 500)")
     add("--threads", type=int, default=0, help="threads of the model (default: 0, one for each core)")
     return parser
 

@@ -8,16 +8,22 @@ from pathlib import Path
 from sessrec.callbacks.loggers import open_loggers
 from sessrec.callbacks.rank_writer import RankWriter
 from sessrec.cli import SessRecCLI, run_command
+from sessrec.serving.replay import Replay
 
 
 def test(cli: SessRecCLI) -> None:
-    """Rank all items at every position of the test part, and write the ranks and metrics into the run's folder."""
+    """Rank all items at every position of the test part, and write the ranks and metrics into the run's folder.
+
+    With ``--url``, the ranks are those of the lists that a server gives.
+    """
 
     def writers(checkpoint: Path) -> list[RankWriter]:
         options = cli.config_init
         return [RankWriter(options.slices, checkpoint, list_length=options.list_length, projector=options.projector)]
 
     checkpoint = cli.build_for_evaluation(writers)
+    if cli.config.url is not None:
+        cli.model.ranker = Replay(cli.config.url, checkpoint)
     with open_loggers(cli.trainer):
         cli.trainer.test(cli.model, cli.datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True)
 

@@ -54,6 +54,7 @@ ELSEWHERE = {
     "benchmark.py": "scripts/test_benchmark.py",
     "--trainer.devices 2": "test_distributed.py",
     "sessrec.serve": "serving/test_serve.py",
+    "--url http": "serving/test_replay.py",
     "sessrec.export": "exporting/test_onnx.py",
 }
 """Tests that run the commands of other documents, on other runs, by a part of the command."""

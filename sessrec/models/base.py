@@ -72,6 +72,8 @@ class SessionRecommender(LightningModule):
         """Which items `test` and `predict` may rank, bool, shape (N,); all where None."""
         self.automatic_optimization = False  # a batch is a window of many steps
         self._vocabulary: Vocabulary | None = None
+        self.ranker = rank_positions
+        """Ranks the positions of a test."""
         self.seed: int | None = None
         self.results: dict[str, float] = {}
         self.results_step: int | None = None
@@ -322,7 +324,7 @@ class SessionRecommender(LightningModule):
 
     def test_step(self, batch: EvaluationBatch, batch_idx: int) -> dict[str, Tensor | None]:
         """Rank the next item at every position of the batch, and give what stands before it, see `PositionCounts`."""
-        counts = rank_positions(self, batch, self._count_digits)
+        counts = self.ranker(self, batch, self._count_digits)
         self._update(self.test_metrics, counts)
         return counts._asdict()
 

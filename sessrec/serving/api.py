@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Response
 from fastapi.exceptions import RequestValidationError
@@ -23,9 +23,16 @@ from sessrec.serving.engine import Answer, Request
 from sessrec.serving.service import MOST_KEPT, Service
 from sessrec.serving.session_store import StoreDownError
 
-MOST_K = 1000
-MOST_ITEMS = 500
-"""Most items of a session in a request."""
+
+class Limits(NamedTuple):
+    """What a request may ask for."""
+
+    most_k: int = 1000
+    """Longest list."""
+    most_items: int = 500
+    """Most items of a session in a request."""
+
+
 MOST_LISTED = 100_000
 """Most item ids of allow, exclude and availability."""
 MOST_REQUESTS = 256
@@ -48,8 +55,8 @@ class Ask(_Strict):
 
     session_id: SessionId | None = Field(None, description="A session that the server keeps.")
     item: ItemId | None = Field(None, description="The item of the session's newest event, which is added to it.")
-    items: list[ItemId] | None = Field(None, max_length=MOST_ITEMS, description="All items of a session, oldest first.")
-    k: int = Field(20, ge=1, le=MOST_K, description="Length of the list.")
+    items: list[ItemId] | None = Field(None, description="All items of a session, oldest first.")
+    k: int = Field(20, ge=1, description="Length of the list.")
     allow: list[ItemId] | None = Field(None, max_length=MOST_LISTED, description="Items that may be recommended.")
     exclude: list[ItemId] = Field([], max_length=MOST_LISTED, description="Items that may not be.")
     exclude_last: bool | None = Field(None, description="Whether the last item may not be; default: as tested.")
@@ -104,12 +111,13 @@ class Reload(_Strict):
     any_catalogue: bool = False
 
 
-def create_app(service: Service, token: str | None = None) -> FastAPI:
+def create_app(service: Service, token: str | None = None, limits: Limits | None = None) -> FastAPI:
     """The application.
 
     Args:
         service: What it serves.
         token: Token that writing routes ask for; none where None.
+        limits: What a request may ask for; the usual ones where None.
     """
 
     @asynccontextmanager
@@ -118,7 +126,7 @@ def create_app(service: Service, token: str | None = None) -> FastAPI:
         await service.close()
 
     app = FastAPI(title="sessrec", version=__version__, lifespan=lifespan)
-    app.state.service, app.state.token = service, token
+    app.state.service, app.state.token, app.state.limits = service, token, limits or Limits()
     larger = {_AVAILABILITY: _MOST_BYTES_OF_AVAILABILITY}
     app.add_middleware(BodyLimit, most_bytes=MOST_BYTES, larger=larger, measures=service.measures)
     for error, status in {
@@ -151,13 +159,19 @@ async def _may_write(request: HttpRequest, authorization: Annotated[str | None, 
         )
 
 
+async def _limits(request: HttpRequest) -> Limits:
+    return request.app.state.limits
+
+
 Served = Annotated[Service, Depends(_service)]
+Limited = Annotated[Limits, Depends(_limits)]
 
 
 @router.post("/v1/recommend", response_model=Recommended)
-async def recommend(ask: Ask, service: Served) -> Response:
+async def recommend(ask: Ask, service: Served, limits: Limited) -> Response:
     """Recommend the next item of a session."""
     start = time.perf_counter()
+    _check(ask, limits)
     service.batcher.reserve()  # before the event is kept: who is sent away will come again with it
     try:
         items = await _items_of(ask, service)
@@ -168,11 +182,13 @@ async def recommend(ask: Ask, service: Served) -> Response:
 
 
 @router.post("/v1/recommend:batch", response_model=list[Recommended])
-async def recommend_batch(batch: Batch, service: Served) -> Response:
+async def recommend_batch(batch: Batch, service: Served, limits: Limited) -> Response:
     """Recommend for several sessions, whose items are given, in their order."""
     start = time.perf_counter()
     if any(ask.items is None for ask in batch.requests):
         raise HTTPException(422, "requests of a batch give items, for their order in a kept session would be chance")
+    for ask in batch.requests:
+        _check(ask, limits)
     service.batcher.reserve(len(batch.requests))
     answers = await asyncio.gather(*(_ask_model(ask, ask.items or [], start, service) for ask in batch.requests))
     asked = zip(batch.requests, answers, strict=True)
@@ -239,6 +255,14 @@ async def readyz(service: Served) -> dict[str, str]:
 async def metrics(service: Served) -> Response:
     """Counts and times for Prometheus."""
     return Response(service.measures.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _check(ask: Ask, limits: Limits) -> None:
+    """Refuse a request above the limits of the server."""
+    if ask.k > limits.most_k:
+        raise HTTPException(422, f"k: at most {limits.most_k:,} items are listed")
+    if ask.items is not None and len(ask.items) > limits.most_items:
+        raise HTTPException(422, f"items: at most {limits.most_items:,} items of a session are taken")
 
 
 async def _items_of(ask: Ask, service: Service) -> list[str]:
