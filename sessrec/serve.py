@@ -20,19 +20,18 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sessrec.arguments import ScriptParser
-from sessrec.environment import tune_memory
 from sessrec.errors import SessRecError, check_least, error_text
 
 try:
     import uvicorn
 
     from sessrec.serving.api import MOST_REQUESTS, Limits, create_app
+    from sessrec.serving.requests import Engine
     from sessrec.serving.service import Service
     from sessrec.serving.session_store import store_of
 except ModuleNotFoundError as error:
@@ -56,18 +55,16 @@ def main(args: list[str] | None = None) -> None:
         _check(options)
         token = _token_of(options.token_file)
         store = store_of(options.store, 60 * options.session_minutes, options.most_sessions, options.most_events)
-        tune_memory()
-        if options.threads:
-            torch.set_num_threads(options.threads)
+        load = _loader(options.backend, options.threads)
         with _listen(options.host, options.port) as bound:
-            service = Service(options.ckpt_path, store, options.most_at_once, options.most_waiting)
+            service = Service(options.ckpt_path, load, store, options.most_at_once, options.most_waiting)
             listening = bound.dup()
     except (SessRecError, OSError) as error:
         parser.error(error_text(error))
     sys.setswitchinterval(_SWITCH_SECONDS)
-    engine, (host, port, *_) = service.engine, listening.getsockname()
+    origin, (host, port, *_) = service.engine.origin, listening.getsockname()
     where = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    print(f"{type(engine.model).__name__} of {engine.run}, {engine.model.n_items:,} items: {where}", flush=True)
+    print(f"{origin.model} of {origin.run}, {len(service.engine.item_ids):,} items: {where}", flush=True)
     app = create_app(service, token, Limits(options.most_k, options.most_items))
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
     loop = (config.get_loop_factory() or asyncio.new_event_loop)()  # uvloop where it is there
@@ -75,6 +72,33 @@ def main(args: list[str] | None = None) -> None:
         loop.run_until_complete(_serve(uvicorn.Server(config), service, listening))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _loader(backend: str, n_threads: int) -> Callable[[Path], Engine]:
+    """What loads a model: a checkpoint in torch, or an exported folder in onnxruntime, which needs no torch.
+
+    Raises:
+        SessRecError: If onnxruntime is not installed.
+    """
+    if backend == "torch":
+        import torch
+
+        from sessrec.environment import tune_memory
+        from sessrec.serving.engine import TorchEngine
+
+        tune_memory()
+        if n_threads:
+            torch.set_num_threads(n_threads)
+        return TorchEngine.of_checkpoint
+    try:
+        from sessrec.serving.onnx_engine import OnnxEngine
+    except ModuleNotFoundError as error:
+        if error.name != "onnxruntime":
+            raise
+        raise SessRecError(
+            "--backend onnx needs onnxruntime, which is not installed: pip install sessrec[onnx]"
+        ) from None
+    return lambda folder: OnnxEngine.of_folder(folder, n_threads)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -97,8 +121,8 @@ async def _serve(server: Any, service: Service, listening: socket.socket) -> Non
 
     async def reload() -> None:
         try:
-            engine = await loop.run_in_executor(None, service.reload)
-            print(f"serves {engine.run}, {engine.digest[:12]}", flush=True)
+            origin = (await loop.run_in_executor(None, service.reload)).origin
+            print(f"serves {origin.run}, {origin.digest[:12]}", flush=True)
         except SessRecError as error:
             print(f"sessrec.serve: the model stays: {error}", file=sys.stderr, flush=True)
 
@@ -144,7 +168,9 @@ def _check(options: argparse.Namespace) -> None:
 def _parser() -> ScriptParser:
     parser = ScriptParser(__doc__, command="serve")
     add: Any = parser.add_argument
-    add("--ckpt_path", type=Path, required=True, help="checkpoint of a fitted model")
+    add("--ckpt_path", type=Path, required=True, help="checkpoint of a fitted model, or folder of an exported one")
+    text = "torch serves a checkpoint, onnx a folder of sessrec export, without torch (default: torch)"
+    add("--backend", choices=["torch", "onnx"], default="torch", help=text)
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)")
     add("--port", type=int, default=8000, help="port to listen on; 0 takes a free one (default: 8000)")
     text = "file with the token that writing routes ask for (default: that of SESSREC_TOKEN, else none)"

@@ -46,12 +46,12 @@ MAY_IMPORT = {
     "models": {"ground", "nn", "data", "evaluation"},
     "callbacks": {"ground", "data", "evaluation", "models"},
     "figures": {"ground", "click_log", "data", "evaluation", "models", "callbacks"},
-    "serving": {"ground", "data", "evaluation", "models", "callbacks"},
+    "exporting": {"ground", "nn", "data", "models"},
+    "serving": {"ground", "data", "evaluation", "models", "callbacks", "exporting"},
     "commands": {"ground", "click_log", "data", "evaluation", "models", "callbacks", "figures", "serving"},
     "experiments": {"ground", "click_log", "data", "evaluation", "models", "callbacks", "figures", "commands"},
 }
 MAY_IMPORT["tuning"] = set(MAY_IMPORT)
-MAY_IMPORT["exporting"] = {"ground", "nn", "data", "models"}
 MAY_IMPORT["studies"] = set(MAY_IMPORT)
 
 MODULES = {

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from sessrec import __version__
 from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
 from sessrec.exporting.gru4rec_graph import gru4rec_graph
+from sessrec.exporting.onnx_model import OnnxModel
 from sessrec.exporting.sasrec_graph import sasrec_graph
 from sessrec.exporting.triton import triton_config
 from sessrec.models import GRU4Rec, SASRec, SessionRecommender
@@ -60,7 +60,7 @@ def write_onnx(model: SessionRecommender, origin: dict[str, Any], folder: Path, 
     probes = check_probes(model, content, about, sessions)
     about = {
         **{"format": 1, "sessrec": __version__, "model": type(model).__name__, **about},
-        **{"n_items": model.n_items, **origin, "probes": probes},
+        **{"n_items": model.n_items, "counts": model.vocabulary.counts.tolist(), **origin, "probes": probes},
     }
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
@@ -117,59 +117,3 @@ def _compare(given: list[tuple[str, float]], expected: list[tuple[str, float]], 
             f"onnxruntime gives another list for the session {session}: scores differ by {differs:.2g}, "
             f"{given[:3]} in place of {expected[:3]}; nothing is written"
         )
-
-
-class OnnxModel:
-    """A written model in onnxruntime, with torch nowhere.
-
-    Args:
-        content: The graph: the bytes of ``model.onnx``.
-        about: Content of ``model.json``; its kind and sizes are looked at.
-    """
-
-    def __init__(self, content: bytes, about: dict[str, Any]) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        self.about = about
-        self._runtime = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        self._names = [output.name for output in self._runtime.get_outputs()]
-
-    def lists(self, sessions: Sequence[Sequence[int]], mask: np.ndarray | None = None) -> list[tuple[Any, Any]]:
-        """Items and scores of each session's list, best first.
-
-        Args:
-            sessions: Item indices of each, at least one.
-            mask: Which items may be in a list, bool, shape (N,); all where None.
-        """
-        more = {} if mask is None else {"mask": mask}
-        if self.about["kind"] == "sessions":
-            return self._whole([session[-self.about["max_length"] :] for session in sessions], more)
-        return self._step_by_step(sessions, more)
-
-    def _whole(self, sessions: Sequence[Sequence[int]], more: dict[str, np.ndarray]) -> list[tuple[Any, Any]]:
-        lengths = np.array([len(session) for session in sessions], dtype=np.int64)
-        items = np.zeros((len(sessions), int(lengths.max())), dtype=np.int64)
-        for row, session in zip(items, sessions, strict=True):
-            row[: len(session)] = session
-        outputs = self._run({"items": items, "lengths": lengths, **more})
-        return list(zip(outputs["items_out"], outputs["scores"], strict=True))
-
-    def _step_by_step(self, sessions: Sequence[Sequence[int]], more: dict[str, np.ndarray]) -> list[tuple[Any, Any]]:
-        found: list[Any] = [None] * len(sessions)
-        states = {
-            f"state_{number}": np.zeros((len(sessions), size), dtype=np.float32)
-            for number, size in enumerate(self.about["layers"])
-        }
-        for place in range(max(map(len, sessions))):
-            live = [row for row, session in enumerate(sessions) if len(session) > place]
-            item = np.array([sessions[row][place] for row in live], dtype=np.int64)
-            outputs = self._run({"item": item, **{name: state[live] for name, state in states.items()}, **more})
-            for name, state in states.items():
-                state[live] = outputs[name.replace("state_", "state_out_")]
-            for number, row in enumerate(live):
-                if len(sessions[row]) == place + 1:
-                    found[row] = outputs["items_out"][number], outputs["scores"][number]
-        return found
-
-    def _run(self, inputs: dict[str, np.ndarray]) -> dict[str, Any]:
-        return dict(zip(self._names, self._runtime.run(None, inputs), strict=True))

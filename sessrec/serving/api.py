@@ -19,7 +19,7 @@ from sessrec import __version__
 from sessrec.errors import SessRecError, one_line
 from sessrec.serving.batcher import BatcherStoppedError, QueueFullError
 from sessrec.serving.body_limit import BodyLimit
-from sessrec.serving.engine import Answer, Request
+from sessrec.serving.requests import Answer, Origin, Request
 from sessrec.serving.service import MOST_KEPT, Service
 from sessrec.serving.session_store import StoreDownError
 
@@ -171,7 +171,7 @@ Limited = Annotated[Limits, Depends(_limits)]
 async def recommend(ask: Ask, service: Served, limits: Limited) -> Response:
     """Recommend the next item of a session."""
     start = time.perf_counter()
-    _check(ask, limits)
+    _check(ask, limits, service)
     service.batcher.reserve()  # before the event is kept: who is sent away will come again with it
     try:
         items = await _items_of(ask, service)
@@ -188,7 +188,7 @@ async def recommend_batch(batch: Batch, service: Served, limits: Limited) -> Res
     if any(ask.items is None for ask in batch.requests):
         raise HTTPException(422, "requests of a batch give items, for their order in a kept session would be chance")
     for ask in batch.requests:
-        _check(ask, limits)
+        _check(ask, limits, service)
     service.batcher.reserve(len(batch.requests))
     answers = await asyncio.gather(*(_ask_model(ask, ask.items or [], start, service) for ask in batch.requests))
     asked = zip(batch.requests, answers, strict=True)
@@ -220,21 +220,16 @@ async def reload(service: Served, options: Reload | None = None) -> ModelInfo:
     """Load the checkpoint anew and serve it; refused where it is damaged or of other items."""
     any_catalogue = options is not None and options.any_catalogue
     engine = await asyncio.get_running_loop().run_in_executor(None, lambda: service.reload(None, any_catalogue))
-    return ModelInfo(run=engine.run, digest=engine.digest, trained_until=engine.trained_until)
+    return ModelInfo(**_info(engine.origin))
 
 
 @router.get("/v1/model")
 async def model(service: Served) -> dict[str, Any]:
     """The model that serves."""
     engine = service.engine
-    info = ModelInfo(run=engine.run, digest=engine.digest, trained_until=engine.trained_until).model_dump()
-    rules = engine.model.candidate_rules
-    return info | {
-        "model": type(engine.model).__name__,
-        "n_items": engine.model.n_items,
-        "exclude_last": rules.exclude_last,
-        "exclude_seen": rules.exclude_seen,
-    }
+    origin = engine.origin
+    rules = {"exclude_last": origin.exclude_last, "exclude_seen": origin.exclude_seen}
+    return {**_info(origin), "model": origin.model, "n_items": len(engine.item_ids), "most_k": engine.most_k, **rules}
 
 
 @router.get("/healthz")
@@ -257,10 +252,11 @@ async def metrics(service: Served) -> Response:
     return Response(service.measures.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _check(ask: Ask, limits: Limits) -> None:
-    """Refuse a request above the limits of the server."""
-    if ask.k > limits.most_k:
-        raise HTTPException(422, f"k: at most {limits.most_k:,} items are listed")
+def _check(ask: Ask, limits: Limits, service: Service) -> None:
+    """Refuse a request above the limits of the server and of its model."""
+    most_k = min(limits.most_k, service.engine.most_k or limits.most_k)
+    if ask.k > most_k:
+        raise HTTPException(422, f"k: at most {most_k:,} items are listed")
     if ask.items is not None and len(ask.items) > limits.most_items:
         raise HTTPException(422, f"items: at most {limits.most_items:,} items of a session are taken")
 
@@ -291,19 +287,24 @@ async def _ask_model(ask: Ask, items: list[str], start: float, service: Service)
 
 def _answered(items: list[str], answer: Answer, start: float, service: Service) -> dict[str, Any]:
     """A `Recommended`, as plain values: to check what is known to be right would take longer than to find it."""
-    unknown, engine = len(items) - answer.n_known, answer.engine
+    unknown = len(items) - answer.n_known
     if unknown:
         service.measures.unknown_items.inc(unknown)
     if answer.fallback:
         service.measures.fallbacks.labels(answer.fallback).inc()
     return {
         "items": [{"id": own, "score": score} for own, score in zip(answer.item_ids, answer.scores, strict=True)],
-        "model": {"run": engine.run, "digest": engine.digest, "trained_until": engine.trained_until},
+        "model": _info(answer.origin),
         "known_items": answer.n_known,
         "unknown_items": unknown,
         "fallback": answer.fallback,
         "took_ms": round(1000 * (time.perf_counter() - start), 3),
     }
+
+
+def _info(origin: Origin) -> dict[str, Any]:
+    """A `ModelInfo`, as plain values."""
+    return {"run": origin.run, "digest": origin.digest, "trained_until": origin.trained_until}
 
 
 async def _no_request(request: HttpRequest, error: Exception) -> Response:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from sessrec.serving.engine import Answer, Request
+from sessrec.serving.requests import Answer, Request
 
 
 class QueueFullError(Exception):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,104 +16,80 @@ from sessrec.evaluation.ranking import EXCLUDED
 from sessrec.models.base import SessionRecommender
 from sessrec.models.candidates import allowed_items
 from sessrec.models.inference import CandidateRules, popular_items, top_items
+from sessrec.serving.requests import Answer, Origin, Request
 
 _TRIES = 3
 
 
-class Request(NamedTuple):
-    """What a list is asked for."""
-
-    item_ids: Sequence[str]
-    """Items of the session so far, oldest first."""
-    k: int = 20
-    allow: Sequence[str] | None = None
-    """Items that may be recommended; all where None."""
-    exclude: Sequence[str] = ()
-    """Items that may not be."""
-    exclude_last: bool | None = None
-    """Whether the last item may not be; the model's option where None."""
-    exclude_seen: bool | None = None
-    """Whether no item of the session may be; the model's option where None."""
-
-
-class Answer(NamedTuple):
-    """A list of items, best first."""
-
-    item_ids: list[str]
-    scores: list[float]
-    n_known: int
-    """Items of the session that the model knows."""
-    fallback: str | None
-    """Why these are the items most frequent in training; None where the model was asked."""
-    engine: Engine
-    """Whose list it is."""
-
-
 @dataclass(frozen=True)
-class Engine:
-    """A model with where it is from.
+class TorchEngine:
+    """Any model of sessrec, in torch.
 
     Args:
         model: The model.
-        run: Name of its run.
-        digest: SHA-256 of its checkpoint.
-        trained_until: Time of the last event it was trained on, ISO 8601; None where that is not known.
+        origin: Which model it is.
         available: Which items may be recommended at present, bool, shape (N,); all where None.
     """
 
     model: SessionRecommender
-    run: str
-    digest: str
-    trained_until: str | None = None
+    origin: Origin
     available: Tensor | None = None
+    most_k: int | None = None
 
     @classmethod
-    def of_checkpoint(cls, file: Path) -> Engine:
-        """Load a checkpoint of a model of sessrec.
+    def of_checkpoint(cls, file: Path) -> TorchEngine:
+        """Load a checkpoint.
 
         Raises:
-            SessRecError: If it is damaged, or no such checkpoint.
+            SessRecError: If it is damaged, or none of a model of sessrec.
         """
         model, digest = _load(file)
         folder = file.resolve().parent
-        run = folder.parent.name if folder.name == "checkpoints" else file.stem
-        until = model.trained_until
-        return cls(
-            model, run, digest, None if until is None else datetime.fromtimestamp(until, timezone.utc).isoformat()
-        )
+        run, rules = folder.parent.name if folder.name == "checkpoints" else file.stem, model.candidate_rules
+        name = type(model).__name__
+        return cls(model, Origin(name, run, digest, model.trained_until, rules.exclude_last, rules.exclude_seen))
+
+    @property
+    def item_ids(self) -> list[str]:
+        """See `Engine`."""
+        return self.model.vocabulary.item_ids
+
+    @property
+    def n_available(self) -> int:
+        """See `Engine`."""
+        return self.model.n_items if self.available is None else int(self.available.sum())
+
+    def with_availability(self, available: Sequence[str] | None, unavailable: Sequence[str]) -> TorchEngine:
+        """See `Engine`."""
+        return replace(self, available=allowed_items(self.model.vocabulary, available, unavailable))
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
-        """One answer a request, the same but for rounding whatever requests are beside it."""
+        """See `Engine`."""
         vocabulary = self.model.vocabulary
         known = [index[index >= 0] for index in (vocabulary.index_of(request.item_ids) for request in requests)]
         answers: dict[int, Answer] = {}
         groups: dict[tuple[bool, bool], list[int]] = {}
         for number, (request, items) in enumerate(zip(requests, known, strict=True)):
             if len(items):
-                groups.setdefault(self._flags(request), []).append(number)
+                groups.setdefault(self.origin.flags(request), []).append(number)
             else:
                 reason = "unknown_items" if request.item_ids else "empty_session"
                 answers[number] = self.popular(request, reason)
         for flags, numbers in groups.items():
             lists = self._rank([requests[n] for n in numbers], [torch.from_numpy(known[n]) for n in numbers], flags)
             for number, (item_ids, scores) in zip(numbers, lists, strict=True):
-                answers[number] = Answer(item_ids, scores, len(known[number]), None, self)
+                answers[number] = Answer(item_ids, scores, len(known[number]), None, self.origin)
         return [answers[number] for number in range(len(requests))]
 
     def popular(self, request: Request, reason: str) -> Answer:
-        """The items most frequent in training that the request allows, for a reason that the answer tells."""
-        vocabulary, (last, seen) = self.model.vocabulary, self._flags(request)
+        """See `Engine`."""
+        vocabulary, (last, seen) = self.model.vocabulary, self.origin.flags(request)
         index = vocabulary.index_of(request.item_ids)
         known = index[index >= 0].tolist()
         gone = known if seen else known[-1:] if last else []
         items = popular_items(vocabulary, request.k, self._allowed(request), set(gone))
         scores = [float(vocabulary.counts[item]) for item in items]
-        return Answer([vocabulary.item_ids[item] for item in items], scores, len(known), reason, self)
-
-    def _flags(self, request: Request) -> tuple[bool, bool]:
-        last, seen = request.exclude_last, request.exclude_seen
-        rules = self.model.candidate_rules
-        return rules.exclude_last if last is None else last, rules.exclude_seen if seen is None else seen
+        return Answer([vocabulary.item_ids[item] for item in items], scores, len(known), reason, self.origin)
 
     def _allowed(self, request: Request) -> Tensor | None:
         """Which items may be candidates of a request, bool, shape (N,); all where None."""

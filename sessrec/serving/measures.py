@@ -7,7 +7,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from sessrec.serving.engine import Engine
+from sessrec.serving.requests import Origin
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -41,11 +41,11 @@ class Measures:
         self.queue_seconds.observe(waited)
         self.model_seconds.observe(seconds)
 
-    def of_model(self, engine: Engine) -> None:
+    def of_model(self, origin: Origin) -> None:
         """Name the model that serves."""
         self.model.clear()
-        self.model.labels(engine.run, engine.digest).set(1)
-        until = engine.model.trained_until
+        self.model.labels(origin.run, origin.digest).set(1)
+        until = origin.trained_at
         self.model_age_hours.set_function(lambda: float("nan") if until is None else (time.time() - until) / 3600)
 
     def text(self) -> bytes:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sessrec.errors import SessRecError
-from sessrec.models.candidates import allowed_items
 from sessrec.serving.batcher import Batcher
-from sessrec.serving.engine import Answer, Engine, Request
 from sessrec.serving.measures import Measures
+from sessrec.serving.requests import Answer, Engine, Request
 from sessrec.serving.session_store import SessionStore
 
 MOST_KEPT = 2_000_000
@@ -24,7 +22,8 @@ class Service:
     """A model that serves, with its queue, its sessions and what is available.
 
     Args:
-        checkpoint: Checkpoint of the model.
+        checkpoint: Checkpoint of the model, or the folder of an exported one.
+        load: Loads it.
         store: Where sessions are kept; None keeps none.
         most_at_once: Most requests that are answered together.
         most_waiting: Most requests that wait.
@@ -34,10 +33,16 @@ class Service:
     """
 
     def __init__(
-        self, checkpoint: Path, store: SessionStore | None, most_at_once: int = 64, most_waiting: int = 1024
+        self,
+        checkpoint: Path,
+        load: Callable[[Path], Engine],
+        store: SessionStore | None,
+        most_at_once: int = 64,
+        most_waiting: int = 1024,
     ) -> None:
         self.checkpoint, self.store, self.measures = checkpoint, store, Measures()
-        self.engine = Engine.of_checkpoint(checkpoint)
+        self._load = load
+        self.engine = load(checkpoint)
         self._probe(self.engine)
         self._unavailable: set[str] = set()
         self._available: list[str] | None = None  # all where None
@@ -45,7 +50,7 @@ class Service:
         self.batcher = Batcher(
             lambda requests: self.engine.answer(requests), most_at_once, most_waiting, self.measures.batch
         )
-        self.measures.of_model(self.engine)
+        self.measures.of_model(self.engine.origin)
 
     async def recommend(self, request: Request, seconds: float | None = None) -> Answer:
         """The list of a request with a place in the queue; popular items where the model has none in time.
@@ -81,11 +86,10 @@ class Service:
 
     def _apply_availability(self) -> int:
         self.engine = self._with_availability(self.engine)
-        return self.engine.model.n_items if self.engine.available is None else int(self.engine.available.sum())
+        return self.engine.n_available
 
     def _with_availability(self, engine: Engine) -> Engine:
-        vocabulary = engine.model.vocabulary
-        return replace(engine, available=allowed_items(vocabulary, self._available, sorted(self._unavailable)))
+        return engine.with_availability(self._available, sorted(self._unavailable))
 
     # -- reload ------------------------------------------------------------------------------------------------------
 
@@ -101,8 +105,8 @@ class Service:
         """
         with self._changing:
             try:
-                engine = Engine.of_checkpoint(checkpoint or self.checkpoint)
-                own, new = (set(e.model.vocabulary.item_ids) for e in (self.engine, engine))
+                engine = self._load(checkpoint or self.checkpoint)
+                own, new = (set(e.item_ids) for e in (self.engine, engine))
                 if own != new and not any_catalogue:
                     raise SessRecError(
                         f"the checkpoint knows {len(new - own):,} items that the model that serves does not, and lacks "
@@ -114,19 +118,19 @@ class Service:
                 raise
             self.engine = self._with_availability(engine)
             self.measures.reloads.labels("done").inc()
-            self.measures.of_model(self.engine)
+            self.measures.of_model(self.engine.origin)
             return self.engine
 
     def _probe(self, engine: Engine) -> None:
         """Have a model answer for some sessions, each of one of its items, and refuse scores that are no numbers."""
-        ids = engine.model.vocabulary.item_ids
+        ids = engine.item_ids
         step = max(1, len(ids) // _N_PROBES)
         try:
             answers = engine.answer([Request([item_id], 5) for item_id in ids[::step]])
         except SessRecError as error:
-            raise SessRecError(f"the scores of {engine.run} are no numbers: it cannot be served") from error
+            raise SessRecError(f"the scores of {engine.origin.run} are no numbers: it cannot be served") from error
         if not all(answer.item_ids for answer in answers) and len(ids) > 1:
-            raise SessRecError(f"the model of {engine.run} gives no list for a session of one of its own items")
+            raise SessRecError(f"the model of {engine.origin.run} gives no list for a session of one of its own items")
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

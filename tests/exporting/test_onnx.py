@@ -16,7 +16,8 @@ from sessrec import export, models
 from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
 from sessrec.exporting import onnx_files
-from sessrec.exporting.onnx_files import OnnxModel, write_onnx
+from sessrec.exporting.onnx_files import write_onnx
+from sessrec.exporting.onnx_model import OnnxModel
 
 N_ITEMS = 70
 MODELS: list[tuple[str, dict[str, Any]]] = [

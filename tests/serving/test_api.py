@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from sessrec import models
 from sessrec.serving import service as service_module
 from sessrec.serving.api import MOST_BYTES, create_app
+from sessrec.serving.engine import TorchEngine
 from sessrec.serving.service import Service
 from sessrec.serving.session_store import MemoryStore, RedisStore
 
@@ -44,7 +45,7 @@ def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(fits: Path, tmp_path: Path) -> Service:
     checkpoint = tmp_path / "model.ckpt"
     checkpoint.write_bytes((fits / RUN / "checkpoints" / "last.ckpt").read_bytes())
-    return Service(checkpoint, MemoryStore())
+    return Service(checkpoint, TorchEngine.of_checkpoint, MemoryStore())
 
 
 @pytest.fixture
@@ -136,7 +137,11 @@ def test_a_missed_deadline_gives_popular_items(client: TestClient, service: Serv
     engine = service.engine
 
     class Slow:
-        model, answer = engine.model, staticmethod(lambda requests: time.sleep(0.2) or engine.answer(requests))
+        origin, most_k, answer = (
+            engine.origin,
+            None,
+            staticmethod(lambda requests: time.sleep(0.2) or engine.answer(requests)),
+        )
         popular = staticmethod(engine.popular)
 
     service.engine = Slow  # type: ignore[assignment]
@@ -185,10 +190,10 @@ def test_a_model_whose_scores_are_no_numbers_is_refused(
         return model
 
     monkeypatch.setattr("sessrec.serving.engine.load_model", broken)
-    digest = service.engine.digest
+    digest = service.engine.origin.digest
     refused = client.post("/v1/reload", headers=WRITE)
     assert (refused.status_code, "are no numbers: it cannot be served" in refused.json()["detail"]) == (409, True)
-    assert service.engine.digest == digest
+    assert service.engine.origin.digest == digest
 
 
 @pytest.mark.parametrize("route", [("PUT", "/v1/availability"), ("DELETE", "/v1/sessions/a"), ("POST", "/v1/reload")])

@@ -15,20 +15,21 @@ from helpers import make_sessions, make_vocabulary
 
 from sessrec import models
 from sessrec.serving.batcher import Batcher, BatcherStoppedError, QueueFullError
-from sessrec.serving.engine import Answer, Engine, Request
+from sessrec.serving.engine import TorchEngine
+from sessrec.serving.requests import Answer, Origin, Request
 
 N_ITEMS = 60
 SESSIONS = make_sessions([[(7 * s + 3 * p * p) % N_ITEMS for p in range(2 + s % 6)] for s in range(90)])
 NAMES = [name for name in models.__all__ if name not in ("SessionRecommender", "Oracle", "Random")]
 
 
-def engine_of(name: str, **changes: Any) -> Engine:
+def engine_of(name: str, **changes: Any) -> TorchEngine:
     torch.manual_seed(1)
     model = getattr(models, name)()
     model.set_vocabulary(make_vocabulary(N_ITEMS))
     if model.batches == "log":
         model.learn_sessions(SESSIONS)
-    return Engine(model.eval(), "run", "digest", **changes)
+    return TorchEngine(model.eval(), Origin(name, "run", "digest", None, False, False), **changes)
 
 
 def requests_of(n: int, seed: int = 0) -> list[Request]:
@@ -89,7 +90,7 @@ def answer_later(gate: threading.Event, seen: list[int]) -> Any:
     def answer(requests: Sequence[Request]) -> list[Answer]:
         seen.append(len(requests))
         gate.wait(10)
-        return [Answer([str(request.k)], [1.0], 0, None, engine) for request in requests]
+        return [Answer([str(request.k)], [1.0], 0, None, engine.origin) for request in requests]
 
     return answer
 

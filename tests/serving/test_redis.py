@@ -20,6 +20,7 @@ from fastapi.testclient import TestClient
 from helpers import fit_log, random_rows
 
 from sessrec.serving.api import create_app
+from sessrec.serving.engine import TorchEngine
 from sessrec.serving.service import Service
 from sessrec.serving.session_store import PREFIX, MemoryStore, RedisStore
 
@@ -100,7 +101,7 @@ def test_a_server_that_is_killed_and_back(
     Path("clicks.tsv").write_text("\n".join(rows) + "\n")
     run = fit_log("clicks.tsv", model="Markov", run="served")
     address, start, kill = server
-    service = Service(run / "checkpoints" / "last.ckpt", RedisStore(address))
+    service = Service(run / "checkpoints" / "last.ckpt", TorchEngine.of_checkpoint, RedisStore(address))
     with TestClient(create_app(service), raise_server_exceptions=False) as client:
 
         def ask(**asked: Any) -> tuple[int, Any]:

@@ -17,6 +17,7 @@ from helpers import fit_log, one_error, random_rows
 
 from sessrec import test as run_test
 from sessrec.serving.api import Limits, create_app
+from sessrec.serving.engine import TorchEngine
 from sessrec.serving.service import Service
 
 pytestmark = pytest.mark.filterwarnings("ignore:at .* other items score exactly")
@@ -25,7 +26,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:at .* other items score exactly"
 @contextmanager
 def served(checkpoint: Path, limits: Limits) -> Iterator[str]:
     """A server in a thread of this process; gives its address."""
-    server = uvicorn.Server(uvicorn.Config(create_app(Service(checkpoint, None), limits=limits), log_level="error"))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(Service(checkpoint, TorchEngine.of_checkpoint, None), limits=limits), log_level="error"
+        )
+    )
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
