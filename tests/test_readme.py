@@ -54,6 +54,7 @@ ELSEWHERE = {
     "benchmark.py": "scripts/test_benchmark.py",
     "--trainer.devices 2": "test_distributed.py",
     "sessrec.serve": "serving/test_serve.py",
+    "sessrec serve --backend onnx": "serving/test_onnx_engine.py",
     "--url http": "serving/test_replay.py",
     "sessrec.export": "exporting/test_onnx.py",
 }

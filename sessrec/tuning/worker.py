@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
+import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from sessrec.errors import SessRecError
@@ -20,6 +21,7 @@ from sessrec.text import seconds_text
 from sessrec.tuning.study import Study, signs_of_life
 from sessrec.tuning.trial import Outcome, TrialRules, run_trial
 
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _PAUSE = 0.2  # seconds between two looks at what the other workers do
 
 
@@ -106,14 +108,17 @@ def _log(folder: Path, trial: optuna.Trial, options: Mapping[str, str], outcome:
 
 @contextmanager
 def other_workers(number: int, args: Sequence[str]) -> Iterator[None]:
-    """Have processes of their own work on the same study, one thread each where the processors are shared.
+    """Have processes of their own work on the same study; they and this one share the processors.
 
     Args:
         number: Number of processes.
         args: Arguments of the command.
     """
-    threads = str(max(1, (os.cpu_count() or 1) // (number + 1)))
-    own = os.environ | {name: os.environ.get(name, threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    threads = max(1, (os.cpu_count() or 1) // (number + 1))
+    own = os.environ | {name: os.environ.get(name, str(threads)) for name in _THREADS}
+    before = torch.get_num_threads()
+    if number and "OMP_NUM_THREADS" not in os.environ:  # more threads than processors wait for each other
+        torch.set_num_threads(threads)
     words = [sys.executable, "-m", "sessrec.tune", *args, "--parent", str(os.getpid())]
     processes = [subprocess.Popen(words, env=own) for _ in range(number)]
     try:
@@ -126,3 +131,4 @@ def other_workers(number: int, args: Sequence[str]) -> Iterator[None]:
         for process in processes:
             with suppress(KeyboardInterrupt):
                 process.wait()
+        torch.set_num_threads(before)

@@ -126,7 +126,7 @@ def test_one_test_of_the_best_and_the_default_options(capsys: pytest.CaptureFixt
     text = one_error(capsys, tune.main, words)
     assert "was tested on" in text
     assert "--again" in text
-    tune.main([*words, "--again", "--trials", "6"])
+    tune.main([*words, "--again", "--trials", "6", "--seeds", "1"])
     assert read_run("lightning_logs/shop-tuned-2-1").report["tuning"]["tests_of_this_study"] == 2
 
 
@@ -181,15 +181,15 @@ def test_a_trial_ends_in_time_and_a_fault_is_told(capsys: pytest.CaptureFixture[
 
 
 def test_two_workers(capfd: pytest.CaptureFixture[str]) -> None:
-    words = [*GRU, "--study", "two", "--trials", "10", "--max_epochs", "25", "--patience", "25", "--workers", "2"]
+    words = [*GRU, "--study", "two", "--trials", "6", "--max_epochs", "25", "--patience", "25", "--workers", "2"]
     subprocess.run([sys.executable, "-m", "sessrec.tune", *words], check=True)
     found = trials_of("two")
-    assert [row["state"] for row in found].count("complete") + [row["state"] for row in found].count("pruned") == 10
+    assert [row["state"] for row in found].count("complete") + [row["state"] for row in found].count("pruned") == 6
     options = [tuple(row.items())[6:] for row in found if row["state"] != "known"]
     assert len(set(options)) == len(options)
     workers = re.findall(r'"worker":\["[^"]*",(\d+)\]', Path("lightning_logs/two", JOURNAL).read_text())
     assert len(set(workers)) == 2
-    assert "(10 of 10 done)" in capfd.readouterr().out
+    assert "(6 of 6 done)" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(
