@@ -57,7 +57,8 @@ def main(args: list[str] | None = None) -> None:
         store = store_of(options.store, 60 * options.session_minutes, options.most_sessions, options.most_events)
         load = _loader(options.backend, options.threads)
         with _listen(options.host, options.port) as bound:
-            service = Service(options.ckpt_path, load, store, options.most_at_once, options.most_waiting)
+            sizes = (options.most_at_once, options.most_waiting)
+            service = Service(options.ckpt_path, load, store, *sizes, in_loop=_n_processors() == 1)
             listening = bound.dup()
     except (SessRecError, OSError) as error:
         parser.error(error_text(error))
@@ -99,6 +100,11 @@ def _loader(backend: str, n_threads: int) -> Callable[[Path], Engine]:
             "--backend onnx needs onnxruntime, which is not installed: pip install sessrec[onnx]"
         ) from None
     return lambda folder: OnnxEngine.of_folder(folder, n_threads)
+
+
+def _n_processors() -> int:
+    """Number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -21,9 +21,11 @@ class _Connection(asyncio.Protocol):
         self.transport = transport
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The server has gone: nothing more will be answered."""
-        if error is not None or self.load.is_running:
-            self.load.is_lost = True
+        """A connection that waits for an answer has none to come; one that is idle is not used again."""
+        if self in self.load.free:
+            self.load.free.remove(self)
+        else:
+            self.load.is_lost |= self.load.is_running
 
     def ask(self, request: bytes, due: float) -> None:
         """Send a request that was due at a time."""
@@ -57,7 +59,8 @@ class Load:
         self.is_running = self.is_lost = False
         self._n_asked = 0
         self._waiting: deque[float] = deque()  # times at which requests were due for which no connection is free
-        self._free: list[_Connection] = []
+        self.free: deque[_Connection] = deque()
+        """Connections that wait for no answer, the one that was used least lately first."""
         self._is_closed_loop = False
 
     def answered(self, connection: _Connection, is_well: bool) -> None:
@@ -69,7 +72,7 @@ class Load:
         elif self._is_closed_loop:
             self._ask(connection, time.perf_counter())
         else:
-            self._free.append(connection)
+            self.free.append(connection)
 
     def _ask(self, connection: _Connection, due: float) -> None:
         connection.ask(self.requests[self._n_asked % len(self.requests)], due)
@@ -83,13 +86,13 @@ class Load:
             due = start + number / rate
             while (left := due - time.perf_counter()) > 0:
                 await asyncio.sleep(left if left > 0.002 else 0)
-            if self._free:
-                self._ask(self._free.pop(), due)
+            if self.free:
+                self._ask(self.free.popleft(), due)
             else:
                 self._waiting.append(due)
             if number % 8 == 0:
                 await asyncio.sleep(0)
-        while len(self._free) < self.n_connections:
+        while len(self.seconds) < self._n_asked + len(self._waiting):
             self._check()
             await asyncio.sleep(0.01)
         self.is_running = False
@@ -99,8 +102,8 @@ class Load:
         self._is_closed_loop = True
         await self._connect()
         start = time.perf_counter()
-        for connection in self._free:
-            self._ask(connection, start)
+        while self.free:
+            self._ask(self.free.popleft(), start)
         await asyncio.sleep(seconds)
         self._check()
         self.is_running = False
@@ -114,5 +117,5 @@ class Load:
         loop = asyncio.get_running_loop()
         for _ in range(self.n_connections):
             _, connection = await loop.create_connection(lambda: _Connection(self), "127.0.0.1", self.port)
-            self._free.append(connection)
+            self.free.append(connection)
         self.is_running = True

@@ -1,4 +1,4 @@
-"""Takes all requests that wait, and has them answered together by one thread."""
+"""Takes all requests that wait, and has them answered together."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from sessrec.serving.requests import Answer, Request
@@ -27,9 +28,9 @@ class _Waiting(NamedTuple):
 
 
 class Batcher:
-    """A queue of requests and the thread that answers them.
+    """A queue of requests, answered by a thread, or by the event loop where a thread would have no processor.
 
-    The thread takes whatever waits, up to a number, and never waits for more: a request that comes alone is answered
+    Whatever waits is taken, up to a number, and nothing more is waited for: a request that comes alone is answered
     alone, and under load they share the reading of the item table.
 
     Args:
@@ -37,6 +38,8 @@ class Batcher:
         most_at_once: Most requests that are answered together.
         most_waiting: Most requests that wait or have a place.
         observe: Is told of each batch: its size, seconds that its first request waited, seconds of the answers.
+        in_loop: Whether the event loop answers, which waits meanwhile: on one processor two threads would only take it
+            from each other, some milliseconds at a time.
     """
 
     def __init__(
@@ -45,14 +48,17 @@ class Batcher:
         most_at_once: int = 64,
         most_waiting: int = 1024,
         observe: Callable[[int, float, float], None] = lambda *_: None,
+        in_loop: bool = False,
     ) -> None:
         self._answer, self._observe = answer, observe
         self._most_at_once, self._most_waiting = most_at_once, most_waiting
         self._waiting: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._is_stopped, self._n_reserved = False, 0
+        self._in_loop, self._is_due = in_loop, False
         self._thread = threading.Thread(target=self._work, name="sessrec-batcher", daemon=True)
-        self._thread.start()
+        if not in_loop:
+            self._thread.start()
 
     def reserve(self, n_places: int = 1) -> None:
         """Keep places for requests that are submitted later, or given up by `release`.
@@ -81,7 +87,20 @@ class Batcher:
             self._n_reserved -= 1
             self._waiting.append(_Waiting(request, future, time.perf_counter()))
             self._changed.notify()
+        if self._in_loop and not self._is_due:
+            self._is_due = True
+            future.get_loop().call_soon(self._drain, future.get_loop(), 0)
         return future
+
+    def _drain(self, loop: asyncio.AbstractEventLoop, n_before: int) -> None:
+        """Answer the requests that wait, some at most, when the event loop has read all that has come."""
+        if n_before < len(self._waiting) < self._most_at_once:
+            loop.call_soon(self._drain, loop, len(self._waiting))
+            return
+        self._answer_batch([self._waiting.popleft() for _ in range(min(len(self._waiting), self._most_at_once))])
+        self._is_due = bool(self._waiting)
+        if self._is_due:
+            loop.call_soon(self._drain, loop, 0)
 
     @property
     def n_waiting(self) -> int:
@@ -98,20 +117,32 @@ class Batcher:
         with self._changed:
             self._is_stopped = True
             self._changed.notify()
-        self._thread.join(seconds)
+        if not self._in_loop:
+            self._thread.join(seconds)
+        end = time.monotonic() + seconds
+        while (self._waiting or self._n_reserved) and time.monotonic() < end:
+            time.sleep(0.01)
 
     def _work(self) -> None:
         while batch := self._take():
-            batch = [one for one in batch if not one.future.cancelled()]
-            start = time.perf_counter()
-            error: Exception | None = None
-            try:
-                answers = self._answer([one.request for one in batch])
-            except Exception as fault:  # every request of the batch has to end, whatever happened
-                answers, error = [], fault
-            if batch:
-                self._observe(len(batch), start - batch[0].since, time.perf_counter() - start)
-                _resolve(batch, answers, error)
+            self._answer_batch(batch)
+
+    def _answer_batch(self, batch: list[_Waiting]) -> None:
+        batch = [one for one in batch if not one.future.cancelled()]
+        if not batch:
+            return
+        start = time.perf_counter()
+        error: Exception | None = None
+        try:
+            answers = self._answer([one.request for one in batch])
+        except Exception as fault:  # every request of the batch has to end, whatever happened
+            answers, error = [], fault
+        self._observe(len(batch), start - batch[0].since, time.perf_counter() - start)
+        resolve = partial(_resolve, batch, answers, error)
+        if self._in_loop:
+            resolve()
+        else:
+            batch[0].future.get_loop().call_soon_threadsafe(resolve)  # one call for all
 
     def _take(self) -> list[_Waiting]:
         """The requests that wait, some at most; nothing when the batcher is stopped."""
@@ -123,15 +154,11 @@ class Batcher:
 
 
 def _resolve(batch: Sequence[_Waiting], answers: Sequence[Answer], error: Exception | None) -> None:
-    """Hand the answers, or the error of all, to the loop that waits for them, in one call."""
-
-    def resolve() -> None:
-        for number, one in enumerate(batch):
-            if one.future.done():
-                continue
-            if error is None:
-                one.future.set_result(answers[number])
-            else:
-                one.future.set_exception(error)
-
-    batch[0].future.get_loop().call_soon_threadsafe(resolve)
+    """Hand the answers, or the error of all, to those that wait for them."""
+    for number, one in enumerate(batch):
+        if one.future.done():
+            continue
+        if error is None:
+            one.future.set_result(answers[number])
+        else:
+            one.future.set_exception(error)

@@ -27,6 +27,7 @@ class Service:
         store: Where sessions are kept; None keeps none.
         most_at_once: Most requests that are answered together.
         most_waiting: Most requests that wait.
+        in_loop: See `Batcher`.
 
     Raises:
         SessRecError: If the checkpoint cannot be served.
@@ -39,6 +40,7 @@ class Service:
         store: SessionStore | None,
         most_at_once: int = 64,
         most_waiting: int = 1024,
+        in_loop: bool = False,
     ) -> None:
         self.checkpoint, self.store, self.measures = checkpoint, store, Measures()
         self._load = load
@@ -48,7 +50,7 @@ class Service:
         self._available: list[str] | None = None  # all where None
         self._changing = threading.Lock()
         self.batcher = Batcher(
-            lambda requests: self.engine.answer(requests), most_at_once, most_waiting, self.measures.batch
+            lambda requests: self.engine.answer(requests), most_at_once, most_waiting, self.measures.batch, in_loop
         )
         self.measures.of_model(self.engine.origin)
 

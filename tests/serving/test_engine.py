@@ -126,6 +126,26 @@ def ask_for(batcher: Batcher, k: int) -> Any:
     return batcher.submit(Request([], k))
 
 
+def test_the_event_loop_answers_what_has_come_together() -> None:
+    gate, seen = threading.Event(), []  # type: ignore[var-annotated]
+    gate.set()
+    batcher = Batcher(answer_later(gate, seen), most_at_once=4, most_waiting=9, in_loop=True)
+
+    async def ask_one(k: int) -> str:
+        await asyncio.sleep(0)  # as a request that is read first
+        return (await ask_for(batcher, k)).item_ids[0]
+
+    async def ask() -> list[str]:
+        return await asyncio.gather(*(ask_one(k) for k in range(1, 8)))
+
+    assert asyncio.run(ask()) == [str(k) for k in range(1, 8)]
+    assert seen == [4, 3]
+    assert asyncio.run(ask_one(9)) == "9"
+    batcher.stop()
+    with pytest.raises(BatcherStoppedError):
+        batcher.reserve()
+
+
 def test_places_are_kept_and_given_up() -> None:
     gate, seen = threading.Event(), []  # type: ignore[var-annotated]
     batcher = Batcher(answer_later(gate, seen), most_waiting=5)
