@@ -39,8 +39,8 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
     scratch = tmp_path / "sessrec"
     scratch.mkdir()
     for path in ROOT.iterdir():
-        if path.name in LEFT_OUT or path.name.endswith(("_cache", ".egg-info")):
-            continue
+        if path.name in LEFT_OUT or path.name.endswith(("_cache", ".egg-info")) or path.name.startswith(".venv"):
+            continue  # environments are of gigabytes
         if path.is_dir():
             shutil.copytree(path, scratch / path.name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
