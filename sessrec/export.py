@@ -12,12 +12,11 @@ sessions are asked of onnxruntime, alone and in batches: nothing is written wher
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from sessrec.arguments import ScriptParser
-from sessrec.callbacks.checkpoints import load_model
+from sessrec.callbacks.checkpoints import load_model_with_digest
 from sessrec.errors import SessRecError, check_least, error_text
 
 try:
@@ -38,11 +37,11 @@ def main(args: list[str] | None = None) -> None:
         parser.error(f"export needs {_MISSING}, which is not installed: pip install sessrec[onnx]")
     try:
         check_least("--k", options.k, 1)
-        model = load_model(options.ckpt_path)
+        model, digest = load_model_with_digest(options.ckpt_path)
         rules = model.candidate_rules
         origin = {
             "checkpoint": options.ckpt_path.name,
-            "digest": hashlib.sha256(options.ckpt_path.read_bytes()).hexdigest(),
+            "digest": digest,
             "trained_until": model.trained_until,
             "rules": {"exclude_last": rules.exclude_last, "exclude_seen": rules.exclude_seen},
         }

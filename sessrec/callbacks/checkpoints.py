@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import time
@@ -25,6 +26,8 @@ from sessrec.models.checksum import add_checksum
 from sessrec.models.fit_loop import Progress
 from sessrec.program import program
 from sessrec.writing import atomic_write
+
+_TRIES = 3  # to read a file that does not change meanwhile
 
 
 def resolve_checkpoint(ckpt_path: str, run_folder: Path) -> Path | None:
@@ -68,6 +71,28 @@ def load_model(file: Path) -> SessionRecommender:
     if class_path not in known:
         raise SessRecError(f"{file} holds a {class_path}, which is not known here: import its module first")
     return known[class_path].of_checkpoint(checkpoint).eval()
+
+
+def load_model_with_digest(file: Path) -> tuple[SessionRecommender, str]:
+    """`load_model`, and the SHA-256 of the very file, which another one may replace meanwhile.
+
+    Raises:
+        SessRecError: If it is no such checkpoint, or changes again and again.
+    """
+    try:
+        for _ in range(_TRIES):
+            digest = digest_of_file(file)
+            model = load_model(file)
+            if digest_of_file(file) == digest:
+                return model, digest
+    except OSError as error:
+        raise SessRecError(f"cannot read {file}: {error.strerror or error}") from error
+    raise SessRecError(f"{file} changes while it is read")
+
+
+def digest_of_file(file: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _subclasses(of: type[SessionRecommender]) -> Iterator[type[SessionRecommender]]:

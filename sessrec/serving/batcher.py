@@ -103,11 +103,6 @@ class Batcher:
             loop.call_soon(self._drain, loop, 0)
 
     @property
-    def n_waiting(self) -> int:
-        """Number of requests that wait."""
-        return len(self._waiting)
-
-    @property
     def is_stopped(self) -> bool:
         """Whether no more requests are taken."""
         return self._is_stopped

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,15 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sessrec.callbacks.checkpoints import load_model
-from sessrec.errors import SessRecError
+from sessrec.callbacks.checkpoints import load_model_with_digest
 from sessrec.evaluation.ranking import EXCLUDED
 from sessrec.models.base import SessionRecommender
 from sessrec.models.candidates import allowed_items
 from sessrec.models.inference import CandidateRules, popular_items, top_items
 from sessrec.serving.requests import Answer, Origin, Request
-
-_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class TorchEngine:
         Raises:
             SessRecError: If it is damaged, or none of a model of sessrec.
         """
-        model, digest = _load(file)
+        model, digest = load_model_with_digest(file)
         folder = file.resolve().parent
         run, rules = folder.parent.name if folder.name == "checkpoints" else file.stem, model.candidate_rules
         name = type(model).__name__
@@ -122,16 +118,3 @@ class TorchEngine:
         ids, pairs = self.model.vocabulary.item_ids, zip(best[:k].tolist(), scores[:k].tolist(), strict=True)
         kept = [(ids[item], score) for item, score in pairs if score > EXCLUDED]
         return [item_id for item_id, _ in kept], [score for _, score in kept]
-
-
-def _load(file: Path) -> tuple[SessionRecommender, str]:
-    """The model of a checkpoint and the digest of the very file, which another one may replace meanwhile."""
-    try:
-        for _ in range(_TRIES):
-            digest = hashlib.sha256(file.read_bytes()).hexdigest()
-            model = load_model(file)
-            if hashlib.sha256(file.read_bytes()).hexdigest() == digest:
-                return model, digest
-    except OSError as error:
-        raise SessRecError(f"cannot read {file}: {error.strerror or error}") from error
-    raise SessRecError(f"{file} changes while it is read")

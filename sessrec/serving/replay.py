@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
+from sessrec.callbacks.checkpoints import digest_of_file
 from sessrec.data.loaders import EvaluationBatch
 from sessrec.errors import SessRecError
 from sessrec.evaluation.metrics import PositionCounts
@@ -41,7 +41,7 @@ class Replay:
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self.url, self._connection = url, kind(parts.hostname, parts.port, timeout=600)
         served = self._ask("GET", "/v1/model")
-        if served["digest"] != hashlib.sha256(checkpoint.read_bytes()).hexdigest():
+        if served["digest"] != digest_of_file(checkpoint):
             raise SessRecError(f"--url {url} serves another checkpoint than {checkpoint} (its run: {served['run']})")
 
     def __call__(

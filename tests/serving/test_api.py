@@ -189,7 +189,7 @@ def test_a_model_whose_scores_are_no_numbers_is_refused(
         monkeypatch.setattr(model, "score", lambda queries, items: torch.full((len(queries), 14), float("nan")))
         return model
 
-    monkeypatch.setattr("sessrec.serving.engine.load_model", broken)
+    monkeypatch.setattr("sessrec.callbacks.checkpoints.load_model", broken)
     digest = service.engine.origin.digest
     refused = client.post("/v1/reload", headers=WRITE)
     assert (refused.status_code, "are no numbers: it cannot be served" in refused.json()["detail"]) == (409, True)
