@@ -10,10 +10,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
+from sessrec.exporting.onnx_model import NO_CANDIDATE
+
 OPSET = 17
 """Version of ONNX's operators; onnxruntime knows it since 1.12."""
-NO_CANDIDATE = -1e30
-"""Score of an item that is masked out."""
 
 
 class Graph:

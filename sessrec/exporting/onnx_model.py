@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+NO_CANDIDATE = -1e30
+"""Score of an item that a mask has taken out."""
+
 
 class OnnxModel:
     """A written model in onnxruntime, with torch nowhere.

@@ -25,6 +25,7 @@ class TorchEngine:
         model: The model.
         origin: Which model it is.
         available: Which items may be recommended at present, bool, shape (N,); all where None.
+        most_k: See `Engine`.
     """
 
     model: SessionRecommender

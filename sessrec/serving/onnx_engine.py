@@ -11,10 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from sessrec.errors import SessRecError
-from sessrec.exporting.onnx_model import OnnxModel
+from sessrec.exporting.onnx_model import NO_CANDIDATE, OnnxModel
 from sessrec.serving.requests import Answer, Origin, Request
-
-_NO_CANDIDATE = -1e30  # the score of items that a mask has taken out
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ class OnnxEngine:
         found = []
         for request, session, (items, scores) in zip(requests, sessions, self.model.lists(sessions, mask), strict=True):
             pairs = zip(items[: request.k].tolist(), scores[: request.k].tolist(), strict=True)
-            kept = [(self.item_ids[item], score) for item, score in pairs if score > _NO_CANDIDATE]
+            kept = [(self.item_ids[item], score) for item, score in pairs if score > NO_CANDIDATE]
             ids, own_scores = [item_id for item_id, _ in kept], [score for _, score in kept]
             if not np.isfinite(own_scores).all():
                 raise SessRecError("the scores are no numbers")
