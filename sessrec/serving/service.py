@@ -78,12 +78,11 @@ class Service:
     def change_available(self, add: Sequence[str], remove: Sequence[str]) -> int:
         """Recommend some more items, and others no longer; gives how many can be."""
         with self._changing:
-            if self._available is not None:
-                self._available = [*dict.fromkeys([*self._available, *add])]
+            available = None if self._available is None else [*dict.fromkeys([*self._available, *add])]
             unavailable = (self._unavailable - set(add)) | set(remove)
-            if max(len(unavailable), len(self._available or ())) > MOST_KEPT:
+            if max(len(unavailable), len(available or ())) > MOST_KEPT:
                 raise SessRecError(f"more than {MOST_KEPT:,} item ids would be kept: give all that is available")
-            self._unavailable = unavailable
+            self._available, self._unavailable = available, unavailable
             return self._apply_availability()
 
     def _apply_availability(self) -> int:

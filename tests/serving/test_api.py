@@ -112,7 +112,7 @@ def test_several_sessions_in_one_request(client: TestClient) -> None:
     assert client.post("/v1/recommend:batch", json={"requests": [{"session_id": "a"}]}).status_code == 422
 
 
-def test_what_is_available(client: TestClient) -> None:
+def test_what_is_available(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def put(**change: Any) -> Any:
         return client.put("/v1/availability", json=change, headers=WRITE).json()
 
@@ -131,6 +131,11 @@ def test_what_is_available(client: TestClient) -> None:
     assert listed() == [item for item in everything if item != "x1"]
     assert put(add=["x1"]) == {"available_items": 14}
     assert client.put("/v1/availability", json={}, headers=WRITE).status_code == 422
+    assert put(available=["x1", "x2", "x3"]) == {"available_items": 3}
+    monkeypatch.setattr(service_module, "MOST_KEPT", 3)
+    refused = client.put("/v1/availability", json={"add": ["x5"]}, headers=WRITE)
+    assert (refused.status_code, "would be kept" in refused.json()["detail"]) == (409, True)
+    assert put(remove=["x1"]) == {"available_items": 2}  # nothing of what was refused is left
 
 
 def test_a_missed_deadline_gives_popular_items(client: TestClient, service: Service) -> None:
