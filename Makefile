@@ -10,6 +10,7 @@ OLDEST_READY := $(OLDEST)/.ready
 ENGINES := .venv-engines
 ENGINES_READY := $(ENGINES)/.ready
 REDIS := $(ENGINES)/debian/.ready
+BROWSER := $(ENGINES)/.browser
 
 REFERENCE_URL ?= https://github.com/hidasib/GRU4Rec_PyTorch_Official.git
 REFERENCE := vendor/GRU4Rec_PyTorch_Official
@@ -107,7 +108,7 @@ test-oldest: $(OLDEST_READY)  ## Run tests of every room with the oldest version
 # not of the versions in constraints.txt: MLflow allows no such pyarrow
 $(ENGINES_READY): setup.cfg pyproject.toml
 	test -x $(ENGINES)/bin/python || $(PYTHON) -m venv $(ENGINES)
-	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[test,mlflow,wandb]"
+	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[test,mlflow,wandb]" "selenium>=4.11"
 	touch $@
 
 # a Redis server of Debian, unpacked beside the environment: nothing is installed
@@ -118,8 +119,17 @@ $(REDIS): $(ENGINES_READY)
 	echo "no Redis server: its tests are skipped"; } >.log 2>&1; tail -1 .log
 	touch $@
 
-test-engines: $(ENGINES_READY) $(REDIS)  ## Run the tests of MLflow, W&B and Redis, in an environment of their own
-	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest -q tests/callbacks/test_trackers.py tests/serving/test_redis.py $(TEST_WORDS)
+# Chromium has a hundred packages: it is installed, where that is allowed
+$(BROWSER): $(ENGINES_READY)
+	@command -v chromium chromedriver >$@.log || { test $$(id -u) = 0 && apt-get update && \
+	apt-get install --yes --no-install-recommends chromium chromium-driver; } >$@.log 2>&1 || \
+	echo "no Chromium: the tests of the page are skipped ($@.log says why)"
+	touch $@
+
+ENGINE_TESTS := tests/callbacks/test_trackers.py tests/serving/test_redis.py tests/serving/test_browser.py
+
+test-engines: $(ENGINES_READY) $(REDIS) $(BROWSER)  ## Run the tests of MLflow, W&B, Redis and the page in Chromium, in an environment of their own
+	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest -q $(ENGINE_TESTS) $(TEST_WORDS)
 
 lint: $(LINT_READY)  ## Check style and types
 	$(BIN)/ruff check sessrec scripts tests

@@ -5,6 +5,9 @@ Example::
     sessrec serve --ckpt_path lightning_logs/my-run/checkpoints/best.ckpt --port 8000
     curl http://127.0.0.1:8000/v1/recommend --json '{"items": ["10", "25"], "k": 5}'
 
+http://127.0.0.1:8000 is a page to try the model: --beside shows a second one, --items titles and pictures, --sessions
+the ranks in sessions of a log.
+
 Routes: POST /v1/recommend and /v1/recommend:batch, PUT /v1/availability, DELETE /v1/sessions/ID, POST /v1/reload,
 GET /v1/model, /healthz, /readyz, /metrics (Prometheus) and /docs, which tells what each takes and gives. SIGHUP loads
 the checkpoint anew, SIGTERM answers what waits and ends. Sessions are kept in memory, in Redis or Valkey (--store
@@ -30,8 +33,12 @@ from sessrec.errors import SessRecError, check_least, error_text
 try:
     import uvicorn
 
-    from sessrec.serving.api import MOST_REQUESTS, Limits, create_app
+    from sessrec.serving.api import create_app
+    from sessrec.serving.item_table import ItemTable, read_item_table
+    from sessrec.serving.log_sessions import read_log_sessions
+    from sessrec.serving.page import Page
     from sessrec.serving.requests import Engine
+    from sessrec.serving.schemas import MOST_REQUESTS, Limits
     from sessrec.serving.service import Service
     from sessrec.serving.session_store import store_of
 except ModuleNotFoundError as error:
@@ -57,8 +64,11 @@ def main(args: list[str] | None = None) -> None:
         store = store_of(options.store, 60 * options.session_minutes, options.most_sessions, options.most_events)
         load = _loader(options.backend, options.threads)
         with _listen(options.host, options.port) as bound:
-            sizes = (options.most_at_once, options.most_waiting)
-            service = Service(options.ckpt_path, load, store, *sizes, in_loop=_n_processors() == 1)
+            sizes, in_loop = (options.most_at_once, options.most_waiting), _n_processors() == 1
+            service = Service(options.ckpt_path, load, store, *sizes, in_loop=in_loop)
+            page = _page(options, [service])
+            if options.beside is not None:
+                page.services.append(Service(options.beside, load, None, *sizes, in_loop=in_loop))
             listening = bound.dup()
     except (SessRecError, OSError) as error:
         parser.error(error_text(error))
@@ -66,13 +76,27 @@ def main(args: list[str] | None = None) -> None:
     origin, (host, port, *_) = service.engine.origin, listening.getsockname()
     where = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     print(f"{origin.model} of {origin.run}, {len(service.engine.item_ids):,} items: {where}", flush=True)
-    app = create_app(service, token, Limits(options.most_k, options.most_items))
+    app = create_app(service, token, page.limits, page)
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
     loop = (config.get_loop_factory() or asyncio.new_event_loop)()  # uvloop where it is there
     try:
         loop.run_until_complete(_serve(uvicorn.Server(config), service, listening))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _page(options: argparse.Namespace, services: list[Service]) -> Page:
+    """What the page shows, with a word on what was read."""
+    items = ItemTable() if options.items is None else read_item_table(options.items)
+    sessions = None if options.sessions is None else read_log_sessions(options.sessions, options.ckpt_path)
+    if options.items is not None:
+        n_known = sum(item_id in items for item_id in services[0].engine.item_ids)
+        print(f"{options.items} has {n_known:,} of {len(services[0].engine.item_ids):,} items of the model", flush=True)
+        for note in items.notes:
+            print(f"{options.items}: {note}", flush=True)
+    if sessions is not None:
+        print(f"{options.sessions} has {len(sessions):,} sessions of two events or more", flush=True)
+    return Page(services, items, sessions, Limits(options.most_k, options.most_items))
 
 
 def _loader(backend: str, n_threads: int) -> Callable[[Path], Engine]:
@@ -177,6 +201,10 @@ def _parser() -> ScriptParser:
     add("--ckpt_path", type=Path, required=True, help="checkpoint of a fitted model, or folder of an exported one")
     text = "torch serves a checkpoint, onnx a folder of sessrec export, without torch (default: torch)"
     add("--backend", choices=["torch", "onnx"], default="torch", help=text)
+    add("--beside", type=Path, help="checkpoint of a second model, which the page shows beside the first one")
+    add("--items", type=Path, help="table of items for the page: ItemId, title, picture (Parquet, CSV or TSV)")
+    text = "click log whose sessions the page shows with ranks, written as the one that the model was fitted to"
+    add("--sessions", metavar="LOG", help=text)
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)")
     add("--port", type=int, default=8000, help="port to listen on; 0 takes a free one (default: 8000)")
     text = "file with the token that writing routes ask for (default: that of SESSREC_TOKEN, else none)"

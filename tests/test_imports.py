@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "callbacks": {"ground", "data", "evaluation", "models"},
     "figures": {"ground", "click_log", "data", "evaluation", "models", "callbacks"},
     "exporting": {"ground", "nn", "data", "models"},
-    "serving": {"ground", "data", "evaluation", "models", "callbacks", "exporting"},
+    "serving": {"ground", "click_log", "data", "evaluation", "models", "callbacks", "exporting"},
     "commands": {"ground", "click_log", "data", "evaluation", "models", "callbacks", "figures", "serving"},
     "experiments": {"ground", "click_log", "data", "evaluation", "models", "callbacks", "figures", "commands"},
 }

@@ -1,4 +1,4 @@
-"""The HTTP interface of the server: routes, what they take and give, and their limits."""
+"""The HTTP interface of the server: its routes."""
 
 from __future__ import annotations
 
@@ -7,138 +7,60 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Response
-from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse
 
 from sessrec import __version__
-from sessrec.errors import SessRecError, one_line
-from sessrec.serving.batcher import BatcherStoppedError, QueueFullError
 from sessrec.serving.body_limit import BodyLimit
+from sessrec.serving.page import Page, page_routes
+from sessrec.serving.refusals import add_refusals
 from sessrec.serving.requests import Answer, Origin, Request
-from sessrec.serving.service import MOST_KEPT, Service
-from sessrec.serving.session_store import StoreDownError
+from sessrec.serving.schemas import (
+    MOST_BYTES,
+    MOST_BYTES_OF_AVAILABILITY,
+    Ask,
+    Availability,
+    Batch,
+    Limits,
+    ModelInfo,
+    Recommended,
+    Reload,
+    SessionId,
+)
+from sessrec.serving.service import Service
 
-
-class Limits(NamedTuple):
-    """What a request may ask for."""
-
-    most_k: int = 1000
-    """Longest list."""
-    most_items: int = 500
-    """Most items of a session in a request."""
-
-
-MOST_LISTED = 100_000
-"""Most item ids of allow, exclude and availability."""
-MOST_REQUESTS = 256
-"""Most requests of a batch."""
-MOST_BYTES = 4 << 20
-"""Largest body, but for that of availability."""
 _AVAILABILITY = "/v1/availability"
-_MOST_BYTES_OF_AVAILABILITY = 64 << 20
-
-ItemId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-SessionId = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Ask(_Strict):
-    """What to recommend for: a session that the server keeps, or the items of one."""
-
-    session_id: SessionId | None = Field(None, description="A session that the server keeps.")
-    item: ItemId | None = Field(None, description="The item of the session's newest event, which is added to it.")
-    items: list[ItemId] | None = Field(None, description="All items of a session, oldest first.")
-    k: int = Field(20, ge=1, description="Length of the list.")
-    allow: list[ItemId] | None = Field(None, max_length=MOST_LISTED, description="Items that may be recommended.")
-    exclude: list[ItemId] = Field([], max_length=MOST_LISTED, description="Items that may not be.")
-    exclude_last: bool | None = Field(None, description="Whether the last item may not be; default: as tested.")
-    exclude_seen: bool | None = Field(None, description="Whether no item of the session may be; default: as tested.")
-    consent: bool = Field(True, description="Whether the session may be kept; without, only the item given counts.")
-    timeout_ms: float | None = Field(None, gt=0, le=60_000, description="Time after which popular items are given.")
-
-
-class Item(BaseModel):
-    """An item of a list."""
-
-    id: str
-    score: float
-
-
-class ModelInfo(BaseModel):
-    """The model that has answered."""
-
-    run: str
-    digest: str
-    trained_until: str | None
-
-
-class Recommended(BaseModel):
-    """A list, best first."""
-
-    items: list[Item]
-    model: ModelInfo
-    known_items: int
-    unknown_items: int
-    fallback: str | None = Field(description="Why these are popular items; null where they are the model's.")
-    took_ms: float
-
-
-class Batch(_Strict):
-    """Several requests without sessions that the server keeps."""
-
-    requests: list[Ask] = Field(min_length=1, max_length=MOST_REQUESTS)
-
-
-class Availability(_Strict):
-    """What may be recommended from now on: all of ``available`` (null for every item), or a change."""
-
-    available: list[ItemId] | None = Field(None, max_length=MOST_KEPT)
-    add: list[ItemId] = Field([], max_length=MOST_LISTED)
-    remove: list[ItemId] = Field([], max_length=MOST_LISTED)
-
-
-class Reload(_Strict):
-    """How a model is loaded anew, from the file that the server was started with."""
-
-    any_catalogue: bool = False
-
-
-def create_app(service: Service, token: str | None = None, limits: Limits | None = None) -> FastAPI:
+def create_app(
+    service: Service, token: str | None = None, limits: Limits | None = None, page: Page | None = None
+) -> FastAPI:
     """The application.
 
     Args:
         service: What it serves.
         token: Token that writing routes ask for; none where None.
         limits: What a request may ask for; the usual ones where None.
+        page: What the page shows; the served model alone where None.
     """
+    page = page or Page([service], limits=limits or Limits())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await service.close()
+        for one in page.services:
+            await one.close()
 
     app = FastAPI(title="sessrec", version=__version__, lifespan=lifespan)
     app.state.service, app.state.token, app.state.limits = service, token, limits or Limits()
-    larger = {_AVAILABILITY: _MOST_BYTES_OF_AVAILABILITY}
+    larger = {_AVAILABILITY: MOST_BYTES_OF_AVAILABILITY}
     app.add_middleware(BodyLimit, most_bytes=MOST_BYTES, larger=larger, measures=service.measures)
-    for error, status in {
-        QueueFullError: 503,
-        BatcherStoppedError: 503,
-        StoreDownError: 503,
-        SessRecError: 409,
-    }.items():
-        app.add_exception_handler(error, _refusal(status))
-    app.add_exception_handler(RequestValidationError, _no_request)
-    app.add_exception_handler(HTTPException, _counted)
+    add_refusals(app)
     app.include_router(router)
+    app.include_router(page_routes(page))
     return app
 
 
@@ -178,7 +100,7 @@ async def recommend(ask: Ask, service: Served, limits: Limited) -> Response:
     except BaseException:
         service.batcher.release()
         raise
-    return _json(_answered(items, await _ask_model(ask, items, start, service), start, service))
+    return JSONResponse(_answered(items, await _ask_model(ask, items, start, service), start, service))
 
 
 @router.post("/v1/recommend:batch", response_model=list[Recommended])
@@ -192,7 +114,7 @@ async def recommend_batch(batch: Batch, service: Served, limits: Limited) -> Res
     service.batcher.reserve(len(batch.requests))
     answers = await asyncio.gather(*(_ask_model(ask, ask.items or [], start, service) for ask in batch.requests))
     asked = zip(batch.requests, answers, strict=True)
-    return _json([_answered(ask.items or [], answer, start, service) for ask, answer in asked])
+    return JSONResponse([_answered(ask.items or [], answer, start, service) for ask, answer in asked])
 
 
 @router.put(_AVAILABILITY, dependencies=[Depends(_may_write)])
@@ -305,40 +227,3 @@ def _answered(items: list[str], answer: Answer, start: float, service: Service) 
 def _info(origin: Origin) -> dict[str, Any]:
     """A `ModelInfo`, as plain values."""
     return {"run": origin.run, "digest": origin.digest, "trained_until": origin.trained_until}
-
-
-async def _no_request(request: HttpRequest, error: Exception) -> Response:
-    """Answers a body that is no request with where and why, and nothing of the body itself."""
-    assert isinstance(error, RequestValidationError)
-    faults = [f"{'.'.join(map(str, one['loc'][1:])) or one['loc'][0]}: {one['msg']}" for one in error.errors()]
-    request.app.state.service.measures.rejected.labels("no_request").inc()
-    return _json({"detail": "; ".join(faults[:3])}, 422)
-
-
-async def _counted(request: HttpRequest, error: Exception) -> Response:
-    """Answers a refusal of a route, counted."""
-    assert isinstance(error, HTTPException)
-    name = "unauthorised" if error.status_code == 401 else "no_request"
-    request.app.state.service.measures.rejected.labels(name).inc()
-    return _json({"detail": error.detail}, error.status_code, dict(error.headers or {}))
-
-
-def _refusal(status: int) -> Any:
-    """Answers an error of the server's own with its reason."""
-
-    async def answer(request: HttpRequest, error: Exception) -> Response:
-        reasons = {
-            QueueFullError: ("queue_full", "too many requests wait; try again"),
-            BatcherStoppedError: ("stopping", "the server ends"),
-            StoreDownError: ("store_down", "the store of sessions fails; requests with items are answered"),
-        }
-        name, text = reasons.get(type(error), ("refused", one_line(error)))
-        request.app.state.service.measures.rejected.labels(name).inc()
-        headers = {"Retry-After": "1"} if status == 503 else {}
-        return _json({"detail": text}, status, headers)
-
-    return answer
-
-
-def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse(content, status, headers)

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from sessrec import models
 from sessrec.serving import service as service_module
-from sessrec.serving.api import MOST_BYTES, create_app
+from sessrec.serving.api import create_app
 from sessrec.serving.engine import TorchEngine
+from sessrec.serving.schemas import MOST_BYTES
 from sessrec.serving.service import Service
 from sessrec.serving.session_store import MemoryStore, RedisStore
 

@@ -3,42 +3,25 @@
 from __future__ import annotations
 
 import json
-import socket
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
+from fastapi import FastAPI
 from helpers import fit_log, one_error, random_rows
+from live_server import served
 
 from sessrec import test as run_test
-from sessrec.serving.api import Limits, create_app
+from sessrec.serving.api import create_app
 from sessrec.serving.engine import TorchEngine
+from sessrec.serving.schemas import Limits
 from sessrec.serving.service import Service
 
 pytestmark = pytest.mark.filterwarnings("ignore:at .* other items score exactly")
 
 
-@contextmanager
-def served(checkpoint: Path, limits: Limits) -> Iterator[str]:
-    """A server in a thread of this process; gives its address."""
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(Service(checkpoint, TorchEngine.of_checkpoint, None), limits=limits), log_level="error"
-        )
-    )
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+def app_of(checkpoint: Path, limits: Limits) -> FastAPI:
+    return create_app(Service(checkpoint, TorchEngine.of_checkpoint, None), limits=limits)
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +59,7 @@ def test_the_files_are_the_same(
     own = files_of(run)
     for name in ("metrics.json", "ranks.parquet"):
         (run / name).unlink()
-    with served(checkpoint, Limits()) as url:
+    with served(app_of(checkpoint, Limits())) as url:
         run_test.main([*test, "--url", url])
     assert files_of(run) == own
 
@@ -92,8 +75,8 @@ def test_what_is_no_such_server(
         "http://127.0.0.1:9": "does not answer as sessrec serve",
     }.items():
         assert message in one_error(capsys, run_test.main, [*test, url])
-    with served(other / "checkpoints" / "best.ckpt", Limits()) as url:
+    with served(app_of(other / "checkpoints" / "best.ckpt", Limits())) as url:
         assert f"{url} serves another checkpoint" in one_error(capsys, run_test.main, [*test, url])
-    with served(run / "checkpoints" / "best.ckpt", Limits(most_k=5)) as url:
+    with served(app_of(run / "checkpoints" / "best.ckpt", Limits(most_k=5))) as url:
         assert "with 422: k: at most 5 items are listed" in one_error(capsys, run_test.main, [*test, url])
     assert not (run / "metrics.json").exists()

@@ -29,6 +29,7 @@ def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         rows = ["SessionId\tItemId\tTime", *("\t".join(map(str, row)) for row in random_rows(120, 14))]
         Path("clicks.tsv").write_text("\n".join(rows) + "\n")
+        Path("items.csv").write_text("id,title,image\nx1,One,/1.png\nold,Gone,\n")
         for name, rate in {"first": "0.1", "second": "0.05"}.items():
             fit_log("clicks.tsv", "--model.learning_rate", rate, "--model.n_sample", "8", model="GRU4Rec", run=name)
     return folder
@@ -46,9 +47,23 @@ def server(fits: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server on a free port, and its address."""
     replace_model(fits, "first")
     words = [sys.executable, "-m", "sessrec.serve", "--ckpt_path", str(CHECKPOINT), "--port", "0", "--threads", "1"]
+    words += [
+        "--beside",
+        "lightning_logs/second/checkpoints/last.ckpt",
+        "--items",
+        "items.csv",
+        "--sessions",
+        "clicks.tsv",
+    ]
     process = subprocess.Popen(words, cwd=fits, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    line = process.stdout.readline()
+    lines = [process.stdout.readline().strip() for _ in range(4)]
+    assert lines[:3] == [
+        "items.csv has 1 of 14 items of the model",
+        "items.csv: 1 picture left out: no address that begins with http://, https:// or data:image/",
+        "clicks.tsv has 120 sessions of two events or more",
+    ]
+    line = lines[-1]
     assert re.match(r"GRU4Rec of model, 14 items: http://127\.0\.0\.1:\d+$", line.strip())
     yield process, line.split()[-1]
     process.kill()
@@ -85,6 +100,8 @@ def test_reloads_under_load_and_an_end_that_drains(server: tuple[subprocess.Pope
         serves = process.stdout.readline().split()[-1]
         assert client.get("/v1/model").json()["digest"].startswith(serves)
         assert serves != digest[:12]
+        about = client.get("/page/about").json()
+        assert [model["run"] for model in about["models"]] == ["model", "second"]
     is_over.set()
     for thread in threads:
         thread.join()
@@ -124,6 +141,9 @@ def test_reloads_under_load_and_an_end_that_drains(server: tuple[subprocess.Pope
         (["--ckpt_path", "model.ckpt", "--session_minutes", "inf"], "above 0 and at most 525600, got inf"),
         (["--ckpt_path", "model.ckpt", "--most_waiting", "100"], "--most_waiting must be at least 256, got 100"),
         (["--ckpt_path", "model.ckpt", "--token_file", "binary"], "--token_file binary must be a token of plain ASCII"),
+        (["--ckpt_path", "model.ckpt", "--beside", "missing.ckpt"], "cannot read missing.ckpt: No such file"),
+        (["--ckpt_path", "model.ckpt", "--items", "missing.csv"], "cannot read --items missing.csv: [Errno 2]"),
+        (["--ckpt_path", "model.ckpt", "--sessions", "missing.tsv"], "missing.tsv"),
         (["--ckpt_path", "model.ckpt", "--prot", "1"], "unknown option --prot; did you mean --port?"),
         ([], "the following arguments are required: --ckpt_path"),
     ],
