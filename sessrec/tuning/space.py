@@ -67,9 +67,11 @@ class SearchSpace:
 
     Args:
         dimensions: The options.
+        starts: Values, as on the command line, by option, of the trials after the first one: such as were published.
     """
 
     dimensions: tuple[Dimension, ...]
+    starts: tuple[Mapping[str, str], ...] = ()
 
     def suggest(self, trial: Trial, defaults: Mapping[str, str], only: Container[str] | None = None) -> dict[str, str]:
         """Values of a trial, as on the command line, by option.
@@ -108,10 +110,11 @@ class SearchSpace:
 
     def as_dict(self) -> dict[str, str]:
         """The space as text by option, equal for equal spaces."""
-        return {
+        space = {
             one.option: f"{one.distribution} as {one.text}" + (f" when {dict(one.when)}" if one.when else "")
             for one in self.dimensions
         }
+        return space | ({"starts": "; ".join(str(dict(start)) for start in self.starts)} if self.starts else {})
 
 
 def read_space(file: Path) -> SearchSpace:
@@ -119,7 +122,7 @@ def read_space(file: Path) -> SearchSpace:
 
     Each option has a list of choices, or ``low`` and ``high`` with ``step`` or ``log``; ``text`` says what stands on
     the command line (``"[{}]"`` for an option that takes a list), and ``when`` with which values of other options it
-    is tried.
+    is tried. ``starts`` is a list of options with values that are tried first.
 
     Raises:
         SessRecError: If the file is no search space.
@@ -132,7 +135,9 @@ def read_space(file: Path) -> SearchSpace:
         raise SessRecError(f"--space {file} is no search space: give options with their values, one a line")
     try:
         space = {str(name).removeprefix("--"): value for name, value in content.items()}
-        return SearchSpace(tuple(_dimension(option, value) for option, value in space.items()))
+        starts = space.pop("starts", None) or []
+        dimensions = tuple(_dimension(option, value) for option, value in space.items())
+        return SearchSpace(dimensions, _starts(starts, {one.option: one for one in dimensions}))
     except SessRecError as error:
         raise SessRecError(f"--space {file}: {error}") from None
 
@@ -183,6 +188,19 @@ def _dimension(option: str, value: Any) -> Dimension:
     if "{}" not in text:
         raise SessRecError(f"{option}: text {text!r} has no {{}} for the number")
     return Dimension(option, _distribution(option, given), text, conditions)
+
+
+def _starts(starts: Any, dimensions: Mapping[str, Dimension]) -> tuple[dict[str, str], ...]:
+    """The values that are tried first."""
+    if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
+        raise SessRecError("starts is a list of options with their values")
+    found = tuple({str(name).removeprefix("--"): text_of(value) for name, value in start.items()} for start in starts)
+    for option, word in (pair for start in found for pair in start.items()):
+        if option not in dimensions:
+            raise SessRecError(f"starts has {option}, which is not in the space{did_you_mean(option, dimensions)}")
+        if dimensions[option].nearest(word) is None:
+            raise SessRecError(f"starts has {option} {word}, which is none of its values in the space")
+    return found
 
 
 def _distribution(option: str, given: Mapping[str, Any]) -> BaseDistribution:

@@ -138,8 +138,11 @@ class Study:
 
     def _draw(self, at_random: bool) -> tuple[optuna.Trial, dict[str, str]]:
         """Begin a trial, whose values follow from its place alone, not from which trials were killed."""
-        if not self.trials:
-            self.optuna.enqueue_trial(self.space.nearest(self.defaults), user_attrs={"default": True})
+        known = {_start_of(trial) for trial in self.trials}
+        for number in range(1 + len(self.space.starts)):
+            if number not in known:
+                own = {"start": number} | ({} if number else {"default": True})
+                self.optuna.enqueue_trial(self._values_of_start(number), user_attrs=own)
         place = sum(trial.state != TrialState.WAITING and not is_killed(trial) for trial in self.trials)
         seed = int(np.random.SeedSequence([self.seed, place]).generate_state(1)[0])
         kind = optuna.samplers.RandomSampler if at_random else optuna.samplers.TPESampler
@@ -151,6 +154,10 @@ class Study:
         options = {} if is_default else chosen
         trial.set_user_attr("options", options)
         return trial, options
+
+    def _values_of_start(self, number: int) -> dict[str, Any]:
+        """Optuna's values of one of the trials that come first; the first of all has the default options."""
+        return self.space.nearest({**self.defaults, **(self.space.starts[number - 1] if number else {})})
 
     @property
     def _of_space(self) -> dict[str, str]:
@@ -184,15 +191,20 @@ class Study:
             if trial.state != TrialState.RUNNING or _lives(trial):
                 continue
             is_known = "known" in trial.user_attrs
-            kept = {key: value for key, value in trial.user_attrs.items() if key in ("default", "kills")}
+            kept = {key: value for key, value in trial.user_attrs.items() if key in ("default", "start", "kills")}
             kept["kills"] = kept.get("kills", 0) + 1
             is_last = kept["kills"] > _REPEATS and not is_known
             with suppress(UpdateFinishedTrialError, ValueError):  # a worker that was slow has ended it
                 self.optuna.tell(trial.number, state=TrialState.PRUNED if is_last else TrialState.FAIL)
                 if not is_last and not is_known:
                     values = trial.params if "options" in trial.user_attrs else {}
-                    values = self.space.nearest(self.defaults) if "default" in kept else values
+                    values = values if (start := _start_of(trial)) is None else self._values_of_start(start)
                     self.optuna.enqueue_trial(values, user_attrs=kept)
+
+
+def _start_of(trial: FrozenTrial) -> int | None:
+    """Which of the trials that come first it is; None where it is drawn."""
+    return trial.user_attrs.get("start", 0 if "default" in trial.user_attrs else None)
 
 
 def is_killed(trial: FrozenTrial) -> bool:

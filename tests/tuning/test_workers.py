@@ -22,6 +22,7 @@ from sessrec.tuning.study import JOURNAL, Study
 
 X = SearchSpace((Dimension("model.x", FloatDistribution(0, 1), "{}", {}),))
 SIX = SearchSpace((Dimension("model.x", IntDistribution(0, 5), "{}", {}),))
+STARTS = "starts:\n  - {model.x: 0.25, model.y: 7}\n  - {model.y: 0}\n"
 RUNNING, COMPLETE, PRUNED, FAIL, WAITING = range(5)  # as Optuna's journal numbers the states
 WORKER = """
 import sys, time
@@ -51,7 +52,7 @@ def workers(tmp_path: Path) -> Iterator[Any]:
     """Starts workers on a study in a folder; none of them outlives the test."""
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
-    (tmp_path / "space.yaml").write_text("model.x: {low: -1.0, high: 1.0}\nmodel.y: {low: 0, high: 9}\n")
+    (tmp_path / "space.yaml").write_text("model.x: {low: -1.0, high: 1.0}\nmodel.y: {low: 0, high: 9}\n" + STARTS)
     started: list[subprocess.Popen[bytes]] = []
 
     def start(folder: str, n_trials: int, seconds: float = 0.05) -> subprocess.Popen[bytes]:
@@ -122,7 +123,11 @@ def test_a_study_does_not_depend_on_what_was_killed(workers: Any, tmp_path: Path
     assert workers("killed", 14, 0.0).wait(60) == 0
     whole, killed = (of_state(read_journal(tmp_path / name), COMPLETE) for name in ("whole", "killed"))
     assert [trial["params"] for trial in whole] == [trial["params"] for trial in killed]
-    assert whole[0]["params"] == {"model.x": 0.5, "model.y": 3}  # the defaults
+    assert [trial["params"] for trial in whole[:3]] == [
+        {"model.x": 0.5, "model.y": 3},  # the defaults
+        {"model.x": 0.25, "model.y": 7},  # those that are tried first
+        {"model.x": 0.5, "model.y": 0},
+    ]
 
 
 def test_a_worker_elsewhere_is_killed_when_it_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
