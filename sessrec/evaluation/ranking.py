@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sessrec.evaluation.metrics import PositionCounts, count_above_and_tied, count_true, not_finite
+from sessrec.evaluation.screening import ScreenedQueries
 
 MIN_ROWS = 32  # matrix products of few rows take other kernels and round otherwise; from here on rows round alike
 _POSITIONS = 1024  # positions ranked at once
+_SCREENED = 16  # sessions whose items are screened at once: for more, the products take longer than the reading of rows
 _SESSIONS = 128  # sessions given their best items at once, from larger blocks of items
 _ITEMS_A_PLACE = 128  # torch sorts the scores of fewer items for a place in the list as a whole
 _BLOCK = {"cpu": 1024, "cuda": 32768}  # items scored at once: smaller blocks fit the cache, but there are more of them
@@ -23,7 +26,7 @@ EXCLUDED = -1e30
 MISSED = 1 << 31
 """Items above a target that is no candidate: more than any list is long."""
 
-Score = Callable[[Tensor, slice], Tensor]
+Score = Callable[[Tensor, Any], Tensor]
 """Scores of consecutive items for each query: queries (P, anything) and items to scores (P, n)."""
 ScoreTargets = Callable[[Tensor, Tensor], Tensor]
 """Score of one item for each query: queries (P, anything) and items (P,) to scores (P, 1)."""
@@ -150,14 +153,20 @@ def _count_block(
     return PositionCounts(counts.above[:n_positions], counts.tied[:n_positions], weight)
 
 
-def _without(scores: Tensor, items: slice, excluded: tuple[Tensor, Tensor] | None, allowed: Tensor | None) -> Tensor:
-    """Scores of some items, those of no candidates put below all others."""
+def _without(
+    scores: Tensor, items: slice | Tensor, excluded: tuple[Tensor, Tensor] | None, allowed: Tensor | None
+) -> Tensor:
+    """Scores of some items, ascending, those of no candidates put below all others."""
     if allowed is not None:
         scores = scores.masked_fill(~allowed[..., items], EXCLUDED)
     if excluded is not None:
         row, item = excluded
-        inside = (item >= items.start) & (item < items.stop)
-        scores[row[inside], item[inside] - items.start] = EXCLUDED
+        if isinstance(items, slice):
+            column, inside = item - items.start, (item >= items.start) & (item < items.stop)
+        else:
+            column = torch.searchsorted(items, item).clamp(max=len(items) - 1)
+            inside = items[column] == item
+        scores[row[inside], column[inside]] = EXCLUDED
     return scores
 
 
@@ -179,6 +188,7 @@ def best_items(
     excluded: Excluded | None = None,
     in_blocks: bool = True,
     allowed: Tensor | None = None,
+    screen: ScreenedQueries | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The k best items for each query, fewer where the catalogue is smaller.
 
@@ -191,17 +201,21 @@ def best_items(
             score `EXCLUDED`.
         in_blocks: See `count_positions`.
         allowed: Which items may be candidates, of all queries or of each, bool, shape (N,) or (P, N); all where None.
+        screen: The queries in 8 bits, to leave out items without their scores; ``score`` has to take item indices, too.
 
     Returns:
         Item indices (int64) and scores, both of shape (P, min(k, N)), best first; equal scores by item index.
     """
     blocks = item_blocks(n_items, queries.device, at_least=k * _ITEMS_A_PLACE) if in_blocks else [slice(0, n_items)]
+    at_once = _SCREENED if screen is not None else _SESSIONS if in_blocks else positions_at_once(n_items)
     found = []
-    # parts of about equal size: matrix products of a few rows round otherwise
-    for part in _equal_parts(len(queries), _SESSIONS if in_blocks else positions_at_once(n_items)):
+    for part in _equal_parts(len(queries), at_once):  # of about equal size: products of a few rows round otherwise
         pairs = None if excluded is None else excluded(part)
         own = allowed[part] if allowed is not None and allowed.dim() > 1 else allowed
-        found.append(_best_of_part(score, queries[part], blocks, k, pairs, own))
+        if screen is None:
+            found.append(_best_of_part(score, queries[part], blocks, k, pairs, own))
+        else:
+            found.append(_best_screened(score, queries[part], screen.part(part), k, pairs, own))
     best, scores = zip(*found, strict=True)
     return torch.cat(best), torch.cat(scores)
 
@@ -214,19 +228,61 @@ def _best_of_part(
     excluded: tuple[Tensor, Tensor] | None,
     allowed: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    found, found_scores = [], []
-    for items in blocks:
-        block = score(queries, items)
-        if not block.sum(dtype=torch.promote_types(block.dtype, torch.float32)).isfinite():
-            raise not_finite(items)
-        best_scores, columns = _stable_topk(_without(block, items, excluded, allowed), k)
-        found.append(columns + items.start)
-        found_scores.append(best_scores)
-    best, scores = torch.cat(found, dim=1), torch.cat(found_scores, dim=1)
-    by_item = best.argsort(dim=1)
+    found = [_best_of_block(score, queries, items, k, excluded, allowed) for items in blocks]
+    best, scores = zip(*found, strict=True)
+    return _in_order(torch.cat(best, dim=1), torch.cat(scores, dim=1), k)
+
+
+def _best_screened(
+    score: Score,
+    queries: Tensor,
+    screen: ScreenedQueries,
+    k: int,
+    excluded: tuple[Tensor, Tensor] | None,
+    allowed: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The same, without the scores of items that cannot be among the best."""
+    best, scores = queries.new_empty(len(queries), 0, dtype=torch.int64), queries.new_empty(len(queries), 0)
+    waiting: list[Tensor] = []  # items of several blocks, to be scored together
+
+    def merge(items: slice | Tensor) -> tuple[Tensor, Tensor]:
+        own, own_scores = _best_of_block(score, queries, items, k, excluded, allowed)
+        return _in_order(torch.cat([best, own], dim=1), torch.cat([scores, own_scores], dim=1), k)
+
+    for number, items in enumerate(screen.items):
+        columns = screen.columns(number, scores[:, -1]) if scores.shape[1] == k else None
+        if columns is None:
+            best, scores = merge(items)
+        elif len(columns):
+            waiting.append(columns + items.start)
+            if sum(map(len, waiting)) >= k * len(queries):
+                best, scores = merge(torch.cat(waiting))
+                waiting.clear()
+    return merge(torch.cat(waiting)) if waiting else (best, scores)
+
+
+def _best_of_block(
+    score: Score,
+    queries: Tensor,
+    items: slice | Tensor,
+    k: int,
+    excluded: tuple[Tensor, Tensor] | None,
+    allowed: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The k best of some items, ascending."""
+    block = score(queries, items)
+    if not block.sum(dtype=torch.promote_types(block.dtype, torch.float32)).isfinite():
+        raise not_finite(items if isinstance(items, slice) else slice(int(items[0]), int(items[-1]) + 1))
+    scores, columns = _stable_topk(_without(block, items, excluded, allowed), k)
+    return columns + items.start if isinstance(items, slice) else items[columns], scores
+
+
+def _in_order(items: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best of items of several blocks, best first; equal scores by item index."""
+    by_item = items.argsort(dim=1)
     by_score = scores.gather(1, by_item).argsort(dim=1, descending=True, stable=True)
     order = by_item.gather(1, by_score)[:, :k]
-    return best.gather(1, order), scores.gather(1, order)
+    return items.gather(1, order), scores.gather(1, order)
 
 
 def _stable_topk(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

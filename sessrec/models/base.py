@@ -130,6 +130,15 @@ class SessionRecommender(LightningModule):
         """
         raise TypeError(f"{type(self).__name__} has no score method")
 
+    def factors(self, queries: Tensor, items: slice) -> tuple[Tensor, Tensor] | None:
+        """What scores are products of, but for rounding.
+
+        Returns:
+            Of the queries, float32, (P, D), and of the items, (n, D), for a large catalogue to be looked through
+            faster; None where scores are no such products.
+        """
+        return None
+
     def score_targets(self, queries: Any, targets: Tensor) -> Tensor:
         """Score of one item for each query, shape (P, 1), from queries (P, anything) and items (P,), int64.
 

@@ -328,6 +328,11 @@ class GRU4Rec(NeuralRecommender):
         bias, table = self.output_bias[items, 0].float(), self.output_embedding[items].float()
         return torch.addmm(bias, queries.float(), table.T)
 
+    def factors(self, queries: Tensor, items: slice) -> tuple[Tensor, Tensor]:
+        """See `SessionRecommender.factors`; the bias is a product with 1."""
+        rows = torch.cat([self.output_embedding[items], self.output_bias[items]], dim=1).float()
+        return torch.nn.functional.pad(queries.float(), (0, 1), value=1.0), rows
+
     def score_targets(self, queries: Tensor, targets: Tensor) -> Tensor:
         """Logit of each position's target, float32, shape (P, 1), by the matrix product that scores the items."""
         return self.score(queries, targets).diagonal()[:, None]

@@ -15,6 +15,7 @@ from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
 from sessrec.evaluation.metrics import PositionCounts
 from sessrec.evaluation.ranking import EXCLUDED, Excluded, best_items, count_positions, items_so_far
+from sessrec.evaluation.screening import Screen
 from sessrec.models.candidates import allowed_items
 
 _POPULAR_AT_ONCE = 4096
@@ -84,7 +85,12 @@ def top_items_at_positions(model: Model, batch: EvaluationBatch, k: int) -> Tens
 
 
 def top_items(
-    model: Model, items: Tensor, lengths: Tensor, k: int, rules: CandidateRules | None = None
+    model: Model,
+    items: Tensor,
+    lengths: Tensor,
+    k: int,
+    rules: CandidateRules | None = None,
+    screen: Screen | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The k best next items of padded sessions, shape (S, L), of some lengths, shape (S,).
 
@@ -94,6 +100,7 @@ def top_items(
         lengths: Number of items of each session, int64.
         k: Length of the lists.
         rules: Which items are candidates; the model's rules where None.
+        screen: Rows of the model's `factors`, to look through a large catalogue faster for a few sessions.
 
     Returns:
         Item indices (int64) and scores, both of shape (S, min(k, N)), best first; equal scores by item index. Items
@@ -103,7 +110,7 @@ def top_items(
     row = torch.arange(len(lengths), device=lengths.device)
     newest, n_newest = _newest(items, lengths, model.looks_back)
     queries = model.encode_sessions(newest, n_newest)[row, n_newest - 1]
-    return _best(model, queries, items, row, lengths - 1, k, rules)
+    return _best(model, queries, items, row, lengths - 1, k, rules, screen)
 
 
 def _newest(items: Tensor, lengths: Tensor, most: int | None) -> tuple[Tensor, Tensor]:
@@ -116,12 +123,21 @@ def _newest(items: Tensor, lengths: Tensor, most: int | None) -> tuple[Tensor, T
 
 
 def _best(
-    model: Model, queries: Tensor, items: Tensor, row: Tensor, place: Tensor, k: int, rules: CandidateRules
+    model: Model,
+    queries: Tensor,
+    items: Tensor,
+    row: Tensor,
+    place: Tensor,
+    k: int,
+    rules: CandidateRules,
+    screen: Screen | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The k best items for queries of some places of sessions, and their scores."""
     with full_precision(model.device):
         excluded = _excluded(rules, items, row, place)
-        return best_items(model.score, queries, model.n_items, k, excluded, model.scores_in_blocks, rules.allowed)
+        own = None if screen is None else screen.of_queries(model.factors(queries, slice(0, 1))[0])
+        arguments = (model.score, queries, model.n_items, k, excluded, model.scores_in_blocks, rules.allowed)
+        return best_items(*arguments, screen=own)
 
 
 def _excluded(rules: CandidateRules, items: Tensor, row: Tensor, place: Tensor) -> Excluded | None:

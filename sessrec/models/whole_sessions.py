@@ -119,6 +119,10 @@ class WholeSessions:
         """Score of each item's row by the objective, float32, shape (P, n)."""
         return self.objective.scores(queries.float(), self.item_embedding[items].float())
 
+    def factors(self, queries: Tensor, items: slice) -> tuple[Tensor, Tensor]:
+        """See `SessionRecommender.factors`."""
+        return self.objective.factors(queries.float(), self.item_embedding[items].float())
+
     def score_targets(self, queries: Tensor, targets: Tensor) -> Tensor:
         """Score of each position's target, float32, shape (P, 1), by the matrix product that scores the items."""
         return self.score(queries, targets).diagonal()[:, None].clone()

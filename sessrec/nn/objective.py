@@ -60,11 +60,11 @@ class Objective(nn.Module):
 
     def scores(self, queries: Tensor, rows: Tensor) -> Tensor:
         """Score of each item's row, (n, H), for each query, (P, H); float, shape (P, n)."""
-        left, right = self._sides(queries, rows)
+        left, right = self.factors(queries, rows)
         return left @ right.T
 
-    def _sides(self, queries: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """What is multiplied for the scores."""
+    def factors(self, queries: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """What is multiplied for the scores: of the queries, (P, H), and of the rows, (n, H)."""
         if not self.temperature:
             return queries, rows
         return F.normalize(queries) / self.temperature, F.normalize(rows)
@@ -96,7 +96,7 @@ class Objective(nn.Module):
             rows, columns = rows_of(None), targets
             at_once = max(_LEAST, _LOGITS // len(rows))
             weights, target_weights = rows.new_ones(len(rows)), rows.new_ones(n_targets)
-        sides = self._sides(queries, rows)
+        sides = self.factors(queries, rows)
         left, right = (side.detach() for side in sides)
         gradients, total = (torch.empty_like(left), torch.zeros_like(right)), left.new_zeros(())
         split = (of.split(at_once) for of in (left, columns, target_weights, gradients[0]))

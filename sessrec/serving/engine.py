@@ -11,10 +11,13 @@ from torch import Tensor
 
 from sessrec.callbacks.checkpoints import load_model_with_digest
 from sessrec.evaluation.ranking import EXCLUDED
+from sessrec.evaluation.screening import Screen, screen_where_faster
 from sessrec.models.base import SessionRecommender
 from sessrec.models.candidates import allowed_items
 from sessrec.models.inference import CandidateRules, popular_items, top_items
 from sessrec.serving.requests import Answer, Origin, Request
+
+_LARGE = 100_000  # items
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,14 @@ class TorchEngine:
         origin: Which model it is.
         available: Which items may be recommended at present, bool, shape (N,); all where None.
         most_k: See `Engine`.
+        screen: Rows of the model in 8 bits, where its catalogue is large; none where None.
     """
 
     model: SessionRecommender
     origin: Origin
     available: Tensor | None = None
     most_k: int | None = None
+    screen: Screen | None = None
 
     @classmethod
     def of_checkpoint(cls, file: Path) -> TorchEngine:
@@ -44,7 +49,8 @@ class TorchEngine:
         folder = file.resolve().parent
         run, rules = folder.parent.name if folder.name == "checkpoints" else file.stem, model.candidate_rules
         name = type(model).__name__
-        return cls(model, Origin(name, run, digest, model.trained_until, rules.exclude_last, rules.exclude_seen))
+        origin = Origin(name, run, digest, model.trained_until, rules.exclude_last, rules.exclude_seen)
+        return cls(model, origin, screen=_screen_of(model))
 
     @property
     def item_ids(self) -> list[str]:
@@ -110,7 +116,7 @@ class TorchEngine:
         rules = CandidateRules(*flags, None if mask is None else mask.to(device))
         k = max(request.k for request in requests)
         with torch.inference_mode():
-            best, scores = top_items(self.model, items.to(device), lengths.to(device), k, rules)
+            best, scores = top_items(self.model, items.to(device), lengths.to(device), k, rules, self.screen)
         return [
             self._named(*own, request.k) for own, request in zip(zip(best, scores, strict=True), requests, strict=True)
         ]
@@ -119,3 +125,19 @@ class TorchEngine:
         ids, pairs = self.model.vocabulary.item_ids, zip(best[:k].tolist(), scores[:k].tolist(), strict=True)
         kept = [(ids[item], score) for item, score in pairs if score > EXCLUDED]
         return [item_id for item_id, _ in kept], [score for _, score in kept]
+
+
+def _screen_of(model: SessionRecommender) -> Screen | None:
+    """Rows of a model with many items, where its scores are products and are found faster so."""
+    if model.n_items < _LARGE or model.device.type != "cpu":
+        return None
+
+    def rows(items: slice) -> Tensor:
+        found = model.factors(torch.empty(0, 0), items)
+        assert found is not None
+        return found[1]
+
+    with torch.inference_mode():
+        return (
+            None if model.factors(torch.empty(0, 0), slice(0, 1)) is None else screen_where_faster(rows, model.n_items)
+        )
