@@ -18,6 +18,7 @@ _POSITIONS = 1024  # positions ranked at once
 _SCREENED = 16  # sessions whose items are screened at once: for more, the products take longer than the reading of rows
 _SESSIONS = 128  # sessions given their best items at once, from larger blocks of items
 _ITEMS_A_PLACE = 128  # torch sorts the scores of fewer items for a place in the list as a whole
+_SCORES_OF_A_BLOCK = 1 << 17  # at least, where the best items are wanted: each block has work of its own
 _BLOCK = {"cpu": 1024, "cuda": 32768}  # items scored at once: smaller blocks fit the cache, but there are more of them
 
 _SCORES = 1 << 21  # scores at once where the catalogue is scored as a whole
@@ -206,7 +207,8 @@ def best_items(
     Returns:
         Item indices (int64) and scores, both of shape (P, min(k, N)), best first; equal scores by item index.
     """
-    blocks = item_blocks(n_items, queries.device, at_least=k * _ITEMS_A_PLACE) if in_blocks else [slice(0, n_items)]
+    at_least = max(k * _ITEMS_A_PLACE, _SCORES_OF_A_BLOCK // max(1, len(queries)))
+    blocks = item_blocks(n_items, queries.device, at_least) if in_blocks else [slice(0, n_items)]
     at_once = _SCREENED if screen is not None else _SESSIONS if in_blocks else positions_at_once(n_items)
     found = []
     for part in _equal_parts(len(queries), at_once):  # of about equal size: products of a few rows round otherwise
