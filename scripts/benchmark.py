@@ -14,7 +14,8 @@ data    The preparation of a log of 20 million events against pyarrow.csv.read_c
         times, peak memory, growth of the time for an event from a log of a tenth of that, time to open the prepared log
         again, memory of a training loader, and the time to lay 5 million sessions into lanes.
 serve   Milliseconds of an answer over HTTP at a fixed rate, and answers a second of a server that is never idle, beside
-        those of a server that does nothing. The server has one core, the client another.
+        those of a server that does nothing. The server has one core, the client another. mb is the server's memory,
+        mb_more how much it grew while it answered.
 """
 
 from __future__ import annotations

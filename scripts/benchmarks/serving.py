@@ -30,7 +30,8 @@ from sessrec.models import VMISKNN, GRU4Rec, SessionRecommender
 CASES: dict[str, tuple[str, int, float]] = {
     "items_17600": ("GRU4Rec", 17_600, 1000.0),
     "vmis_knn": ("VMISKNN", 17_600, 250.0),
-    "items_1000000": ("GRU4Rec", 1_000_000, 50.0),
+    "items_100000": ("GRU4Rec", 100_000, 500.0),
+    "items_1000000": ("GRU4Rec", 1_000_000, 100.0),
 }
 """Model, number of items, and requests a second at which the times are taken."""
 N_SESSIONS = 50_000
@@ -51,11 +52,15 @@ def serve(seconds: float) -> list[dict[str, Any]]:
             checkpoint = Path(folder, f"{name}.ckpt")
             _save(model, sessions, n_items, checkpoint)
             bodies = _bodies(sessions)
-            with _server("empty") as port:
+            with _server("empty") as (port, _):
                 empty = _measure(port, bodies, rate, seconds)
-            with _server(str(checkpoint)) as port:
+            with _server(str(checkpoint)) as (port, process):
+                _warm_up(port, bodies, seconds)
+                before = _memory(process)
                 row = _measure(port, bodies, rate, seconds)
-            rows.append({"name": name, **row, "share_of_empty": row["saturated"] / empty["saturated"]})
+                memory = _memory(process)
+            share = row["saturated"] / empty["saturated"]
+            rows.append({"name": name, **row, "share_of_empty": share, "mb": memory, "mb_more": memory - before})
     return rows
 
 
@@ -80,7 +85,7 @@ def _bodies(sessions: Sessions, n: int = 2000) -> list[bytes]:
 
 
 def _measure(port: int, bodies: Sequence[bytes], rate: float, seconds: float) -> dict[str, float]:
-    asyncio.run(Load(port, bodies).saturated(min(1.0, seconds)))  # warms up
+    _warm_up(port, bodies, seconds)
     load = Load(port, bodies, n_connections=64)
     asyncio.run(load.at_rate(rate, seconds))
     times = np.percentile(1000 * np.array(load.seconds), [50, 90, 99])
@@ -92,12 +97,24 @@ def _measure(port: int, bodies: Sequence[bytes], rate: float, seconds: float) ->
         "rate": rate,
         **dict(zip(("p50_ms", "p90_ms", "p99_ms"), times.tolist(), strict=True)),
         "saturated": saturated,
+        "requests": len(load.seconds) + len(full.seconds),
     }
 
 
+def _warm_up(port: int, bodies: Sequence[bytes], seconds: float) -> None:
+    asyncio.run(Load(port, bodies).saturated(min(1.0, seconds)))
+
+
+def _memory(process: int) -> float:
+    """Memory of a process in MB, where Linux tells it."""
+    status = Path(f"/proc/{process}/status")
+    lines = status.read_text(encoding="utf-8").splitlines() if status.is_file() else []
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:")), float("nan"))
+
+
 @contextmanager
-def _server(what: str) -> Iterator[int]:
-    """A server of a checkpoint, or the empty one, on a core of its own; gives its port."""
+def _server(what: str) -> Iterator[tuple[int, int]]:
+    """A server of a checkpoint, or the empty one, on a core of its own; gives its port and its process."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     if what == "empty":
@@ -111,7 +128,7 @@ def _server(what: str) -> Iterator[int]:
             os.sched_setaffinity(process.pid, {cores[0]})
             os.sched_setaffinity(0, {cores[1]})
         _wait_for(port, process)
-        yield port
+        yield port, process.pid
     finally:
         if len(cores) > 1:
             os.sched_setaffinity(0, set(cores))
