@@ -24,6 +24,7 @@ from sessrec.data.report import DataReport
 from sessrec.data.sessions import Sessions, map_events
 from sessrec.data.split import Straddling, leakage_report, split_events, split_time
 from sessrec.data.synthetic import generate_synthetic_sessions
+from sessrec.data.training_window import TrainingWindow
 from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError, check_choice, check_least
 from sessrec.text import time_text
@@ -67,6 +68,10 @@ class Preparation(LogFormat):
         val_ratio: Share of the training sessions that are the validation part, the latest ones; 0 or null for none:
             then the whole training part is fitted and the last checkpoint kept. Used where val_duration is not given.
         val_duration: Length of the validation part in time, such as 1d; 0 for no validation part.
+        train_ratio: Share of the training sessions to keep, the latest ones, of which the validation part is cut; null
+            keeps all. Items, their counts and the filter of the test part follow from what is kept.
+        train_duration: Length of the training part in time, before its last event, such as 30d.
+        train_start: Time at which the training sessions begin at the earliest: seconds or ISO text.
         straddling: A session under way at the time of a split is cut there (its head trains, its tail is dropped), or
             goes to the later part as a whole (test).
         expected: Published counts, such as {train_positions: 554.0k, test_sessions: 15324}: the report says whether the
@@ -93,6 +98,9 @@ class Preparation(LogFormat):
     test_start: str | float | None = None
     val_ratio: float | None = 0.1
     val_duration: str | float | None = None
+    train_ratio: float | None = None
+    train_duration: str | float | None = None
+    train_start: str | float | None = None
     straddling: Straddling = "cut"
     expected: dict[str, str | int] | None = None
     _tables: ClassVar[Mapping[str, Any]] = {}
@@ -123,6 +131,7 @@ class Preparation(LogFormat):
         check_choice("--data.bad_lines", self.bad_lines, BadLines)
         if self.test_duration is not None and self.test_start is not None:
             raise SessRecError("give --data.test_duration or --data.test_start, not both")
+        self.training_window.check()
         if self.visitor_column is not None and self.session_gap is None:
             raise SessRecError("--data.visitor_column needs --data.session_gap, such as 30m or 1h, to cut sessions")
         if (self.event_column is None) != (self.events is None):
@@ -166,6 +175,11 @@ class Preparation(LogFormat):
     def is_from_files(self) -> bool:
         """Whether the log is read from files, whose state tells whether a prepared log is up to date."""
         return bool(self.sources) and not self._tables
+
+    @property
+    def training_window(self) -> TrainingWindow:
+        """Which training sessions are kept."""
+        return TrainingWindow(self.train_ratio, self.train_duration, self.train_start)
 
     @property
     def has_test(self) -> bool:
@@ -253,6 +267,10 @@ class Preparation(LogFormat):
             ("test", self.has_test and not self.test_path, self.test_ratio, self.test_duration, self.test_start),
             ("val", self.has_validation and not self.val_path, self.val_ratio, self.val_duration, None),
         ):
+            if part == "val" and len(events) and (needs_train or is_wanted):
+                events, figures = self.training_window.cut(events)
+                if figures:
+                    report.add("train window", figures)
             if is_wanted:
                 if not needs_train and not len(events):
                     parts[part] = events

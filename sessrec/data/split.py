@@ -45,7 +45,7 @@ def split_time(
     first, last = events.time[0], events.time.max()
     if start is not None:
         option, value = f"--data.{name}_start", start
-        t = _parse_time(start)
+        t = parse_time(start, option)
     elif duration is not None:
         option, value = f"--data.{name}_duration", duration
         if not events.has_times:
@@ -144,10 +144,15 @@ def _hashes(events: Events, of_item: np.ndarray, of_position: np.ndarray) -> np.
     return hashes
 
 
-def _parse_time(start: str | float) -> float:
+def parse_time(start: str | float, option: str) -> float:
+    """A time that an option gives, in seconds or as ISO text.
+
+    Raises:
+        SessRecError: If it cannot be read.
+    """
     column = pa.chunked_array([pa.array([str(start)])])
     try:
-        return float(times_from_column(column, "s", "--data.test_start")[0][0])
+        return float(times_from_column(column, "s", option)[0][0])
     except SessRecError as error:
-        text = f"--data.test_start is {start!r}; write Unix seconds, or a time like 2014-04-07T10:51:09Z"
+        text = f"{option} is {start!r}; write Unix seconds, or a time like 2014-04-07T10:51:09Z"
         raise SessRecError(text) from error

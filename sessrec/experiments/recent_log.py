@@ -11,6 +11,9 @@ from sessrec.data.split import split_time
 from sessrec.errors import SessRecError
 from sessrec.experiments.plain_log import plain_log, plain_log_words, write_plain_log
 
+NO_WINDOW = ["--data.train_ratio", "null", "--data.train_duration", "null", "--data.train_start", "null"]
+"""Words of fit on a log whose training part is cut already."""
+
 
 def recent_log_words(whole: Preparation, share: float, file: Path) -> list[str]:
     """Cut the training part of a log to its most recent sessions; its test part stays as it is.
@@ -36,7 +39,8 @@ def recent_log_words(whole: Preparation, share: float, file: Path) -> list[str]:
         raise SessRecError("no session is left to train on after cleaning")
     t = split_time(events, whole.test_ratio, whole.test_duration, whole.test_start)
     n_train = int((events.starts < t).sum())
-    kept = events.sessions_between(n_train - max(1, round(share * n_train)), events.n_sessions)
+    window, _ = whole.training_window.cut(events.sessions_between(0, n_train))
+    kept = events.sessions_between(n_train - max(1, round(share * window.n_sessions)), events.n_sessions)
     write_plain_log(plain_log(kept), file)
     split = ["--data.test_start", f"{t:.17g}", "--data.test_duration", "null", "--data.min_item_support", "1"]
-    return [*plain_log_words(file), *split]
+    return [*plain_log_words(file), *split, *NO_WINDOW]
