@@ -18,14 +18,23 @@ better GRU4Rec that is significant at 5 % after correction for the number of com
 before models that are above it.
 
 GRU4Rec has the options published for RSC15 (`gru4rec`, cross-entropy) and RetailRocket (`gru4rec_bpr-max`), the
-neighbourhood methods and rules those of session-rec or near them (each config says). SASRec's rows are of the model of
-sessrec 0.2, with options chosen among four tried on the test parts of `rsc15_100k` and `serenade_example`: the model is
-another one since ([SASRec on short sessions](attention.md)), and these rows wait to be measured anew. Else nothing was
-tuned on the logs themselves, and a model that is tuned to a log does better on it. Times are those of one CPU
-core beside other work (a dash: not taken in one piece) and say only which models take seconds and which minutes. The
-README tells where the logs come from; those without times (`Order` in place of a time) give STAN and VSTAN rows for
-seconds. `python scripts/report.py --fit LOG` repeats a section.
+neighbourhood methods and rules those of session-rec or near them, NARM and SR-GNN those of their papers (each config
+says). `MODEL-tuned` has the options of the best trial of a study: every model with options had the same budget, which
+stands in its command ([Choosing options](tuning.md)). Options and number of epochs, also those of the row `MODEL`
+beside it, were chosen on a validation part before the test part; validation and training part together are fitted for
+the test, which was read once. `validation` is the score by which a trial was chosen, `trial` its number and that of
+all trials of the study; [trials.csv.gz](trials.csv.gz) has them all. {tuned}
+
+Times are those of one CPU core beside other work (a dash: not taken in one piece) and say only which models take
+seconds and which minutes. The README tells where the logs come from; those without times (`Order` in place of a time)
+give STAN and VSTAN rows for seconds. `python scripts/report.py --tune LOG` repeats the studies of a section, `--fit
+LOG` its other rows.
 """
+_STALE = """\
+Models were tuned on {tuned}. On {others} they were not, and a model that is tuned to a log does better on it;
+SASRec's rows there are of the model of sessrec 0.2, with options chosen among four tried on the test parts of
+`rsc15_100k` and `serenade_example`: the model is another one since ([SASRec on short sessions](attention.md)), and
+these rows wait to be measured anew."""
 _PUBLISHED = """## Published figures
 
 Recall@20 / MRR@20 in percent on yoochoose1_64, as others print them and as they are here. The last column counts as
@@ -81,7 +90,12 @@ def with_tables(text: str, logs: Mapping[str, Mapping[str, Any]]) -> str:
 
 def results_text(logs: Mapping[str, Mapping[str, Any]]) -> str:
     """docs/results.md, from the results of each log."""
-    return "\n".join([_HEAD, *(_section(log, entry) for log, entry in logs.items()), _published(logs)])
+    tuned = [f"`{log}`" for log, entry in logs.items() if any("tuning" in own for own in entry["models"].values())]
+    others = [f"`{log}`" for log in logs if f"`{log}`" not in tuned]
+    state = _STALE.format(tuned=", ".join(tuned) or "none of the logs", others=", ".join(others)) if others else ""
+    return "\n".join(
+        [_HEAD.format(tuned=state), *(_section(log, entry) for log, entry in logs.items()), _published(logs)]
+    )
 
 
 def _published(logs: Mapping[str, Mapping[str, Any]]) -> str:

@@ -21,6 +21,7 @@ _ITEMS = 16_384  # of a block
 _LARGEST = 127
 _SMALLEST = torch.iinfo(torch.int32).min
 _ROUNDING = 1e-5  # of products in 32 bits, as a share of the product of the norms
+_MOST_COLUMNS = 2  # for each of the rows, after the large ones are cut into parts
 _SHARE = 4  # one in so many items of a block that stay: then the whole block is scored
 
 
@@ -54,9 +55,12 @@ class Screen:
             raise SessRecError("the model has weights that are no numbers")
         # a column much larger than the others, such as a bias, would leave them few of the 8 bits: it is cut into equal
         # parts
-        usual = largest.median().clamp(min=torch.finfo(torch.float32).tiny)
+        usual = largest[largest > 0].median() if largest.any() else torch.ones(())
         parts = (largest / usual).round().clamp(1, _LARGEST).long()
         self._column = torch.repeat_interleave(torch.arange(len(largest)), parts)
+        if len(self._column) > _MOST_COLUMNS * len(largest):  # a few that tower above the others, or nearly all are 0
+            self._column = torch.arange(len(largest))
+            parts = torch.ones_like(parts)
         self._share = (1 / parts)[self._column]
         self._blocks = [self._rounded(rows(items)) for items in self.items]
 
@@ -116,23 +120,33 @@ class ScreenedQueries:
 
 
 def screen_where_faster(rows: Callable[[slice], Tensor], n_items: int) -> Screen | None:
-    """A `Screen`, or None where this torch, or this processor, is slower by it than without.
+    """A `Screen`, or None where products of this torch on this processor are slower by it, or not exact in 8 bits.
 
     Args:
         rows: See `Screen`.
         n_items: Number of items N.
     """
-    if not hasattr(torch, "_int_mm"):
+    if not hasattr(torch, "_int_mm") or not _is_exact():
         return None
     sample = rows(slice(0, min(n_items, _ITEMS)))
     query = sample[:4]
-    small, small_query = sample.to(torch.int8), query.to(torch.int8).T
-    try:
-        torch._int_mm(small, small_query)
-    except RuntimeError:  # no such product on this processor
-        return None
-    faster = _seconds(lambda: torch._int_mm(small, small_query)) < _seconds(lambda: query @ sample.T)
+    small = Screen(lambda _: sample, len(sample)).of_queries(query)
+    least = (query @ sample.T).amax(dim=1)
+    faster = _seconds(lambda: small.columns(0, least)) < _seconds(lambda: query @ sample.T)
     return Screen(rows, n_items) if faster else None
+
+
+def _is_exact() -> bool:
+    """Whether sums of products of 8 bits are exact: processors without instructions for them sum up pairs in 16."""
+    largest = torch.full((256, 128), _LARGEST, dtype=torch.int8)
+    largest[1::2] *= -1
+    try:
+        return all(
+            torch.equal(torch._int_mm(largest, largest[:n].T), (largest.int() @ largest[:n].int().T))
+            for n in (1, 4, 16)
+        )
+    except RuntimeError:  # no such product
+        return False
 
 
 def _seconds(work: Callable[[], object]) -> float:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse
 
@@ -186,8 +187,13 @@ async def metrics(service: Served) -> Response:
 
 async def _ask_of(request: HttpRequest) -> Ask:
     """The body of a request; FastAPI would take as long to find it as the model for its list."""
+    kind = request.headers.get("content-type", "none").partition(";")[0].strip().lower()
+    if kind != "application/json":  # a page of another site may send others without asking
+        raise HTTPException(415, f"the body must be application/json, not {kind[:60]}")
     try:
         return Ask.model_validate_json(await request.body())
+    except ClientDisconnect:
+        raise HTTPException(400, "the client has gone") from None
     except ValidationError as error:
         faults = error.errors(include_url=False, include_context=False, include_input=False)
         raise RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in faults]) from None

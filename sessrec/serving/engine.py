@@ -18,6 +18,7 @@ from sessrec.models.inference import CandidateRules, popular_items, top_items
 from sessrec.serving.requests import Answer, Origin, Request
 
 _LARGE = 100_000  # items
+_MOST_SCREENED = 200  # items of a list
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,18 @@ class TorchEngine:
         rules = CandidateRules(*flags, None if mask is None else mask.to(device))
         k = max(request.k for request in requests)
         with torch.inference_mode():
-            best, scores = top_items(self.model, items.to(device), lengths.to(device), k, rules, self.screen)
+            best, scores = top_items(
+                self.model, items.to(device), lengths.to(device), k, rules, self._screen_of(mask, k)
+            )
         return [
             self._named(*own, request.k) for own, request in zip(zip(best, scores, strict=True), requests, strict=True)
         ]
+
+    def _screen_of(self, mask: Tensor | None, k: int) -> Screen | None:
+        """The screen, where most items are candidates and the list is short: else it would leave out too few."""
+        if self.screen is None or k > _MOST_SCREENED:
+            return None
+        return self.screen if mask is None or 2 * int(mask.sum()) > mask.numel() else None
 
     def _named(self, best: Tensor, scores: Tensor, k: int) -> tuple[list[str], list[float]]:
         ids, pairs = self.model.vocabulary.item_ids, zip(best[:k].tolist(), scores[:k].tolist(), strict=True)

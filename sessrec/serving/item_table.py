@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from sessrec.errors import SessRecError
+from sessrec.errors import SessRecError, one_line
 from sessrec.text import counted
 
 _NAMES = {
@@ -63,8 +63,8 @@ def read_item_table(file: Path) -> ItemTable:
     """
     try:
         table = _read(file)
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise SessRecError(f"cannot read --items {file}: {' '.join(str(error).split())[:300]}") from error
+    except (OSError, pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
+        raise SessRecError(f"cannot read --items {file}: {one_line(error)}") from error
     columns = _columns(file, table.column_names)
     if not columns.keys() & {"title", "picture"} or "id" not in columns:
         raise SessRecError(
@@ -104,7 +104,9 @@ def _read(file: Path) -> pa.Table:
     names = next(csv.reader([head], delimiter=delimiter), [])
     parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     read = pa.csv.ReadOptions(column_names=names, skip_rows=1)
-    convert = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True)
+    convert = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()), null_values=[""], strings_can_be_null=True
+    )
     return pa.csv.read_csv(str(file), read, parse, convert)
 
 

@@ -15,6 +15,7 @@ from sessrec.click_log.events import Events
 from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.reading import read_events
 from sessrec.click_log.times import parse_duration
+from sessrec.data.cleaning import clean_events
 from sessrec.errors import SessRecError
 
 _NEWEST = 1000  # sessions of which one is drawn where the log does not tell which are newer than the model
@@ -62,7 +63,7 @@ class LogSessions:
     def of_id(self, session_id: str) -> LogSession | None:
         """The session of an id; None where there is none."""
         code = self._ids.index(session_id).as_py()
-        found = np.flatnonzero(self._events.numbers == code)  # none where the code is -1
+        found = self._long[self._events.numbers[self._long] == code]  # none where the code is -1
         return self._session(int(found[0])) if len(found) else None
 
     def _session(self, number: int) -> LogSession:
@@ -84,14 +85,28 @@ def read_log_sessions(log: str, checkpoint: Path) -> LogSessions:
     Raises:
         SessRecError: If the log cannot be read.
     """
-    config, data = checkpoint.resolve().parent.parent / "config.yaml", dict[str, Any]()
-    if config.is_file():
-        try:
-            data = yaml.safe_load(config.read_text(encoding="utf-8"))["data"]
-        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise SessRecError(f"cannot read {config}: {error}") from error
+    data = _options_of(checkpoint.resolve().parent.parent / "config.yaml")
     own = {one.name: data[one.name] for one in fields(LogFormat) if one.name in data}
     gap = data.get("session_gap")
     seconds = None if gap is None else parse_duration(gap, "--data.session_gap")
     rules = (seconds, data.get("gap_events", "all"), data.get("events"))
-    return LogSessions(read_events(log, LogFormat(**own), *rules, option="--sessions"))
+    events = read_events(log, LogFormat(**own), *rules, option="--sessions")
+    cleaned, _ = clean_events(events, data.get("drop_repeats", False), 1, 0, data.get("max_session_length"), 0)
+    return LogSessions(cleaned)
+
+
+def _options_of(config: Path) -> dict[str, Any]:
+    """Options of the data of a run; none where it has no config.
+
+    Raises:
+        SessRecError: If the file is no config.
+    """
+    if not config.is_file():
+        return {}
+    try:
+        data = yaml.safe_load(config.read_text(encoding="utf-8"))["data"]
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise SessRecError(f"cannot read {config}: {error}") from error
+    if not isinstance(data, dict):
+        raise SessRecError(f"cannot read {config}: it has no options of the data")
+    return data

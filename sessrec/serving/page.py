@@ -9,9 +9,9 @@ import asyncio
 import base64
 import hashlib
 import re
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from importlib.resources import files
 from typing import Annotated, Any
 
@@ -30,13 +30,15 @@ _MOST_EVENTS = 200  # positions of a session that are ranked, its last ones
 _AT_ONCE = 32  # requests that the page puts in the queue at a time
 _MOST_FOUND = 50
 _CUTOFF = 20
+_MOST_LISTED = 100
+_LONGEST = 1000  # items of a list that ranks are told from
 
 
 class Session(Strict):
     """A session of the page."""
 
     items: list[ItemId]
-    k: int = Field(_CUTOFF, ge=1, le=100)
+    k: int = Field(1, ge=1)
 
 
 @dataclass
@@ -54,16 +56,25 @@ class Page:
     items: ItemTable = field(default_factory=ItemTable)
     sessions: LogSessions | None = None
     limits: Limits = field(default_factory=Limits)
+    _indices: dict[str, _Index] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def about(self) -> dict[str, Any]:
         """The models, and what there is beside them."""
         models = [_about(service.engine) for service in self.services]
-        return {"models": models, "has_sessions": self.sessions is not None, "cutoff": _CUTOFF}
+        return {"models": models, "has_sessions": self.sessions is not None, "cutoff": self.longest(_CUTOFF)}
+
+    def longest(self, at_most: int) -> int:
+        """Length of the longest lists that all models may give."""
+        engines = [service.engine for service in self.services]
+        return min(at_most, self.limits.most_k, *(e.most_k or len(e.item_ids) for e in engines))
 
     def check(self, session: Session) -> None:
-        """Refuse a session above the server's limit."""
+        """Refuse a session above the server's limits."""
         if len(session.items) > self.limits.most_items:
             raise HTTPException(422, f"items: at most {self.limits.most_items:,} items of a session are taken")
+        if session.k > (longest := self.longest(_MOST_LISTED)):
+            raise HTTPException(422, f"k: at most {longest:,} items are listed")
 
     def shown(self, item_id: str) -> dict[str, Any]:
         """An item as the page shows it."""
@@ -89,19 +100,21 @@ class Page:
             for (one,) in answers
         ]
 
-    async def ranks(self, items: Sequence[str]) -> list[dict[str, Any]]:
+    async def ranks(self, items: Sequence[str]) -> list[list[int | str | None]]:
         """Rank of each event of a session but the first by each model, from the events before it."""
         first = max(1, len(items) - _MOST_EVENTS)
         found = []
         for service in self.services:
-            engine = service.engine
+            index = await asyncio.to_thread(self._index_of, service.engine)
+            k = min(self.longest(_LONGEST), len(index.ids))
             ranks: list[int | str | None] = [None] * (first - 1)
-            k = min(self.limits.most_k, engine.most_k or len(engine.item_ids), len(engine.item_ids))
-            known = (await asyncio.to_thread(self._index_of, engine)).ids
-            places = range(first, len(items))
-            answers = await _answers(service, [Request(items[:place], k) for place in places])
-            ranks += [_rank(answer, items[place], k, known) for place, answer in zip(places, answers, strict=True)]
-            found.append({"ranks": ranks, "longest_list": k})
+            for start in range(first, len(items), _AT_ONCE):  # so that few lists are held at a time
+                places = range(start, min(start + _AT_ONCE, len(items)))
+                answers = await _answers(service, [Request(items[:place], k) for place in places])
+                ranks += [
+                    _rank(answer, items[place], k, index.ids) for place, answer in zip(places, answers, strict=True)
+                ]
+            found.append(ranks)
         return found
 
     def session(self, session: LogSession) -> dict[str, Any]:
@@ -113,16 +126,13 @@ class Page:
 
     def _index_of(self, engine: Engine) -> _Index:
         """Texts of a model's items; made anew when it is another one."""
-        digest, kept = engine.origin.digest, self._indices
-        if digest not in kept:
-            while len(kept) >= len(self.services):
-                kept.pop(next(iter(kept)))
-            kept[digest] = _Index(engine, self.items)
-        return kept[digest]
-
-    @cached_property
-    def _indices(self) -> dict[str, _Index]:
-        return {}
+        digest = engine.origin.digest
+        with self._lock:
+            if digest not in self._indices:
+                while len(self._indices) >= len(self.services):
+                    self._indices.pop(next(iter(self._indices)))
+                self._indices[digest] = _Index(engine, self.items)
+            return self._indices[digest]
 
 
 class _Index:
@@ -143,13 +153,9 @@ class _Index:
 
 
 async def _answers(service: Service, requests: Sequence[Request]) -> list[Answer]:
-    """Answers of a model, some requests in its queue at a time."""
-    answers: list[Answer] = []
-    for start in range(0, len(requests), _AT_ONCE):
-        part = requests[start : start + _AT_ONCE]
-        service.batcher.reserve(len(part))
-        answers += await asyncio.gather(*(service.recommend(request) for request in part))
-    return answers
+    """Answers of a model, whose queue has to have a place for each request."""
+    service.batcher.reserve(len(requests))
+    return await asyncio.gather(*(service.recommend(request) for request in requests))
 
 
 def _rank(answer: Answer, target: str, k: int, known: dict[str, None]) -> int | str:
@@ -199,7 +205,7 @@ def page_routes(page: Page) -> APIRouter:
         return await page.lists(session)
 
     @router.post("/page/ranks")
-    async def ranks(session: Session) -> list[dict[str, Any]]:
+    async def ranks(session: Session) -> list[list[int | str | None]]:
         page.check(session)
         return await page.ranks(session.items)
 

@@ -198,9 +198,18 @@ def _starts(starts: Any, dimensions: Mapping[str, Dimension]) -> tuple[dict[str,
     for option, word in (pair for start in found for pair in start.items()):
         if option not in dimensions:
             raise SessRecError(f"starts has {option}, which is not in the space{did_you_mean(option, dimensions)}")
-        if dimensions[option].nearest(word) is None:
+        near = dimensions[option].nearest(word)
+        if near is None or not _is_same(dimensions[option].word(near), word):
             raise SessRecError(f"starts has {option} {word}, which is none of its values in the space")
     return found
+
+
+def _is_same(word: str, other: str) -> bool:
+    """Whether two words of the command line are one value."""
+    try:
+        return word == other or abs(float(word) - float(other)) < 1e-9
+    except ValueError:
+        return False
 
 
 def _distribution(option: str, given: Mapping[str, Any]) -> BaseDistribution:

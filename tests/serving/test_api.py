@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Iterator
@@ -55,6 +56,7 @@ def client(service: Service) -> Iterator[TestClient]:
         yield client
 
 
+JSON = {"Content-Type": "application/json"}
 WRITE = {"Authorization": "Bearer secret"}
 
 
@@ -68,6 +70,40 @@ def pairs_of(answer: dict[str, Any]) -> list[tuple[str, float]]:
 
 def ids_of(answer: dict[str, Any]) -> list[str]:
     return [item["id"] for item in answer["items"]]
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
+def test_a_body_that_any_page_may_send_is_refused(client: TestClient, kind: str) -> None:
+    answer = client.post("/v1/recommend", content=b'{"items": ["x1"]}', headers={"Content-Type": kind} if kind else {})
+    assert answer.status_code == 415
+    assert "must be application/json" in answer.json()["detail"]
+    answer = client.post(
+        "/v1/recommend", content=b'{"items": ["x1"]}', headers={"Content-Type": "Application/JSON; a=b"}
+    )
+    assert answer.status_code == 200
+
+
+def test_a_client_that_goes_while_it_sends_is_no_fault(service: Service) -> None:
+    sent: list[Any] = []
+    messages = iter([{"type": "http.request", "body": b'{"it', "more_body": True}, {"type": "http.disconnect"}])
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"90")]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/recommend",
+        "raw_path": b"/v1/recommend",
+        "headers": headers,
+    }
+    scope |= {"query_string": b"", "http_version": "1.1", "scheme": "http", "root_path": "", "server": ("x", 1)}
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(create_app(service)(scope, receive, send))
+    assert sent[0]["status"] == 400
 
 
 def test_items_of_a_session_give_the_list_of_recommend(client: TestClient, fits: Path) -> None:
@@ -231,24 +267,24 @@ def test_writing_routes_need_the_token(client: TestClient, route: tuple[str, str
     ],
 )
 def test_what_is_no_request_is_told(client: TestClient, body: dict[str, Any]) -> None:
-    refused = client.post("/v1/recommend", content=json.dumps(body), headers={"Content-Type": "application/json"})
+    refused = client.post("/v1/recommend", content=json.dumps(body), headers=JSON)
     assert refused.status_code == 422
     assert (
         next(iter([name for name in ("exclud", "timeout_ms", "k", "items", "item") if name in body]), "give")
         in (refused.json()["detail"])
     )
-    assert client.post("/v1/recommend", content=json.dumps(body)[:-1]).status_code == 422
+    assert client.post("/v1/recommend", content=json.dumps(body)[:-1], headers=JSON).status_code == 422
 
 
 def test_large_bodies_are_refused_unread(client: TestClient) -> None:
     body = b'{"items": ["' + b"x" * MOST_BYTES + b'"]}'
-    assert client.post("/v1/recommend", content=body).status_code == 413
+    assert client.post("/v1/recommend", content=body, headers=JSON).status_code == 413
 
     def parts() -> Iterator[bytes]:  # without a length in the head
         for _ in range(3):
             yield body[: MOST_BYTES // 2]
 
-    refused = client.post("/v1/recommend", content=parts())
+    refused = client.post("/v1/recommend", content=parts(), headers=JSON)
     assert refused.status_code == 413
     assert "a body of more than 4,194,304 bytes" in refused.json()["detail"]
 
@@ -320,7 +356,7 @@ fields = st.sampled_from(
 def test_no_request_breaks_the_server(client: TestClient, route: str, body: Any) -> None:
     method = {"/v1/availability": "PUT", "/v1/sessions/a": "DELETE"}.get(route, "POST")
     content = json.dumps(body).encode()  # with Infinity, which is no JSON, too
-    answer = client.request(method, route, content=content, headers=WRITE | {"Content-Type": "application/json"})
+    answer = client.request(method, route, content=content, headers=WRITE | JSON)
     assert answer.status_code < 500
     assert "Traceback" not in answer.text
 

@@ -85,10 +85,12 @@ def browser(page: Page) -> Iterator[Browser]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     with served(create_app(page.services[0], page=page)) as address:
         driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-        driver.get(address)
-        yield Browser(driver)
-        faults = [line["message"] for line in driver.get_log("browser") if "404" not in line["message"]]
-        driver.quit()
+        try:
+            driver.get(address)
+            yield Browser(driver)
+            faults = [line["message"] for line in driver.get_log("browser") if "404" not in line["message"]]
+        finally:
+            driver.quit()
     assert not faults
 
 

@@ -72,7 +72,7 @@ def test_ranks_are_those_of_the_test(client: TestClient, folder: Path) -> None:
             rows = table.filter(pa.compute.equal(table["session"].cast(pa.string()), session_id))
             loaded = client.get("/page/session", params={"id": session_id}).json()
             items = [item["id"] for item in loaded["items"]]
-            ranks = client.post("/page/ranks", json={"items": items}).json()[number]["ranks"]
+            ranks = client.post("/page/ranks", json={"items": items}).json()[number]
             assert len(ranks) == len(items) - 1
             assert [rank for rank in ranks if isinstance(rank, int)] == rows["rank"].to_pylist()
             assert loaded["is_after_training"] == [True, True]
@@ -83,18 +83,18 @@ def test_positions_without_a_rank_say_why(page: Page) -> None:
     service = Service(page.services[0].checkpoint, TorchEngine.of_checkpoint, None)
     short = Page([service], limits=Limits(most_k=2))
     with TestClient(create_app(service, page=short)) as client:
-        (answer,) = client.post("/page/ranks", json={"items": ["new", "x3", *["x5", "x0"] * 9]}).json()
-        ranks = answer["ranks"]
-        assert (ranks[0], answer["longest_list"]) == ("nothing known before", 2)
+        (ranks,) = client.post("/page/ranks", json={"items": ["new", "x3", *["x5", "x0"] * 9]}).json()
+        assert ranks[0] == "nothing known before"
+        assert client.get("/page/about").json()["cutoff"] == 2
+        assert client.post("/page/lists", json={"items": ["x1"], "k": 3}).status_code == 422
         assert set(ranks[1:]) & {"2+"}
         assert set(ranks[1:]) <= {1, 2, "2+"}
         service.set_available(["x3"])
-        (answer,) = client.post("/page/ranks", json={"items": ["x2", "x3", "x5"]}).json()
-        assert answer["ranks"] == [1, "no candidate"]
+        assert client.post("/page/ranks", json={"items": ["x2", "x3", "x5"]}).json() == [[1, "no candidate"]]
         service.set_available(None)
         assert client.get("/page/session").status_code == 404
         assert client.post("/page/ranks", json={"items": ["x1"] * 501}).status_code == 422
-        long = client.post("/page/ranks", json={"items": ["x1"] * 500}).json()[0]["ranks"]
+        long = client.post("/page/ranks", json={"items": ["x1"] * 500}).json()[0]
         assert long[:299] == [None] * 299
         assert None not in long[299:]
 
@@ -134,6 +134,7 @@ def test_a_session_is_drawn_after_the_training(client: TestClient, page: Page) -
     assert len(drawn) > 3
     assert client.get("/page/session", params={"id": "u0"}).json()["is_after_training"] == [False, False]
     assert client.get("/page/session", params={"id": "nobody"}).status_code == 404
+    assert client.get("/page/session", params={"id": "alone"}).status_code == 404  # of one event
     assert isinstance(page.sessions, LogSessions)
     assert len(page.sessions) == 151
     assert page.sessions.one_after(4e9) is not None  # the newest ones where none is after the training
@@ -183,6 +184,17 @@ def test_what_is_no_table_of_items_is_refused(content: str, message: str, tmp_pa
     file.write_text(content)
     with pytest.raises(SessRecError, match=re.escape(message)):
         read_item_table(file)
+
+
+def test_sessions_are_cleaned_as_in_the_run(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("data: {drop_repeats: true, max_session_length: 3, time_column: at}\n")
+    events = [("a", item, number) for number, item in enumerate(("x", "x", "y", "y", "z", "x"))]
+    rows = ["SessionId\tItemId\tat", *(f"{s}\t{i}\t{t}" for s, i, t in [*events, ("b", "x", 9), ("b", "x", 10)])]
+    (tmp_path / "log.tsv").write_text("\n".join(rows) + "\n")
+    sessions = read_log_sessions(str(tmp_path / "log.tsv"), tmp_path / "checkpoints" / "last.ckpt")
+    found = sessions.of_id("a")
+    assert found is not None
+    assert (found.items, sessions.of_id("b"), len(sessions)) == (["x", "y", "z"], None, 1)
 
 
 def test_a_damaged_config_of_the_run_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -109,6 +109,7 @@ def test_every_value_that_is_drawn_is_in_its_range(tmp_path: Path) -> None:
         ("trainer.max_epochs: [1, 2]", "a trial ends by --patience and --max_epochs"),
         ("model.k: [1, 2]\nstarts: 3", "starts is a list of options with their values"),
         ("model.k: [1, 2]\nstarts: [{model.k: 3}]", "starts has model.k 3, which is none of its values"),
+        ("model.k: {low: 0, high: 1, step: 0.25}\nstarts: [{model.k: 0.4}]", "starts has model.k 0.4, which is none"),
         ("model.k: {low: 1, high: 2}\nstarts: [{model.k: 1}, {model.kk: 3}]", "starts has model.kk.*mean model.k"),
         ("seed_everything: [1, 2]", "is no option of the model, the data or the trainer"),
     ],
