@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import json
 import re
 
@@ -13,8 +15,12 @@ AUDITS = RESULTS["audits"]
 TEXT = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GRU4RECS = ("gru4rec", "gru4rec_bpr-max")
-DRAWING = (*GRU4RECS, "sasrec")
+DRAWING = (*GRU4RECS, "sasrec", "esasrec", "narm", "sr_gnn")
 """Models whose fits draw random numbers."""
+MODELS = {file.stem for file in (ROOT / "configs").glob("*.yaml")} - {"default", "synthetic"}
+MODELS = {name for name in MODELS if not name.startswith("gru4rec_") or name == "gru4rec_bpr-max"}
+TUNED = {log for log in RESULTS if any("tuning" in own for own in RESULTS[log].get("models", {}).values())}
+"""Logs on which models were tuned."""
 SECTIONS = {part.split("\n")[0]: part for part in re.split(r"^## ", TEXT, flags=re.MULTILINE)[1:] if "```" in part}
 
 
@@ -31,8 +37,39 @@ def test_all_logs_are_there() -> None:
     logs = {"rsc15_100k", "serenade_example", "eshop2008", "yoochoose1_64", "retailrocket", "diginetica"}
     assert set(SECTIONS) == logs
     assert logs | {"demo", "audits"} == set(RESULTS)
-    assert all(len(RESULTS[log]["models"]) == 15 for log in logs)
-    assert all(RESULTS[log]["against"] == max(GRU4RECS, key=lambda model: value(log, model)) for log in logs)
+    for log in logs:
+        models = set(RESULTS[log]["models"])
+        assert {model for model in models if not model.endswith("-tuned")} == (
+            MODELS if log in TUNED else MODELS - {"esasrec", "narm", "sr_gnn"}
+        )
+        recurrent = [model for model in models if model.startswith("gru4rec")]
+        assert RESULTS[log]["against"] == max(recurrent, key=lambda model, log=log: value(log, model))
+
+
+def test_a_tuned_model_says_what_it_was_chosen_by() -> None:
+    for log in TUNED:
+        models = RESULTS[log]["models"]
+        for name, own in models.items():
+            if name.endswith("-tuned"):
+                default, chosen = models[name.removesuffix("-tuned")]["tuning"], own["tuning"]
+                assert chosen["study"] == default["study"] == f"{log}-{name.removesuffix('-tuned')}"
+                assert chosen["trials"] == default["trials"] > chosen["trial"] > default["trial"] == 0
+                assert chosen["validation"] > default["validation"]
+        budgets = {line.split(" --trials ")[1] for line in RESULTS[log]["command"].splitlines() if ".tune " in line}
+        assert len(budgets) == 1  # the same for every model
+
+
+def test_all_trials_are_in_the_table() -> None:
+    with gzip.open(ROOT / "docs" / "trials.csv.gz", "rt", encoding="utf-8") as stream:
+        trials = list(csv.DictReader(stream))
+    for log in TUNED:
+        for own in RESULTS[log]["models"].values():
+            if "tuning" in own:
+                origin = own["tuning"]
+                table = {int(row["trial"]): row for row in trials if f"{row['log']}-{row['model']}" == origin["study"]}
+                done = [row for row in table.values() if row["state"] in ("complete", "pruned")]
+                assert len(done) == origin["trials"]
+                assert float(table[origin["trial"]]["value"]) == pytest.approx(origin["validation"], abs=1e-6)
 
 
 @pytest.mark.parametrize("log", SECTIONS)
@@ -42,10 +79,14 @@ def test_every_row_has_its_command_and_its_numbers(log: str) -> None:
     configs = [word for word in command.split() if word.startswith("configs/")]
     for line in command.strip().splitlines():
         models, seeds = re.findall(r"configs/(\S+)\.yaml", line), re.findall(r"--seeds ([\d ]+)", line)[0].split()
+        is_study = ".tune " in line
+        configs += [
+            f"configs/{model}-tuned.yaml" for model in models if is_study and f"{model}-tuned" in entry["models"]
+        ]
         for model in models:
             own = entry["models"][model]["seeds"]
-            assert own == list(map(int, seeds)) if model in DRAWING else own == [int(seeds[0])]
-    assert all((ROOT / word).is_file() for word in configs)
+            assert own == list(map(int, seeds)) if is_study or model in DRAWING else own == [int(seeds[0])]
+    assert all((ROOT / word.replace("-tuned", "")).is_file() for word in configs)
     assert sorted(row[0] for row in rows) == sorted(word[8:-5] for word in configs)
     scores = [float(row[3].strip("+").split()[0].strip("*")) for row in rows]
     assert scores == sorted(scores, reverse=True)

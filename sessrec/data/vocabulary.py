@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import torch
 
 from sessrec.click_log.events import Events
+
+_POPULAR_AT_ONCE = 4096
 
 
 class Vocabulary:
@@ -71,8 +72,47 @@ class Vocabulary:
         """Item index of each item id, -1 where unknown, int64."""
         return np.array([self._index.get(item_id, -1) for item_id in item_ids], dtype=np.int64)
 
+    def mask(self, allow: Iterable[str] | None = None, exclude: Iterable[str] = ()) -> np.ndarray | None:
+        """Which items may be candidates, bool, shape (N,); None for all. Ids that are not known are ignored.
+
+        Args:
+            allow: Item ids that may be; all where None.
+            exclude: Item ids that may not be, also among those allowed.
+
+        Example:
+            >>> Vocabulary(["a", "b", "c"], np.array([3, 2, 1])).mask(allow=["a", "c", "x"], exclude=["a"]).tolist()
+            [False, False, True]
+        """
+        if allow is None and not exclude:
+            return None
+        allowed = np.full(len(self), allow is None)
+        for item_ids, value in ((allow or (), True), (exclude, False)):
+            index = self.index_of(item_ids)
+            allowed[index[index >= 0]] = value
+        return allowed
+
+    def popular(self, k: int, allowed: np.ndarray | None = None, gone: Collection[int] = ()) -> list[int]:
+        """The k items most frequent in training, for a session of which nothing is known; equal counts by item index.
+
+        Args:
+            k: Length of the list.
+            allowed: Which items may be in it, bool, shape (N,); all where None.
+            gone: Item indices that may not.
+        """
+        found: list[int] = []
+        for start in range(0, len(self), _POPULAR_AT_ONCE):
+            items = self.by_count[start : start + _POPULAR_AT_ONCE]
+            if allowed is not None:
+                items = items[allowed[items]]
+            found += [item for item in items.tolist() if item not in gone]
+            if len(found) >= k:
+                break
+        return found[:k]
+
     def state_dict(self) -> dict[str, Any]:
         """Plain text and tensors, as a checkpoint may hold them."""
+        import torch  # which a server of exported models does without
+
         first_times = None if self.first_times is None else torch.from_numpy(self.first_times)
         return {"item_ids": self.item_ids, "counts": torch.from_numpy(self.counts), "first_times": first_times}
 

@@ -1,8 +1,7 @@
-"""Which items may be recommended, by their ids: lists of a caller, and files of the command line."""
+"""Which items may be recommended, by files and lists of the command line."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,30 +11,6 @@ from torch import Tensor
 from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
 from sessrec.text import counted
-
-
-def allowed_items(
-    vocabulary: Vocabulary, allow: Sequence[str] | None = None, exclude: Sequence[str] = ()
-) -> Tensor | None:
-    """Which items may be candidates, bool, shape (N,); None for all. Ids that the model does not know are ignored.
-
-    Args:
-        vocabulary: Items of the model.
-        allow: Item ids that may be; all where None.
-        exclude: Item ids that may not be, also among those allowed.
-
-    Example:
-        >>> vocabulary = Vocabulary(["a", "b", "c"], [3, 2, 1])
-        >>> allowed_items(vocabulary, allow=["a", "c", "x"], exclude=["a"]).tolist()
-        [False, False, True]
-    """
-    if allow is None and not exclude:
-        return None
-    allowed = torch.full((len(vocabulary),), allow is None)
-    for item_ids, value in ((allow or (), True), (exclude, False)):
-        index = vocabulary.index_of(item_ids)
-        allowed[torch.from_numpy(index[index >= 0])] = value
-    return allowed
 
 
 class ItemList(NamedTuple):
@@ -86,15 +61,13 @@ class ItemList(NamedTuple):
 def candidates_of_options(
     vocabulary: Vocabulary, allow: ItemList | None, exclude: ItemList | None
 ) -> tuple[Tensor | None, list[str]]:
-    """Which items ``--allow`` and ``--exclude`` leave, see `allowed_items`, and notes on ids that are not known.
+    """Which items ``--allow`` and ``--exclude`` leave, bool, shape (N,), None for all, and notes on unknown ids.
 
     Raises:
         SessRecError: If none is left.
     """
     notes = [text for given in (allow, exclude) if given is not None and (text := given.note(vocabulary))]
-    allowed = allowed_items(
-        vocabulary, None if allow is None else allow.item_ids, () if exclude is None else exclude.item_ids
-    )
+    allowed = vocabulary.mask(None if allow is None else allow.item_ids, () if exclude is None else exclude.item_ids)
     if allowed is not None and not allowed.any():
         raise SessRecError("--allow and --exclude leave no item of the model")
-    return allowed, notes
+    return None if allowed is None else torch.from_numpy(allowed), notes

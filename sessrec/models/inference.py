@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -11,14 +11,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from sessrec.data.loaders import EvaluationBatch
-from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
 from sessrec.evaluation.metrics import PositionCounts
 from sessrec.evaluation.ranking import EXCLUDED, Excluded, best_items, count_positions, items_so_far
 from sessrec.evaluation.screening import Screen
-from sessrec.models.candidates import allowed_items
 
-_POPULAR_AT_ONCE = 4096
 Model = Any  # a SessionRecommender, which imports this module
 
 
@@ -174,7 +171,7 @@ def recommend(
     items = torch.from_numpy(index[index >= 0]).to(model.device)
     rules = _rules_of_call(model, lists, exclude_last, exclude_seen)
     if not len(items):
-        found = popular_items(vocabulary, k, rules.allowed)
+        found = vocabulary.popular(k, None if rules.allowed is None else rules.allowed.cpu().numpy())
         return [(vocabulary.item_ids[item], float(vocabulary.counts[item])) for item in found]
     if was_training := model.training:  # a model of one's own may have layers that differ
         model.eval()
@@ -192,31 +189,11 @@ def _rules_of_call(
     exclude_seen: bool | None,
 ) -> CandidateRules:
     """The rules of a call, and the model's where the call has none; what either forbids is no candidate."""
-    rules, allowed = model.candidate_rules, allowed_items(model.vocabulary, *lists)
-    if allowed is not None:
-        allowed = allowed.to(model.device)
+    rules, mask = model.candidate_rules, model.vocabulary.mask(*lists)
+    if mask is not None:
+        allowed = torch.from_numpy(mask).to(model.device)
         rules = rules._replace(allowed=allowed if rules.allowed is None else allowed & rules.allowed)
     return rules._replace(
         exclude_last=rules.exclude_last if exclude_last is None else exclude_last,
         exclude_seen=rules.exclude_seen if exclude_seen is None else exclude_seen,
     )
-
-
-def popular_items(vocabulary: Vocabulary, k: int, allowed: Tensor | None, gone: Collection[int] = ()) -> list[int]:
-    """The k items most frequent in training, for a session of which nothing is known; equal counts by item index.
-
-    Args:
-        vocabulary: Items of the model.
-        k: Length of the list.
-        allowed: Which items may be in it, bool, shape (N,); all where None.
-        gone: Item indices that may not.
-    """
-    found: list[int] = []
-    for start in range(0, len(vocabulary), _POPULAR_AT_ONCE):
-        items = vocabulary.by_count[start : start + _POPULAR_AT_ONCE]
-        if allowed is not None:
-            items = items[allowed[torch.from_numpy(items).to(allowed.device)].cpu().numpy()]
-        found += [item for item in items.tolist() if item not in gone]
-        if len(found) >= k:
-            break
-    return found[:k]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,30 +14,24 @@ from sessrec.callbacks.checkpoints import load_model_with_digest
 from sessrec.evaluation.ranking import EXCLUDED
 from sessrec.evaluation.screening import Screen, screen_where_faster
 from sessrec.models.base import SessionRecommender
-from sessrec.models.candidates import allowed_items
-from sessrec.models.inference import CandidateRules, popular_items, top_items
+from sessrec.models.inference import CandidateRules, top_items
+from sessrec.serving.known_items import KnownItems
 from sessrec.serving.requests import Answer, Origin, Request
 
 _LARGE = 100_000  # items
 _MOST_SCREENED = 200  # items of a list
 
 
-@dataclass(frozen=True)
-class TorchEngine:
+@dataclass(frozen=True, kw_only=True)
+class TorchEngine(KnownItems):
     """Any model of sessrec, in torch.
 
     Args:
         model: The model.
-        origin: Which model it is.
-        available: Which items may be recommended at present, bool, shape (N,); all where None.
-        most_k: See `Engine`.
         screen: Rows of the model in 8 bits, where its catalogue is large; none where None.
     """
 
     model: SessionRecommender
-    origin: Origin
-    available: Tensor | None = None
-    most_k: int | None = None
     screen: Screen | None = None
 
     @classmethod
@@ -51,26 +46,11 @@ class TorchEngine:
         run, rules = folder.parent.name if folder.name == "checkpoints" else file.stem, model.candidate_rules
         name = type(model).__name__
         origin = Origin(name, run, digest, model.trained_until, rules.exclude_last, rules.exclude_seen)
-        return cls(model, origin, screen=_screen_of(model))
-
-    @property
-    def item_ids(self) -> list[str]:
-        """See `Engine`."""
-        return self.model.vocabulary.item_ids
-
-    @property
-    def n_available(self) -> int:
-        """See `Engine`."""
-        return self.model.n_items if self.available is None else int(self.available.sum())
-
-    def with_availability(self, available: Sequence[str] | None, unavailable: Sequence[str]) -> TorchEngine:
-        """See `Engine`."""
-        return replace(self, available=allowed_items(self.model.vocabulary, available, unavailable))
+        return cls(vocabulary=model.vocabulary, origin=origin, model=model, screen=_screen_of(model))
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """See `Engine`."""
-        vocabulary = self.model.vocabulary
-        known = [index[index >= 0] for index in (vocabulary.index_of(request.item_ids) for request in requests)]
+        known = [self.known(request) for request in requests]
         answers: dict[int, Answer] = {}
         groups: dict[tuple[bool, bool], list[int]] = {}
         for number, (request, items) in enumerate(zip(requests, known, strict=True)):
@@ -85,36 +65,18 @@ class TorchEngine:
                 answers[number] = Answer(item_ids, scores, len(known[number]), None, self.origin)
         return [answers[number] for number in range(len(requests))]
 
-    def popular(self, request: Request, reason: str) -> Answer:
-        """See `Engine`."""
-        vocabulary, (last, seen) = self.model.vocabulary, self.origin.flags(request)
-        index = vocabulary.index_of(request.item_ids)
-        known = index[index >= 0].tolist()
-        gone = known if seen else known[-1:] if last else []
-        items = popular_items(vocabulary, request.k, self._allowed(request), set(gone))
-        scores = [float(vocabulary.counts[item]) for item in items]
-        return Answer([vocabulary.item_ids[item] for item in items], scores, len(known), reason, self.origin)
-
-    def _allowed(self, request: Request) -> Tensor | None:
-        """Which items may be candidates of a request, bool, shape (N,); all where None."""
-        own = allowed_items(self.model.vocabulary, request.allow, request.exclude)
-        if own is None or self.available is None:
-            return self.available if own is None else own
-        return own & self.available
-
     def _rank(
         self, requests: Sequence[Request], sessions: Sequence[Tensor], flags: tuple[bool, bool]
     ) -> list[tuple[list[str], list[float]]]:
         """Lists for sessions of known items, all by the same flags."""
         lengths = torch.tensor([len(session) for session in sessions])
         items = torch.nn.utils.rnn.pad_sequence(list(sessions), batch_first=True)
-        allowed = [self._allowed(request) for request in requests]
-        mask = self.available
+        allowed, mask = [self.allowed(request) for request in requests], self.available
         if any(own is not self.available for own in allowed):
-            everything = torch.ones(self.model.n_items, dtype=torch.bool)
-            mask = torch.stack([everything if own is None else own for own in allowed])  # (S, N)
+            everything = np.ones(self.model.n_items, dtype=bool)
+            mask = np.stack([everything if own is None else own for own in allowed])  # (S, N)
         device = self.model.device
-        rules = CandidateRules(*flags, None if mask is None else mask.to(device))
+        rules = CandidateRules(*flags, None if mask is None else torch.from_numpy(mask).to(device))
         k = max(request.k for request in requests)
         with torch.inference_mode():
             best, scores = top_items(
@@ -124,14 +86,14 @@ class TorchEngine:
             self._named(*own, request.k) for own, request in zip(zip(best, scores, strict=True), requests, strict=True)
         ]
 
-    def _screen_of(self, mask: Tensor | None, k: int) -> Screen | None:
+    def _screen_of(self, mask: np.ndarray | None, k: int) -> Screen | None:
         """The screen, where most items are candidates and the list is short: else it would leave out too few."""
         if self.screen is None or k > _MOST_SCREENED:
             return None
-        return self.screen if mask is None or 2 * int(mask.sum()) > mask.numel() else None
+        return self.screen if mask is None or 2 * int(mask.sum()) > mask.size else None
 
     def _named(self, best: Tensor, scores: Tensor, k: int) -> tuple[list[str], list[float]]:
-        ids, pairs = self.model.vocabulary.item_ids, zip(best[:k].tolist(), scores[:k].tolist(), strict=True)
+        ids, pairs = self.item_ids, zip(best[:k].tolist(), scores[:k].tolist(), strict=True)
         kept = [(ids[item], score) for item, score in pairs if score > EXCLUDED]
         return [item_id for item_id, _ in kept], [score for _, score in kept]
 
