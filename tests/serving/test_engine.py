@@ -29,7 +29,8 @@ def engine_of(name: str, **changes: Any) -> TorchEngine:
     model.set_vocabulary(make_vocabulary(N_ITEMS))
     if model.batches == "log":
         model.learn_sessions(SESSIONS)
-    return TorchEngine(model.eval(), Origin(name, "run", "digest", None, False, False), **changes)
+    origin = Origin(name, "run", "digest", None, False, False)
+    return TorchEngine(vocabulary=model.vocabulary, origin=origin, model=model.eval(), **changes)
 
 
 def requests_of(n: int, seed: int = 0) -> list[Request]:
