@@ -35,7 +35,6 @@ try:
 
     from sessrec.serving.api import create_app
     from sessrec.serving.item_table import ItemTable, read_item_table
-    from sessrec.serving.log_sessions import read_log_sessions
     from sessrec.serving.page import Page
     from sessrec.serving.requests import Engine
     from sessrec.serving.schemas import MOST_REQUESTS, Limits
@@ -88,7 +87,11 @@ def main(args: list[str] | None = None) -> None:
 def _page(options: argparse.Namespace, services: list[Service]) -> Page:
     """What the page shows, with a word on what was read."""
     items = ItemTable() if options.items is None else read_item_table(options.items)
-    sessions = None if options.sessions is None else read_log_sessions(options.sessions, options.ckpt_path)
+    sessions = None
+    if options.sessions is not None:
+        from sessrec.serving.log_sessions import read_log_sessions  # which takes a second
+
+        sessions = read_log_sessions(options.sessions, options.ckpt_path)
     if options.items is not None:
         n_known = sum(item_id in items for item_id in services[0].engine.item_ids)
         print(f"{options.items} has {n_known:,} of {len(services[0].engine.item_ids):,} items of the model", flush=True)

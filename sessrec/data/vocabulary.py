@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
-from sessrec.click_log.events import Events
+if TYPE_CHECKING:  # a server of exported models has neither pandas nor torch to wait for
+    from sessrec.click_log.events import Events
 
 _POPULAR_AT_ONCE = 4096
 
@@ -41,6 +41,8 @@ class Vocabulary:
     @classmethod
     def of_events(cls, events: Events) -> Vocabulary:
         """Build the vocabulary of some events, items in order of first appearance."""
+        import pandas as pd
+
         counts, codes, first_times = events.item_counts, pd.unique(events.item), None
         if events.has_times:  # sessions overlap, so that the first event in session order may not be the earliest
             earliest = np.full(len(counts), np.inf)
@@ -111,7 +113,7 @@ class Vocabulary:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain text and tensors, as a checkpoint may hold them."""
-        import torch  # which a server of exported models does without
+        import torch
 
         first_times = None if self.first_times is None else torch.from_numpy(self.first_times)
         return {"item_ids": self.item_ids, "counts": torch.from_numpy(self.counts), "first_times": first_times}

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,10 +21,12 @@ from fastapi import APIRouter, HTTPException, Query, Response
 from pydantic import Field
 
 from sessrec.serving.item_table import ItemTable
-from sessrec.serving.log_sessions import LogSession, LogSessions
 from sessrec.serving.requests import Answer, Engine, Request
 from sessrec.serving.schemas import ItemId, Limits, SessionId, Strict
 from sessrec.serving.service import Service
+
+if TYPE_CHECKING:
+    from sessrec.serving.log_sessions import LogSession, LogSessions
 
 _MOST_EVENTS = 200  # positions of a session that are ranked, its last ones
 _AT_ONCE = 32  # requests that the page puts in the queue at a time
