@@ -20,6 +20,8 @@ _OPTIONS_OF_FIT = (
     "--model",
     "--seed_everything",
     "--ckpt_path",
+    "--init_from",
+    "--init_drop",
     "--monitor",
     "--list_length",
     "--projector",

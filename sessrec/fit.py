@@ -19,6 +19,7 @@ from sessrec.models.base import SessionRecommender
 from sessrec.models.checkpoint_format import read_checkpoint
 from sessrec.models.compatibility import check_clipping, check_trainer
 from sessrec.models.neural import NeuralRecommender
+from sessrec.models.warm_start import WarmStart, grown_vocabulary
 from sessrec.options import changed_options, naming_changes
 from sessrec.suggestions import did_you_mean
 from sessrec.trainer_options import check_batches, check_stopping, check_trainer_options
@@ -54,7 +55,7 @@ def fit(cli: SessRecCLI) -> None:
     if isinstance(model, NeuralRecommender):
         model.schedule.check_end(trainer)
     content = None if checkpoint is None else read_checkpoint(checkpoint)
-    data.setup("fit")
+    _set_up(cli, begins=content is None)
     _check_batches(trainer, model, data)
     place: tuple[int | None, bool] = (None, False)
     if content is not None:
@@ -67,6 +68,27 @@ def fit(cli: SessRecCLI) -> None:
         place = (content["global_step"], inside_epoch)
     with open_loggers(trainer, *place):
         trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
+
+
+def _set_up(cli: SessRecCLI, begins: bool) -> None:
+    """Prepare the data, and give the model the weights of ``--init_from`` where a fit begins with it."""
+    model, data, file = cli.model, cli.datamodule, cli.config.init_from
+    if file is None and cli.config.init_drop:
+        raise SessRecError("--init_drop leaves out items of --init_from: give both")
+    if file is None:
+        data.setup("fit")
+        return
+    if not isinstance(model, NeuralRecommender):
+        raise SessRecError(f"--init_from: {type(model).__name__} is not trained by gradients: fit it to all sessions")
+    warm = WarmStart(read_checkpoint(file))
+    data.grow = partial(grown_vocabulary, warm.vocabulary, drop=cli.config.init_drop)
+    data.setup("fit")
+    if begins:
+        assert data.vocabulary is not None
+        model.set_vocabulary(data.vocabulary)
+        n_known, model.warm_start = warm.copy_weights(model), warm
+        n_new, n_gone = model.n_items - n_known, len(warm.vocabulary) - n_known
+        print(f"begins with {file}: {n_known:,} items of it, {n_new:,} new ones, {n_gone:,} left out")
 
 
 def _check_batches(trainer: Trainer, model: SessionRecommender, data: SessionDataModule) -> None:

@@ -16,6 +16,8 @@ from sessrec.option_types import known_classes
 
 _COMMANDS_OF = {
     "ckpt_path": ("fit", "validate", "test", "predict"),
+    "init_from": ("fit",),
+    "init_drop": ("fit",),
     "monitor": ("fit",),
     "checkpoint": ("fit",),
     "list_length": ("test",),

@@ -104,6 +104,15 @@ def add_options(parser: LightningArgumentParser) -> None:
         help="Checkpoint to start from: a file, or `best`, `last` or `auto` of the run that the config names. `auto` "
         "is for a fit that a scheduler may start again: it resumes from last where there is one, else begins.",
     )
+    parser.add_argument(
+        "--init_from",
+        type=str | None,
+        default=None,
+        help="Checkpoint whose weights and optimiser state a new fit begins with: items that only the new log has are "
+        "added, with rows as at the start of a fit.",
+    )
+    text = "Whether items of the checkpoint of --init_from that the new training part lacks are left out."
+    parser.add_argument("--init_drop", type=bool, default=False, help=text)
     parser.add_class_arguments(LastCheckpoint, "checkpoint")
     parser.add_argument(
         "--monitor", type=str, default="val/mrr@20", help="Validation metric that chooses the best checkpoint in a fit."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -71,6 +72,8 @@ class SessionDataModule(LightningDataModule):
         self.sessions: dict[str, Sessions] = {}
         self.report = DataReport()
         self.seed = torch.initial_seed()
+        self.grow: Callable[[Vocabulary], Vocabulary] | None = None
+        """Makes the items of a fit of those of the training part, see `Preparation.run`; such a log is not kept."""
         self._prepared: PreparedLog | None = None
 
     def setup(self, stage: str) -> None:
@@ -92,7 +95,7 @@ class SessionDataModule(LightningDataModule):
                 "there is no test part: give --data.test_ratio, --data.test_duration or --data.test_start"
             )
         if stage == "fit":
-            prepared = self.prepare()
+            prepared = self.prepare() if self.grow is None else self.preparation.run(grow=self.grow)
             known = prepared.vocabulary
         else:
             known = self._known_items(part)

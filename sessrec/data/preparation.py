@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -72,6 +72,8 @@ class Preparation(LogFormat):
             keeps all. Items, their counts and the filter of the test part follow from what is kept.
         train_duration: Length of the training part in time, before its last event, such as 30d.
         train_start: Time at which the training sessions begin at the earliest: seconds or ISO text.
+        replay: Number of sessions before that part that are trained on, too, as a share of those in it, such as 0.2;
+            drawn at random, the same in every fit.
         straddling: A session under way at the time of a split is cut there (its head trains, its tail is dropped), or
             goes to the later part as a whole (test).
         expected: Published counts, such as {train_positions: 554.0k, test_sessions: 15324}: the report says whether the
@@ -101,6 +103,7 @@ class Preparation(LogFormat):
     train_ratio: float | None = None
     train_duration: str | float | None = None
     train_start: str | float | None = None
+    replay: float | None = None
     straddling: Straddling = "cut"
     expected: dict[str, str | int] | None = None
     _tables: ClassVar[Mapping[str, Any]] = {}
@@ -179,7 +182,7 @@ class Preparation(LogFormat):
     @property
     def training_window(self) -> TrainingWindow:
         """Which training sessions are kept."""
-        return TrainingWindow(self.train_ratio, self.train_duration, self.train_start)
+        return TrainingWindow(self.train_ratio, self.train_duration, self.train_start, self.replay)
 
     @property
     def has_test(self) -> bool:
@@ -199,12 +202,15 @@ class Preparation(LogFormat):
             return parse_duration(self.val_duration, "--data.val_duration") > 0
         return bool(self.val_ratio)
 
-    def run(self, vocabulary: Vocabulary | None = None) -> PreparedLog:
+    def run(
+        self, vocabulary: Vocabulary | None = None, grow: Callable[[Vocabulary], Vocabulary] | None = None
+    ) -> PreparedLog:
         """Prepare the log.
 
         Args:
             vocabulary: Items of a fitted model, for the evaluation on another log; None takes those of the training
                 part.
+            grow: Makes the items of a fit of those of the training part: it adds those of an earlier fit.
 
         Raises:
             SessRecError: If the log cannot be read, or nothing is left to train on.
@@ -218,6 +224,7 @@ class Preparation(LogFormat):
         report.add("cleaned", dropped | events.counts())
         parts = self._split(events, report, needs_train=vocabulary is None)
         known = Vocabulary.of_events(parts["train"]) if vocabulary is None else vocabulary
+        known = known if grow is None else grow(known)
         mapped = {part: map_part(part, own, known, report) for part, own in parts.items()}
         sessions = {part: own for part, own in mapped.items() if len(own)}
         empty = [part for part in parts if part not in sessions]

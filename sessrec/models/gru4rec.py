@@ -101,6 +101,8 @@ class GRU4Rec(NeuralRecommender):
         self._layout: StepLayout | None = None
         self._captured: tuple[Optimizer, CapturedRun] | None = None
 
+    item_rows: tuple[str, ...] = ("output_embedding", "output_bias", "input_embedding")
+
     def build(self) -> None:
         """Create the embeddings, the layers and the negative sampler."""
         h = self.options

@@ -23,6 +23,7 @@ from sessrec.models.base import SessionRecommender
 from sessrec.models.compatibility import check_clipping
 from sessrec.models.fit_loop import Progress, count_steps, resume_after_epoch, resume_inside_epoch
 from sessrec.models.schedules import Schedule, ScheduleName, ScheduleUnit
+from sessrec.models.warm_start import WarmStart
 
 
 @contextmanager
@@ -52,6 +53,10 @@ class NeuralRecommender(SessionRecommender):
     """
 
     batches: TrainingBatches = "window"
+    item_rows: tuple[str, ...] = ()
+    """Parameters with a row for each item, which grow with the items where a fit begins with an earlier one's."""
+    warm_start: WarmStart | None = None
+    """The fit that this one begins with the weights and the optimiser's state of."""
     _last_time = 0.0
 
     def __init__(
@@ -134,6 +139,9 @@ class NeuralRecommender(SessionRecommender):
         else:
             resume_after_epoch(self.trainer)
         self._last_time = time.perf_counter()
+        if self.warm_start is not None and self.global_step == 0:
+            optimizer = self.raw_optimizer()
+            optimizer.load_state_dict(self.warm_start.state_for(optimizer, self))
         for group in self.raw_optimizer().param_groups:
             group.update({name: self.options[name] for name in ("momentum",) if name in group and name in self.options})
         set_rate(self.raw_optimizer(), self.options.learning_rate)

@@ -32,6 +32,7 @@ class WholeSessions:
     """
 
     batches: TrainingBatches = "sessions"
+    item_rows: tuple[str, ...] = ("item_embedding",)
     has_sparse_gradients = False
     """Whether the optimiser takes gradients of the embedding's touched rows."""
     item_embedding: Tensor
