@@ -20,6 +20,7 @@ class TrainingWindow(NamedTuple):
         ratio: Share of the sessions, the latest ones.
         duration: Time before the last training event, seconds or a text such as ``30d``.
         start: Time at which a session begins at the earliest, in seconds or as ISO text.
+        replay: Number of sessions before the window that are kept, too, as a share of those in it; drawn at random.
 
     Raises:
         SessRecError: If two are given, or a share is out of its range.
@@ -28,12 +29,18 @@ class TrainingWindow(NamedTuple):
     ratio: float | None = None
     duration: str | float | None = None
     start: str | float | None = None
+    replay: float | None = None
 
     def check(self) -> None:
         """Refuse what does not go together."""
-        given = [f"--data.train_{name}" for name, value in self._asdict().items() if value is not None]
+        window = {"ratio": self.ratio, "duration": self.duration, "start": self.start}
+        given = [f"--data.train_{name}" for name, value in window.items() if value is not None]
         if len(given) > 1:
             raise SessRecError(f"give one of {' and '.join(given)}, not both")
+        if self.replay and not given:
+            raise SessRecError("--data.replay keeps sessions before --data.train_ratio, train_duration or train_start")
+        if self.replay is not None and not 0 <= self.replay < float("inf"):
+            raise SessRecError(f"--data.replay must be at least 0, got {self.replay}")
         if self.ratio is not None and not 0 < self.ratio <= 1:
             raise SessRecError(f"--data.train_ratio must be above 0 and at most 1, got {self.ratio}")
         if self.duration is not None and parse_duration(self.duration, "--data.train_duration") <= 0:
@@ -51,7 +58,7 @@ class TrainingWindow(NamedTuple):
         Raises:
             SessRecError: If no session begins in the window, or the log has no times to measure a duration in.
         """
-        if not any(value is not None for value in self):
+        if self.ratio is None and self.duration is None and self.start is None:
             return events, {}
         n_sessions, starts = events.n_sessions, events.starts
         if self.ratio is not None:
@@ -64,9 +71,16 @@ class TrainingWindow(NamedTuple):
                 f"--data.train_{option} {value} leaves no session to train on: the last one begins at "
                 f"{time_text(float(starts[-1]))}"
             )
+        n_replayed = min(first, round((self.replay or 0) * (n_sessions - first)))
+        replayed = np.sort(np.random.default_rng(0).choice(first, n_replayed, replace=False))
         kept = events.sessions_between(first, n_sessions)
+        if n_replayed:
+            kept = events.take_sessions(np.concatenate([replayed, np.arange(first, n_sessions)]))
         shown = time_text(float(starts[first])) if events.has_times else f"row {starts[first]:.0f}"
-        return kept, {"t": shown, "sessions_before": first, "events_before": len(events) - len(kept)}
+        figures: dict[str, str | int] = {"t": shown, "sessions_before": first, "events_before": len(events) - len(kept)}
+        if self.replay:
+            figures |= {"sessions_before": first - n_replayed, "sessions_replayed": n_replayed}
+        return kept, figures
 
     def _begin(self, events: Events) -> float:
         if self.start is not None:

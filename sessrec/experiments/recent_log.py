@@ -11,7 +11,10 @@ from sessrec.data.split import split_time
 from sessrec.errors import SessRecError
 from sessrec.experiments.plain_log import plain_log, plain_log_words, write_plain_log
 
-NO_WINDOW = ["--data.train_ratio", "null", "--data.train_duration", "null", "--data.train_start", "null"]
+NO_WINDOW = [
+    *("--data.train_ratio", "null", "--data.train_duration", "null", "--data.train_start", "null"),
+    *("--data.replay", "null"),
+]
 """Words of fit on a log whose training part is cut already."""
 
 

@@ -59,6 +59,19 @@ def test_sessions_that_are_kept(options: dict[str, Any], kept: list[str], prepar
     assert window.get("events_before", 0) == 10 - sum(name in kept for name, _, time in ROWS if time < 90)
 
 
+def test_older_sessions_are_mixed_in(prepared: Any) -> None:
+    log = prepared(train_ratio=0.5, replay=0.5)  # one older session beside two
+    first, *window = sessions_of(log, "train")
+    assert window == ["short", "late"]
+    assert first in ("early", "across")
+    assert sessions_of(prepared(train_ratio=0.5, replay=0.5), "train") == [first, *window]
+    events = sum(name in (first, *window) for name, _, time in ROWS if time < 90)
+    expected = {"sessions_before": 1, "events_before": 10 - events, "sessions_replayed": 1}
+    assert log.report.sections["train window"].items() >= expected.items()
+    assert sessions_of(prepared(train_ratio=0.5, replay=9), "train") == ["early", "across", "short", "late"]
+    assert sessions_of(prepared(train_ratio=0.5, replay=0.2), "train") == ["short", "late"]
+
+
 def test_items_and_counts_follow_from_what_is_kept(prepared: Any) -> None:
     log = prepared(train_ratio=0.5)
     assert dict(zip(log.vocabulary.item_ids, log.vocabulary.counts.tolist(), strict=True)) == dict(a=2, c=1, b=1, z=1)
@@ -79,6 +92,8 @@ def test_items_and_counts_follow_from_what_is_kept(prepared: Any) -> None:
         ({"train_duration": "0s"}, "--data.train_duration must be above 0, got 0s"),
         ({"train_start": 81}, "--data.train_start 81 leaves no session to train on: the last one begins at 50"),
         ({"train_duration": 5}, "--data.train_duration 5 leaves no session to train on"),
+        ({"replay": 0.2}, "--data.replay keeps sessions before --data.train_ratio"),
+        ({"replay": -1, "train_ratio": 0.5}, "--data.replay must be at least 0, got -1"),
         ({"train_start": "yesterday"}, "--data.train_start is 'yesterday'; write Unix seconds"),
         ({"train_ratio": 0.5, "train_start": 30}, "give one of --data.train_ratio and --data.train_start, not both"),
         ({"train_duration": 5, "time_column": None, "order_column": None}, "--data.train_duration needs times"),
