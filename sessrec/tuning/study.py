@@ -82,9 +82,13 @@ class Study:
         kept = self.optuna.user_attrs.get("settings")
         if kept is None:
             self.optuna.set_user_attr("settings", settings)
-        elif changed := [name for name in {**kept, **settings} if kept.get(name) != settings.get(name)]:
-            text = ", ".join(f"{name} {kept.get(name)}, not {settings.get(name)}" for name in changed[:3])
-            raise SessRecError(f"--study {self.folder.name} is there with {text}: give another --study")
+            return
+        # a study of an earlier release lacks options that were added since, which are null
+        pairs = {name: [one.get(name, "null") for one in (kept, settings)] for name in {**kept, **settings}}
+        if changed := [f"{name} {old}, not {new}" for name, (old, new) in pairs.items() if old != new]:
+            raise SessRecError(
+                f"--study {self.folder.name} is there with {', '.join(changed[:3])}: give another --study"
+            )
 
     @property
     def trials(self) -> list[FrozenTrial]:

@@ -183,6 +183,10 @@ def test_another_question_is_another_study(tmp_path: Path) -> None:
     Study(tmp_path / "study", None, {"model.k": "1", "space": {}}, X, {})
     with pytest.raises(SessRecError, match="--study study is there with model.k 1, not 2: give another --study"):
         Study(tmp_path / "study", None, {"model.k": "2", "space": {}}, X, {})
+    added = {"model.k": "1", "space": {}, "data.added": "null"}  # of a release that knows one more option
+    Study(tmp_path / "study", None, added, X, {})
+    with pytest.raises(SessRecError, match="with data.added null, not 3"):
+        Study(tmp_path / "study", None, added | {"data.added": "3"}, X, {})
     Study(tmp_path / "study", f"sqlite:///{tmp_path}/trials.db", {"model.k": "2"}, X, {})  # of any storage
     with pytest.raises(SessRecError, match="--storage nosql://x cannot be used"):
         Study(tmp_path / "study", "nosql://x", {}, X, {})
