@@ -14,6 +14,7 @@ from sessrec.evaluation.metrics import PositionCounts, count_above_and_tied, cou
 from sessrec.evaluation.screening import ScreenedQueries
 
 MIN_ROWS = 32  # matrix products of few rows take other kernels and round otherwise; from here on rows round alike
+_LEAST_ROWS = 2  # a product of one row rounds equal columns apart on some processors
 _POSITIONS = 1024  # positions ranked at once
 _SCREENED = 16  # sessions whose items are screened at once: for more, the products take longer than the reading of rows
 _SESSIONS = 128  # sessions given their best items at once, from larger blocks of items
@@ -129,7 +130,8 @@ def _count_block(
     allowed: Tensor | None,
 ) -> PositionCounts:
     n_positions = len(targets)
-    missing = max(0, MIN_ROWS - n_positions) if len(blocks) > 1 else 0
+    is_product = isinstance(queries, Tensor)  # others are looked up
+    missing = max(0, (MIN_ROWS if len(blocks) > 1 else _LEAST_ROWS) - n_positions) if is_product else 0
     if missing:  # repeat the last position up to the number of rows from which rounding is the same
         queries = torch.cat([queries, queries[-1:].expand(missing, -1)])
         targets = torch.cat([targets, targets[-1:].expand(missing)])
@@ -272,7 +274,10 @@ def _best_of_block(
     allowed: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """The k best of some items, ascending."""
-    block = score(queries, items)
+    n_queries = len(queries)
+    if isinstance(queries, Tensor) and n_queries < _LEAST_ROWS:
+        queries = torch.cat([queries, queries])
+    block = score(queries, items)[:n_queries]
     if not block.sum(dtype=torch.promote_types(block.dtype, torch.float32)).isfinite():
         raise not_finite(items if isinstance(items, slice) else slice(int(items[0]), int(items[-1]) + 1))
     scores, columns = _stable_topk(_without(block, items, excluded, allowed), k)

@@ -198,12 +198,12 @@ class Study:
             kept = {key: value for key, value in trial.user_attrs.items() if key in ("default", "start", "kills")}
             kept["kills"] = kept.get("kills", 0) + 1
             is_last = kept["kills"] > _REPEATS and not is_known
+            if not is_last and not is_known:  # first, for this worker may be killed, too; what comes twice is known
+                values = trial.params if "options" in trial.user_attrs else {}
+                values = values if (start := _start_of(trial)) is None else self._values_of_start(start)
+                self.optuna.enqueue_trial(values, user_attrs=kept)
             with suppress(UpdateFinishedTrialError, ValueError):  # a worker that was slow has ended it
                 self.optuna.tell(trial.number, state=TrialState.PRUNED if is_last else TrialState.FAIL)
-                if not is_last and not is_known:
-                    values = trial.params if "options" in trial.user_attrs else {}
-                    values = values if (start := _start_of(trial)) is None else self._values_of_start(start)
-                    self.optuna.enqueue_trial(values, user_attrs=kept)
 
 
 def _start_of(trial: FrozenTrial) -> int | None:
@@ -260,11 +260,13 @@ class _KernelLock:
 
 
 def _lives(trial: FrozenTrial) -> bool:
-    """Whether the worker of a trial that runs is alive."""
+    """Whether the worker of a trial that runs is alive; to be asked where the study is locked."""
+    if "worker" not in trial.user_attrs:  # it is named before the lock is let go
+        return False
     began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
     if time.time() - trial.user_attrs.get("alive", began) > _GRACE:
         return False
-    host, process = trial.user_attrs.get("worker", (None, 0))
+    host, process = trial.user_attrs["worker"]
     if host != socket.gethostname():
         return True
     try:

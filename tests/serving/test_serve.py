@@ -32,6 +32,7 @@ def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path("items.csv").write_text("id,title,image\nx1,One,/1.png\nold,Gone,\n")
         for name, rate in {"first": "0.1", "second": "0.05"}.items():
             fit_log("clicks.tsv", "--model.learning_rate", rate, "--model.n_sample", "8", model="GRU4Rec", run=name)
+    replace_model(folder, "first")
     return folder
 
 
