@@ -105,12 +105,14 @@ def results_of(log: str, folder: Path) -> dict[str, Any] | None:
     """Results of the runs in a folder that are named LOG-MODEL-SEED, or are of studies; None where there are none."""
     tuned = [model for model in TUNABLE if log in BUDGETS and is_tuned(log, model, folder)]
     runs_of = {model: [read_run(run) for run in runs_of_study(log, model, folder)] for model in tuned}
-    fitted = []
+    chosen, fitted = {run.settings for own in runs_of.values() for run in own}, []
     for model in (model for model in MODELS if model not in tuned):
         names = [run.parent.name for run in folder.glob(f"{log}-{model}-*/metrics.json")]
         if own := sorted(name for name in names if name.removeprefix(f"{log}-{model}-").isdigit()):
-            runs_of[model] = [read_run(folder / name) for name in own]
-            fitted.append(model)
+            found = [read_run(folder / name) for name in own]
+            if found[0].settings not in chosen:  # a study may have chosen the very options of another config
+                runs_of[model] = found
+                fitted.append(model)
     if not runs_of:
         return None
     runs = [run for own in runs_of.values() for run in own]

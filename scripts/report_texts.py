@@ -22,8 +22,8 @@ neighbourhood methods and rules those of session-rec or near them, NARM and SR-G
 says). `MODEL-tuned` has the options of the best trial of a study: every model with options had the same budget, which
 stands in its command ([Choosing options](tuning.md)). Options and number of epochs, also those of the row `MODEL`
 beside it, were chosen on a validation part before the test part; validation and training part together are fitted for
-the test, which was read once. `validation` is the score by which a trial was chosen, `trial` its number and that of
-all trials of the study; [trials.csv.gz](trials.csv.gz) has them all. {tuned}
+the test, which was read once. `validation` is the score by which a trial was chosen, `trial` its number, `trials` how
+many there were; [trials.csv.gz](trials.csv.gz) has them all. {tuned}
 
 Times are those of one CPU core beside other work (a dash: not taken in one piece) and say only which models take
 seconds and which minutes. The README tells where the logs come from; those without times (`Order` in place of a time)
@@ -119,7 +119,7 @@ def _section(log: str, entry: Mapping[str, Any]) -> str:
     metrics = [name for name in next(iter(entry["models"].values())) if "@" in name]
     head = ["model", "fits", *map(metric_name, metrics), f"{metric_name(metrics[-1])} of the fits", "fit", "test"]
     is_tuned, rows = any("tuning" in own for own in entry["models"].values()), []
-    head += ["validation", "trial"] if is_tuned else []
+    head += ["validation", "trial", "trials"] if is_tuned else []
     for model, own in entry["models"].items():
         cells = [_cell(own[metric]) for metric in metrics]
         by_fit = own[metrics[-1]]["by_fit"]
@@ -137,10 +137,10 @@ def _section(log: str, entry: Mapping[str, Any]) -> str:
 
 
 def _of_study(own: Mapping[str, Any]) -> list[str]:
-    """Validation, and which trial of how many, of a model with options from a study."""
+    """Validation, trial and number of trials of a model with options from a study."""
     if (origin := own.get("tuning")) is None:
-        return ["", ""]
-    return [f"{origin['validation']:.4f}", f"{origin['trial']} of {origin['trials']}"]
+        return ["", "", ""]
+    return [f"{origin['validation']:.4f}", str(origin["trial"]), str(origin["trials"])]
 
 
 def _cell(found: Mapping[str, Any]) -> str:

@@ -96,7 +96,7 @@ def test_studies_stand_beside_the_models_that_have_none(
     origin = found["models"]["item_knn"]["tuning"]
     assert (origin["trials"], origin["trial"], origin["options"]) == (4, 0, "default")
     text = Path("docs/results.md").read_text()
-    assert re.search(rf"\| item_knn +\|.*\| +{origin['validation']:.4f} \| +0 of 4 \|", text)
+    assert re.search(rf"\| item_knn +\|.*\| +{origin['validation']:.4f} \| +0 \| +4 \|", text)
     with gzip.open("docs/trials.csv.gz", "rt") as stream:
         trials = list(csv.DictReader(stream))
     with Path(f"lightning_logs/{study}/trials.csv").open() as stream:
