@@ -181,7 +181,8 @@ def test_a_trial_ends_in_time_and_a_fault_is_told(capsys: pytest.CaptureFixture[
 
 
 def test_two_workers(capfd: pytest.CaptureFixture[str]) -> None:
-    words = [*GRU, "--study", "two", "--trials", "6", "--max_epochs", "25", "--patience", "25", "--workers", "2"]
+    words = [*GRU, "--study", "two", "--trials", "6", "--max_epochs", "60", "--patience", "60", "--workers", "2"]
+    words.append("--no_pruning")  # trials that are longer than the second worker takes to start
     subprocess.run([sys.executable, "-m", "sessrec.tune", *words], check=True)
     found = trials_of("two")
     assert [row["state"] for row in found].count("complete") + [row["state"] for row in found].count("pruned") == 6
