@@ -57,10 +57,9 @@ class Screen:
         # parts
         usual = largest[largest > 0].median() if largest.any() else torch.ones(())
         parts = (largest / usual).round().clamp(1, _LARGEST).long()
-        self._column = torch.repeat_interleave(torch.arange(len(largest)), parts)
-        if len(self._column) > _MOST_COLUMNS * len(largest):  # a few that tower above the others, or nearly all are 0
-            self._column = torch.arange(len(largest))
+        if parts.sum() > _MOST_COLUMNS * len(largest):  # a few that tower above the others, or nearly all are 0
             parts = torch.ones_like(parts)
+        self._column = torch.repeat_interleave(torch.arange(len(largest)), parts)
         self._share = (1 / parts)[self._column]
         self._blocks = [self._rounded(rows(items)) for items in self.items]
 

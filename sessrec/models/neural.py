@@ -142,6 +142,7 @@ class NeuralRecommender(SessionRecommender):
         if self.warm_start is not None and self.global_step == 0:
             optimizer = self.raw_optimizer()
             optimizer.load_state_dict(self.warm_start.state_for(optimizer, self))
+        self.warm_start = None  # weights and state of the other fit are not held for the whole of this one
         for group in self.raw_optimizer().param_groups:
             group.update({name: self.options[name] for name in ("momentum",) if name in group and name in self.options})
         set_rate(self.raw_optimizer(), self.options.learning_rate)

@@ -20,7 +20,7 @@ from sessrec import __version__
 from sessrec.serving.body_limit import BodyLimit
 from sessrec.serving.page import Page, page_routes
 from sessrec.serving.refusals import add_refusals
-from sessrec.serving.requests import Answer, Origin, Request
+from sessrec.serving.requests import Answer, Request
 from sessrec.serving.schemas import (
     MOST_BYTES,
     MOST_BYTES_OF_AVAILABILITY,
@@ -153,7 +153,7 @@ async def reload(service: Served, options: Reload | None = None) -> ModelInfo:
     """Load the checkpoint anew and serve it; refused where it is damaged or of other items."""
     any_catalogue = options is not None and options.any_catalogue
     engine = await asyncio.get_running_loop().run_in_executor(None, lambda: service.reload(None, any_catalogue))
-    return ModelInfo(**_info(engine.origin))
+    return ModelInfo(**engine.origin.info())
 
 
 @router.get("/v1/model")
@@ -162,7 +162,7 @@ async def model(service: Served) -> dict[str, Any]:
     engine = service.engine
     origin = engine.origin
     rules = {"exclude_last": origin.exclude_last, "exclude_seen": origin.exclude_seen}
-    return {**_info(origin), "model": origin.model, "n_items": len(engine.item_ids), "most_k": engine.most_k, **rules}
+    return {**origin.info(), "model": origin.model, "n_items": len(engine.item_ids), "most_k": engine.most_k, **rules}
 
 
 @router.get("/healthz")
@@ -241,14 +241,9 @@ def _answered(items: list[str], answer: Answer, start: float, service: Service) 
         service.measures.fallbacks.labels(answer.fallback).inc()
     return {
         "items": [{"id": own, "score": score} for own, score in zip(answer.item_ids, answer.scores, strict=True)],
-        "model": _info(answer.origin),
+        "model": answer.origin.info(),
         "known_items": answer.n_known,
         "unknown_items": unknown,
         "fallback": answer.fallback,
         "took_ms": round(1000 * (time.perf_counter() - start), 3),
     }
-
-
-def _info(origin: Origin) -> dict[str, Any]:
-    """A `ModelInfo`, as plain values."""
-    return {"run": origin.run, "digest": origin.digest, "trained_until": origin.trained_until}

@@ -44,9 +44,9 @@ class KnownItems:
 
     def popular(self, request: Request, reason: str) -> Answer:
         """See `Engine`."""
-        known, (last, seen) = self.known(request), self.origin.flags(request)
-        gone = known if seen else known[-1:] if last else known[:0]
-        items = self.vocabulary.popular(request.k, self.allowed(request), set(gone.tolist()))
+        known = self.known(request)
+        gone = set(self.gone(request, known).tolist())
+        items = self.vocabulary.popular(request.k, self.allowed(request), gone)
         scores = [float(self.vocabulary.counts[item]) for item in items]
         return Answer([self.item_ids[item] for item in items], scores, len(known), reason, self.origin)
 
@@ -54,6 +54,11 @@ class KnownItems:
         """Indices of the items of a session that the model knows, int64."""
         index = self.vocabulary.index_of(request.item_ids)
         return index[index >= 0]
+
+    def gone(self, request: Request, known: np.ndarray) -> np.ndarray:
+        """Which of the known items of a session may not be in its list, as indices, int64."""
+        last, seen = self.origin.flags(request)
+        return known if seen else known[-1:] if last else known[:0]
 
     def allowed(self, request: Request) -> np.ndarray | None:
         """Which items a request and availability allow, bool, shape (N,); all where None."""

@@ -56,26 +56,24 @@ class OnnxEngine(KnownItems):
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
         """See `Engine`."""
         answers: dict[int, Answer] = {}
-        together: list[int] = []
+        together: dict[int, list[int]] = {}  # known items by the number of the request
         for number, request in enumerate(requests):
             known = self.known(request)
             if not len(known):
                 answers[number] = self.popular(request, "unknown_items" if request.item_ids else "empty_session")
             elif request.allow is None and not request.exclude and self.origin.flags(request) == (False, False):
-                together.append(number)
+                together[number] = known.tolist()
             else:  # the graph has one mask for all sessions
                 answers[number] = self._ranked([request], [known.tolist()], self._mask(request, known))[0]
         if together:
             chosen = [requests[number] for number in together]
-            found = self._ranked(chosen, [self.known(request).tolist() for request in chosen], self.available)
+            found = self._ranked(chosen, [*together.values()], self.available)
             answers |= dict(zip(together, found, strict=True))
         return [answers[number] for number in range(len(requests))]
 
     def _mask(self, request: Request, known: np.ndarray) -> np.ndarray | None:
         """Which items may be in the list of a request, bool, shape (N,); all where None."""
-        last, seen = self.origin.flags(request)
-        gone = known if seen else known[-1:] if last else known[:0]
-        allowed = self.allowed(request)
+        gone, allowed = self.gone(request, known), self.allowed(request)
         if not len(gone):
             return allowed
         mask = np.ones(len(self.vocabulary), dtype=bool) if allowed is None else allowed.copy()

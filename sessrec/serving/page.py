@@ -97,7 +97,7 @@ class Page:
                     {**self.shown(own), "score": score} for own, score in zip(one.item_ids, one.scores, strict=True)
                 ],
                 "fallback": one.fallback,
-                **_about_origin(one),
+                **one.origin.info(),
             }
             for (one,) in answers
         ]
@@ -174,13 +174,7 @@ def _rank(answer: Answer, target: str, k: int, known: dict[str, None]) -> int | 
 
 
 def _about(engine: Engine) -> dict[str, Any]:
-    origin = engine.origin
-    about = {"model": origin.model, "run": origin.run, "digest": origin.digest, "trained_until": origin.trained_until}
-    return {**about, "n_items": len(engine.item_ids)}
-
-
-def _about_origin(answer: Answer) -> dict[str, Any]:
-    return {"run": answer.origin.run, "digest": answer.origin.digest}
+    return {**engine.origin.info(), "model": engine.origin.model, "n_items": len(engine.item_ids)}
 
 
 def page_routes(page: Page) -> APIRouter:

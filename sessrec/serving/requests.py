@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 class Request(NamedTuple):
@@ -42,6 +42,10 @@ class Origin(NamedTuple):
     def trained_until(self) -> str | None:
         """`trained_at` as ISO 8601."""
         return None if self.trained_at is None else datetime.fromtimestamp(self.trained_at, timezone.utc).isoformat()
+
+    def info(self) -> dict[str, Any]:
+        """What an answer says of the model."""
+        return {"run": self.run, "digest": self.digest, "trained_until": self.trained_until}
 
     def flags(self, request: Request) -> tuple[bool, bool]:
         """Whether a request excludes the last item, and all items of the session."""
