@@ -53,6 +53,7 @@ def serve(seconds: float) -> list[dict[str, Any]]:
             _save(model, sessions, n_items, checkpoint)
             bodies = _bodies(sessions)
             with _server("empty") as (port, _):
+                _warm_up(port, bodies, seconds)
                 empty = _measure(port, bodies, rate, seconds)
             with _server(str(checkpoint)) as (port, process):
                 _warm_up(port, bodies, seconds)
@@ -85,7 +86,6 @@ def _bodies(sessions: Sessions, n: int = 2000) -> list[bytes]:
 
 
 def _measure(port: int, bodies: Sequence[bytes], rate: float, seconds: float) -> dict[str, float]:
-    _warm_up(port, bodies, seconds)
     load = Load(port, bodies, n_connections=64)
     asyncio.run(load.at_rate(rate, seconds))
     times = np.percentile(1000 * np.array(load.seconds), [50, 90, 99])

@@ -42,6 +42,12 @@ def on_enough_rows(function: Callable[[Tensor], Tensor], items: Tensor) -> Tenso
     return function(F.pad(items, (0, 0, 0, missing)))[: len(items)]
 
 
+def _with_rows(queries: Tensor, least: int) -> Tensor:
+    """Queries, the last one repeated where there are fewer; those that are no tensor are looked up, not multiplied."""
+    missing = least - len(queries) if isinstance(queries, Tensor) else 0
+    return torch.cat([queries, queries[-1:].expand(missing, *queries.shape[1:])]) if missing > 0 else queries
+
+
 def items_so_far(items: Tensor, row: Tensor, place: Tensor, last_only: bool) -> Excluded:
     """What a session holds up to each position, to be excluded from its candidates.
 
@@ -130,11 +136,8 @@ def _count_block(
     allowed: Tensor | None,
 ) -> PositionCounts:
     n_positions = len(targets)
-    is_product = isinstance(queries, Tensor)  # others are looked up
-    missing = max(0, (MIN_ROWS if len(blocks) > 1 else _LEAST_ROWS) - n_positions) if is_product else 0
-    if missing:  # repeat the last position up to the number of rows from which rounding is the same
-        queries = torch.cat([queries, queries[-1:].expand(missing, -1)])
-        targets = torch.cat([targets, targets[-1:].expand(missing)])
+    queries = _with_rows(queries, MIN_ROWS if len(blocks) > 1 else _LEAST_ROWS)
+    targets = _with_rows(targets, len(queries))
     scores: Iterable[Tensor] = (_without(score(queries, items), items, excluded, allowed) for items in blocks)
     if len(blocks) == 1:  # the targets' scores are among those at hand
         scores = list(scores)
@@ -275,9 +278,7 @@ def _best_of_block(
 ) -> tuple[Tensor, Tensor]:
     """The k best of some items, ascending."""
     n_queries = len(queries)
-    if isinstance(queries, Tensor) and n_queries < _LEAST_ROWS:
-        queries = torch.cat([queries, queries])
-    block = score(queries, items)[:n_queries]
+    block = score(_with_rows(queries, _LEAST_ROWS), items)[:n_queries]
     if not block.sum(dtype=torch.promote_types(block.dtype, torch.float32)).isfinite():
         raise not_finite(items if isinstance(items, slice) else slice(int(items[0]), int(items[-1]) + 1))
     scores, columns = _stable_topk(_without(block, items, excluded, allowed), k)
