@@ -111,7 +111,7 @@ def add_options(parser: LightningArgumentParser) -> None:
         help="Checkpoint whose weights and optimiser state a new fit begins with: items that only the new log has are "
         "added, with rows as at the start of a fit.",
     )
-    text = "Whether items of the checkpoint of --init_from that the new training part lacks are left out."
+    text = "Whether items of --init_from that the new training part lacks are left out."
     parser.add_argument("--init_drop", type=bool, default=False, help=text)
     parser.add_class_arguments(LastCheckpoint, "checkpoint")
     parser.add_argument(

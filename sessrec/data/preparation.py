@@ -68,8 +68,8 @@ class Preparation(LogFormat):
         val_ratio: Share of the training sessions that are the validation part, the latest ones; 0 or null for none:
             then the whole training part is fitted and the last checkpoint kept. Used where val_duration is not given.
         val_duration: Length of the validation part in time, such as 1d; 0 for no validation part.
-        train_ratio: Share of the training sessions to keep, the latest ones, of which the validation part is cut; null
-            keeps all. Items, their counts and the filter of the test part follow from what is kept.
+        train_ratio: Share of the training sessions to keep, the latest ones; null keeps all. The validation part is cut
+            off these. Items, their counts and the filter of the test part follow from what is kept.
         train_duration: Length of the training part in time, before its last event, such as 30d.
         train_start: Time at which the training sessions begin at the earliest: seconds or ISO text.
         replay: Number of sessions before that part that are trained on, too, as a share of those in it, such as 0.2;
