@@ -4,6 +4,7 @@ Example::
 
     sessrec compare lightning_logs/my-gru4rec lightning_logs/my-stan --output comparison/
     sessrec compare --configs vsknn gru4rec --seeds 1 2 3 --data.path clicks.tsv.gz
+    sessrec compare lightning_logs/tonight lightning_logs/yesterday --gate "mrr@20 >= -1%"
 
 Runs stand first; each is a folder that `sessrec test` has left its metrics and ranks in. Runs that differ in
 their seeds only are one model. Runs of other test data or other rules are refused.
@@ -13,12 +14,17 @@ not listed below go to every such fit, after its config, so that split, candidat
 models. Each is tested with the checkpoint that its fit chose: `best` where there is a validation part, `last` where
 there is none. A model that draws no random numbers is fitted once. A run that is there already, of the same name, is
 gone on with, or tested as it is where it is finished.
+
+With --gate, the first run is to replace the second one, and the exit code tells whether it may: 0 if it is not worse
+than the margin, 3 if it is, 4 if the test cannot tell, each with 95 % confidence. Their catalogues may differ; a target
+that a model does not know is a miss of that model.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +41,7 @@ from sessrec.evaluation.comparison_tables import (
     protocol_text,
     slices_table,
 )
+from sessrec.evaluation.gate import EXIT_CODES, decide, read_rule
 from sessrec.evaluation.rank_table import check_metrics
 from sessrec.evaluation.slices import Slices
 from sessrec.evaluation.tested_runs import read_run
@@ -110,7 +117,24 @@ def _parser() -> ScriptParser:
     parser.add_argument("--resamples", type=int, default=1000, help="resamples of the sessions (default: 1000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the resamples (default: 0)")
     parser.add_argument("--output", type=Path, help="folder for comparison.md, comparison.csv and the pictures")
+    text = "by how much the first run may be below the second one, such as 'mrr@20 >= -1%%' or 'mrr@20 >= -0.002'"
+    parser.add_argument("--gate", metavar="RULE", help=text)
+    parser.add_argument("--json", action="store_true", help="with --gate: print the decision as JSON")
     return parser
+
+
+def gate(folders: Sequence[Path], options: argparse.Namespace) -> int:
+    """Print whether the first of two runs may replace the other one; gives the exit code.
+
+    Raises:
+        SessRecError: If these are not two tested runs of one test part.
+    """
+    if len(folders) != 2 or options.configs:
+        raise SessRecError("--gate takes two runs: the new one, then the old one")
+    new, old = (read_run(folder) for folder in folders)
+    verdict = decide(new, old, read_rule(options.gate), options.resamples, options.seed)
+    print(json.dumps(verdict.as_dict()) if options.json else verdict.reason)
+    return EXIT_CODES[verdict.decision]
 
 
 def main(args: list[str] | None = None) -> None:
@@ -118,6 +142,10 @@ def main(args: list[str] | None = None) -> None:
     parser = _parser()
     folders, options, words = _parsed(parser, sys.argv[1:] if args is None else list(args))
     try:
+        if options.gate is not None:
+            raise SystemExit(gate(folders, options))
+        if options.json:
+            raise SessRecError("--json goes with --gate")
         check_metrics(options.metrics)
         runs = [read_run(folder) for folder in folders]
         runs += [read_run(folder) for folder in fit_configs(options.configs, options.seeds, options.name, words)]

@@ -29,7 +29,7 @@ from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
 from sessrec.writing import probe_folder
 
-_FIELDS = ("items", "offsets", "times", "session_ids")  # of a part's `Sessions`
+_FIELDS = ("items", "offsets", "times", "session_ids", "event_numbers")  # of a part's `Sessions`
 
 
 class BrokenCacheError(Exception):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -34,6 +34,9 @@ class Sessions:
     """Unix seconds of every event (row numbers where the log has no times), int64 or float64, shape (events,)."""
     session_ids: pa.Array | None = None
     """Session id of each session, text as in the click log, length S."""
+    event_numbers: np.ndarray | None = None
+    """Number of every event in its session before items that the model does not know were left out, from 1, int32,
+    shape (events,); None where none was left out."""
 
     def __len__(self) -> int:
         """Number of sessions."""
@@ -108,4 +111,12 @@ def map_events(events: Events, vocabulary: Vocabulary, min_length: int = 2) -> t
         counts["unknown_such_as"] = ", ".join(events.item_ids.filter(pa.array(is_unknown))[:5].to_pylist())
     kept = known if is_long.all() else known.take_sessions(np.flatnonzero(is_long))
     session_ids = kept.session_ids.take(pa.array(kept.numbers)).cast(pa.string())
-    return Sessions(index_of_code[kept.item], kept.offsets, kept.time, session_ids), counts
+    numbers = _event_numbers(events, is_unknown, is_long) if is_unknown.any() else None
+    return Sessions(index_of_code[kept.item], kept.offsets, kept.time, session_ids, numbers), counts
+
+
+def _event_numbers(events: Events, is_unknown: np.ndarray, is_long: np.ndarray) -> np.ndarray:
+    """Number in its session of each event that `map_events` keeps, from 1, int32."""
+    number = np.arange(len(events)) - np.repeat(events.offsets[:-1], events.lengths) + 1
+    numbered = replace(events, item=number.astype(np.int32)).select(~is_unknown[events.item])
+    return numbered.take_sessions(np.flatnonzero(is_long)).item

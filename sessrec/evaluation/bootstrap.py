@@ -147,6 +147,20 @@ def difference(mean: PooledMean, other: PooledMean, level: float = 0.95) -> Diff
     return Difference(value, *limits, float(2 * student.sf(abs(value) / error, freedom)))
 
 
+def relative_difference(mean: PooledMean, other: PooledMean, level: float = 0.95) -> Interval:
+    """How much one model's mean is above another's, as a share of the latter, with its interval as in `interval`.
+
+    Raises:
+        SessRecError: If the other mean is 0.
+    """
+    if other.value == 0:
+        raise SessRecError("the model that is compared to is right nowhere: there is no share of 0")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        changes = mean.resampled / other.resampled - 1
+    value = mean.value / other.value - 1
+    return Interval(value, *_limits(changes, value, _freedom(changes, mean, other), level))
+
+
 def _freedom(resampled: np.ndarray, *means: PooledMean) -> float:
     """Degrees of freedom of a variance with a part from sessions and one from each model's seeds (Satterthwaite)."""
     n_sessions = min(mean.n_sessions for mean in means)

@@ -33,8 +33,11 @@ _COLUMNS = {
     "popularity": "share of the training events that belong to items more popular than the target",
     "age": "seconds since the target's first training event; none where the log has no times",
     "popular_odds": "probability that a candidate other than the target, drawn by popularity, scores at least as high",
+    "event": "number of the target among the events of the session, from 1, those of unknown items included",
 }
 """Columns of the file and what they hold; kept in the file, too."""
+_ADDED_COLUMNS = {"event"}
+"""Those that files of earlier releases lack."""
 _TEXTS = pa.dictionary(pa.int32(), pa.string())
 _SHARE_OF_TIES = {"standard": 0.0, "median": 0.5, "conservative": 1.0}
 
@@ -167,6 +170,8 @@ def ranks_table(
     elif exclude_last:
         last = items[target - 1]
         n_excluded, share_excluded = allowed[last].astype(np.int64), popularity[last]
+    position = target - sessions.offsets[session]
+    event = position + 1 if sessions.event_numbers is None else np.asarray(sessions.event_numbers)[target]
     is_candidate = above < MISSED
     # share of the candidates but the target
     others = (1.0 if allowed.all() else popularity.sum()) - share_excluded - popularity[items[target]]
@@ -179,7 +184,7 @@ def ranks_table(
         "session": pa.DictionaryArray.from_arrays(
             pa.array(session.astype(np.int32)), sessions.session_ids.cast(pa.string())
         ),
-        "position": pa.array((target - sessions.offsets[session]).astype(np.int32)),
+        "position": pa.array(position.astype(np.int32)),
         "item": pa.DictionaryArray.from_arrays(
             pa.array(codes.reshape(-1).astype(np.int32)), pa.array([vocabulary.item_ids[item] for item in kept])
         ),
@@ -194,6 +199,7 @@ def ranks_table(
             np.clip(weight / vocabulary.counts.sum() / np.where(others > 0, others, 1.0), 0.0, 1.0),
             mask=~is_candidate | (others <= 0),
         ),
+        "event": pa.array(event.astype(np.int32)),
     }
     return pa.table(columns)
 
@@ -236,7 +242,7 @@ def read_ranks(file: Path) -> Ranks:
     try:
         table = pq.read_table(file, page_checksum_verification=True)
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-        missing = _COLUMNS.keys() - set(table.column_names)  # damaged names fail when they are read
+        missing = _COLUMNS.keys() - _ADDED_COLUMNS - set(table.column_names)  # damaged names fail when they are read
         table.validate(full=True)
     except FileNotFoundError:
         raise SessRecError(f"there is no {file}: `{program('test')}` on that run writes it") from None

@@ -76,6 +76,8 @@ def clicks() -> list[Click]:
 class Parts(NamedTuple):
     train: list[list[Click]]
     test: list[list[Click]]
+    events: list[list[int]]
+    """Number of each click of the test sessions among all of its session, from 1."""
 
 
 def parts_of(rows: list[Click], test_ratio: float = 0.2) -> Parts:
@@ -88,8 +90,14 @@ def parts_of(rows: list[Click], test_ratio: float = 0.2) -> Parts:
     heads = [[click for click in session if click.time < t] for session in ordered if session[0].time < t]
     train = [head for head in heads if len(head) > 1]
     known = {click.item for session in train for click in session}
-    later = [[click for click in session if click.item in known] for session in ordered if session[0].time >= t]
-    return Parts(train, [session for session in later if len(session) > 1])
+    later = [
+        [(click, number) for number, click in enumerate(session, 1) if click.item in known]
+        for session in ordered
+        if session[0].time >= t
+    ]
+    test = [session for session in later if len(session) > 1]
+    clicks, events = ([[pair[place] for pair in session] for session in test] for place in (0, 1))
+    return Parts(train, clicks, events)
 
 
 def counts_of(train: list[list[Click]]) -> dict[str, int]:
@@ -145,7 +153,7 @@ def expected_rows(parts: Parts, keys: Keys, tie_mode: str, rule: str) -> list[di
     for click in sorted((click for session in parts.train for click in session), key=lambda click: -click.time):
         first[click.item] = click.time
     rows = []
-    for session in parts.test:
+    for session, events in zip(parts.test, parts.events, strict=True):
         items = [click.item for click in session]
         for place in range(1, len(session)):
             prefix, target = items[:place], items[place]
@@ -160,6 +168,7 @@ def expected_rows(parts: Parts, keys: Keys, tie_mode: str, rule: str) -> list[di
                 "repeat": target in prefix,
                 "popularity": sum(count for count in counts.values() if count > counts[target]) / n_events,
                 "age": session[place].time - first[target],
+                "event": events[place],
             }
             rows.append(row | standing(keys(prefix), target, others, counts, tie_mode, target in gone))
     return rows
@@ -221,6 +230,7 @@ def test_the_log_has_what_can_go_wrong() -> None:
     assert {row["rank"] for row in rows} > {None}
     assert any(row["ties"] for row in rows)
     assert {row["repeat"] for row in rows} == {True, False}
+    assert any(row["event"] > row["position"] + 1 for row in rows)  # unknown items before the target
     assert max(row["age"] for row in rows) > 30 * DAY
 
 
@@ -372,7 +382,7 @@ def digest_of_names(names: list[str]) -> str:
 
 def reordered(rows: list[Click]) -> list[Click]:
     """The same log, but that the training sessions have changed their times, the first with the last and so on."""
-    train, later = parts_of(rows)
+    train, later, _ = parts_of(rows)
     t = later[0][0].time
     new = []
     for session, first in zip(train, reversed([session[0].time for session in train]), strict=True):
