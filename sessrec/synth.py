@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from sessrec.arguments import ScriptParser
-from sessrec.data.synthetic import generate_synthetic_sessions
+from sessrec.data.drift import DriftingProcess
 from sessrec.errors import SessRecError, check_least
 from sessrec.writing import atomic_write
 
@@ -25,6 +25,8 @@ def _parser() -> ScriptParser:
     parser.add_argument("--n_items", type=int, default=1000, help="number of items to draw from, at least 2")
     parser.add_argument("--min_session_len", type=int, default=2, help="fewest events of a session, at least 2")
     parser.add_argument("--max_session_len", type=int, default=20, help="most events of a session")
+    parser.add_argument("--drift", type=float, default=0.0, help="share of the transitions that change a day, 0 to 1")
+    parser.add_argument("--turnover", type=float, default=0.0, help="share of the items replaced a day, 0 to 1")
     parser.add_argument("--seed", type=int, default=42, help="seed of the tables and the draws, at least 0")
     parser.add_argument(
         "--output",
@@ -64,7 +66,9 @@ def main(args: list[str] | None = None) -> None:
     if output.is_dir():
         parser.error(f"--output {output} is a folder: name a file in it")
     try:
-        table = generate_synthetic_sessions(**options)
+        n_items, drift, turnover = (options.pop(name) for name in ("n_items", "drift", "turnover"))
+        process = DriftingProcess(n_items, options["seed"], drift, turnover)
+        table = process.sample(**options) if drift or turnover else process.process_of(0).sample(**options)
         _write(table, output)
     except SessRecError as error:
         parser.error(str(error))

@@ -20,15 +20,20 @@ from sessrec.errors import SessRecError
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
-_FIRST_DAY = 1_704_067_200  # Monday 2024-01-01 00:00 UTC, in Unix seconds
-_N_DAYS = 30
+FIRST_DAY = 1_704_067_200  # Monday 2024-01-01 00:00 UTC, in Unix seconds
+N_DAYS = 30
 _DAY_WEIGHTS = (1.0, 1.0, 1.0, 1.0, 1.1, 1.3, 1.4)  # Monday to Sunday
 _HOUR_WEIGHTS = (3, 2, 1, 1, 1, 1, 2, 4, 6, 8, 9, 9, 10, 10, 9, 9, 9, 10, 12, 14, 15, 14, 10, 6)  # 0 to 23 h UTC
 _LENGTH_RATIO = 0.77  # P(length + 1) / P(length): lengths 2 to 20 have a mean of about 5
 _MEDIAN_GAP, _SIGMA_GAP, _MAX_GAP = 40.0, 1.0, 25 * 60  # seconds between events: log-normal, capped
 
 
-def _require(name: str, value: float, minimum: float, maximum: float = np.inf) -> None:
+def require(name: str, value: float, minimum: float, maximum: float = np.inf) -> None:
+    """Refuse an argument outside its range.
+
+    Raises:
+        SessRecError: If it is.
+    """
     if not minimum <= value <= maximum:
         limits = f"at least {minimum}" if maximum == np.inf else f"from {minimum} to {maximum}"
         raise SessRecError(f"{name} is {value}: give a value {limits}")
@@ -48,7 +53,7 @@ def _draw(rng: np.random.Generator, cumulative: FloatArray, rows: IntArray) -> I
     return np.clip(columns, 0, width - 1)  # rounding may leave the last sum just under 1
 
 
-def _draw_distinct(rng: np.random.Generator, probabilities: FloatArray, taken: IntArray, n_draws: int) -> IntArray:
+def draw_distinct(rng: np.random.Generator, probabilities: FloatArray, taken: IntArray, n_draws: int) -> IntArray:
     """Draw rows of ``n_draws`` values that differ from each other and from ``taken`` (rows, any), redrawing repeats."""
     drawn = np.empty((len(taken), n_draws), dtype=np.int64)
     todo = np.arange(len(taken))
@@ -131,8 +136,8 @@ class SyntheticProcess:
             (0, 1, ["switch_probability", "intent_weight"]),
         ):
             for name in names:
-                _require(name, getattr(self, name), least, most)
-        _require("link_weight", self.link_weight, 0, round(1 - self.intent_weight, 12))
+                require(name, getattr(self, name), least, most)
+        require("link_weight", self.link_weight, 0, round(1 - self.intent_weight, 12))
         self.noise_weight = max(0.0, 1 - self.intent_weight - self.link_weight)
         rng = np.random.default_rng([self.seed, 0])
         self._draw_items(rng)
@@ -159,14 +164,14 @@ class SyntheticProcess:
         tastes = self.category_probabilities * rng.exponential(size=(self.n_intents, self.n_categories)) ** self.taste
         tastes /= tastes.sum(axis=1, keepdims=True)
         nothing = np.empty((self.n_categories, 0), dtype=np.int64)
-        self.successor_categories = np.stack([_draw_distinct(rng, taste, nothing, n_successors) for taste in tastes])
+        self.successor_categories = np.stack([draw_distinct(rng, taste, nothing, n_successors) for taste in tastes])
         weights = 0.3 ** np.arange(n_successors)
         self.successor_probabilities = weights / weights.sum()
         self.start_probabilities = 0.2 * self.category_probabilities + 0.8 * tastes
         n_links = min(self.n_links, self.n_items - 1)
         own = np.arange(self.n_items, dtype=np.int64)[:, None]
         uniform = np.full(self.n_items, 1 / self.n_items)
-        self.link_items = _draw_distinct(rng, uniform, own, n_links)
+        self.link_items = draw_distinct(rng, uniform, own, n_links)
         self.link_probabilities = np.tile(_zipf(n_links, 1.0), (self.n_items, 1))
         self.intent_start = np.full(self.n_intents, 1 / self.n_intents)
         n_others = self.n_intents - 1
@@ -239,21 +244,11 @@ class SyntheticProcess:
         Raises:
             SessRecError: An argument is out of its range.
         """
-        _require("n_sessions", n_sessions, 1)
-        _require("min_session_len", min_session_len, 2)
-        if max_session_len < min_session_len:
-            raise SessRecError(
-                f"max_session_len is {max_session_len}: give at least min_session_len, which is {min_session_len}"
-            )
-        _require("seed", seed, 0)
+        require("seed", seed, 0)
         rng = np.random.default_rng([seed, 1])
-        weights = _LENGTH_RATIO ** np.arange(max_session_len - min_session_len + 1)
-        lengths = min_session_len + rng.choice(len(weights), size=n_sessions, p=weights / weights.sum())
-        items = self._sample_items(rng, lengths)
-        times = _sample_times(rng, *items.shape)
-        held = np.arange(items.shape[1]) < lengths[:, None]  # (S, longest): the cells that are events
-        sessions = np.repeat(np.arange(1, n_sessions + 1, dtype=np.int64), lengths)
-        return pd.DataFrame({"SessionId": sessions, "ItemId": items[held] + 1, "Time": times[held]})
+        lengths = sample_lengths(rng, n_sessions, min_session_len, max_session_len)
+        items = self.sample_items(rng, lengths)
+        return sessions_frame(items, sample_times(rng, *items.shape), lengths)
 
     def _draw_members(self, rng: np.random.Generator, categories: IntArray) -> IntArray:
         """Draw an item of each category by q."""
@@ -262,7 +257,7 @@ class SyntheticProcess:
         sizes = np.diff(self._member_ends, prepend=0)[categories]
         return self._members[np.clip(places, ends - sizes, ends - 1)]  # rounding may lead one place astray
 
-    def _sample_items(self, rng: np.random.Generator, lengths: IntArray) -> IntArray:
+    def sample_items(self, rng: np.random.Generator, lengths: IntArray) -> IntArray:
         """Draw item indices, int64 (S, longest); cells past the end of a session hold 0."""
         items = np.zeros((len(lengths), int(lengths.max())), dtype=np.int64)
         intents = rng.choice(self.n_intents, size=len(lengths), p=self.intent_start)
@@ -285,15 +280,38 @@ class SyntheticProcess:
         return items
 
 
-def _sample_times(rng: np.random.Generator, n_sessions: int, n_events: int) -> IntArray:
+def sample_lengths(rng: np.random.Generator, n_sessions: int, min_session_len: int, max_session_len: int) -> IntArray:
+    """Draw the lengths of sessions, int64 (S,).
+
+    Raises:
+        SessRecError: An argument is out of its range.
+    """
+    require("n_sessions", n_sessions, 1)
+    require("min_session_len", min_session_len, 2)
+    if max_session_len < min_session_len:
+        raise SessRecError(
+            f"max_session_len is {max_session_len}: give at least min_session_len, which is {min_session_len}"
+        )
+    weights = _LENGTH_RATIO ** np.arange(max_session_len - min_session_len + 1)
+    return min_session_len + rng.choice(len(weights), size=n_sessions, p=weights / weights.sum())
+
+
+def sessions_frame(items: IntArray, times: IntArray, lengths: IntArray) -> pd.DataFrame:
+    """Lay sessions out as ``SyntheticProcess.sample`` gives them, from items and times of shape (S, longest)."""
+    held = np.arange(items.shape[1]) < lengths[:, None]  # (S, longest): the cells that are events
+    sessions = np.repeat(np.arange(1, len(lengths) + 1, dtype=np.int64), lengths)
+    return pd.DataFrame({"SessionId": sessions, "ItemId": items[held] + 1, "Time": times[held]})
+
+
+def sample_times(rng: np.random.Generator, n_sessions: int, n_events: int) -> IntArray:
     """Draw the Unix seconds of ``n_events`` events per session, int64 (S, events), sessions by start time."""
-    days = np.array([_DAY_WEIGHTS[day % 7] for day in range(_N_DAYS)])
+    days = np.array([_DAY_WEIGHTS[day % 7] for day in range(N_DAYS)])
     hours = np.outer(days, _HOUR_WEIGHTS).ravel()
     start_hours = rng.choice(len(hours), size=n_sessions, p=hours / hours.sum())
     gaps = _MEDIAN_GAP * np.exp(_SIGMA_GAP * rng.standard_normal((n_sessions, n_events)))
     gaps = np.clip(np.rint(gaps), 1, _MAX_GAP)
     gaps[:, 0] = np.sort(start_hours * 3600 + rng.integers(3600, size=n_sessions))
-    return _FIRST_DAY + gaps.cumsum(axis=1).astype(np.int64)  # below 2 ** 53: floats are exact
+    return FIRST_DAY + gaps.cumsum(axis=1).astype(np.int64)  # below 2 ** 53: floats are exact
 
 
 def generate_synthetic_sessions(
