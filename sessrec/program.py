@@ -12,6 +12,7 @@ DESCRIPTIONS = {
     "predict": "Write the best next items of every session of a click log.",
     "prepare": "Read, clean and split a click log, and report what is in it; only the --data options matter.",
     "tune": "Choose the options of a model on the validation part of a click log.",
+    "roll": "Fit and test models at many times of a click log: windows, ageing, retraining.",
     "compare": "Compare tested models: metrics with intervals, paired differences, and figures.",
     "audit": "Measure how much the metrics of tested runs depend on choices of the evaluation.",
     "figures": "Draw all figures of a study from its tested runs and its click log.",

@@ -36,7 +36,7 @@ COMMANDS = {
     "predict",
     "prepare",
 }
-STUDIES = {"compare", "audit", "study_figures", "synth", "tune", "serve", "export"}
+STUDIES = {"compare", "audit", "study_figures", "synth", "tune", "roll", "serve", "export"}
 MAY_IMPORT = {
     "ground": set(),
     "nn": {"ground"},
@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "commands": {"ground", "click_log", "data", "evaluation", "models", "callbacks", "figures", "serving"},
     "experiments": {"ground", "click_log", "data", "evaluation", "models", "callbacks", "figures", "commands"},
 }
-MAY_IMPORT["tuning"] = set(MAY_IMPORT)
+MAY_IMPORT["tuning"] = MAY_IMPORT["rolling"] = set(MAY_IMPORT)
 MAY_IMPORT["studies"] = set(MAY_IMPORT)
 
 MODULES = {

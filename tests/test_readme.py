@@ -34,6 +34,7 @@ COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if l
 ONE_EPOCH = ["--trainer.max_epochs", "1", "--trainer.enable_progress_bar", "false"]
 QUICK = {  # the README's own take minutes
     "fit": [*ONE_EPOCH, "--trainer.limit_train_batches", "30"],
+    "roll": ["--train_window", "8h", "--step", "3h", "--horizon", "6h", "--windows", "2", *ONE_EPOCH],
     "tune": ["--trials", "2", "--max_epochs", "1", "--workers", "1"],
     "compare": ONE_EPOCH,
     "compare.py": ONE_EPOCH,

@@ -34,6 +34,11 @@ def write_plain_log(table: pa.Table, file: Path) -> None:
 
 def plain_log_words(file: Path) -> list[str]:
     """Words that read a log that `write_plain_log` has written, whatever a config says of another."""
-    options = {"path": str(file), "session_column": "SessionId", "item_column": "ItemId", "time_column": "Time"}
-    options |= {"time_unit": "s"} | dict.fromkeys(_OTHER_LOGS, "null")
+    return ["--data.path", str(file), *plain_format_words()]
+
+
+def plain_format_words() -> list[str]:
+    """Words that say how such a log is written."""
+    options = {"session_column": "SessionId", "item_column": "ItemId", "time_column": "Time", "time_unit": "s"}
+    options |= dict.fromkeys(_OTHER_LOGS, "null")
     return [word for name, value in options.items() for word in (f"--data.{name}", value)]

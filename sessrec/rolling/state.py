@@ -1,0 +1,58 @@
+"""What a roll was begun with: the same command goes on with it, another one is refused."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sessrec.click_log.events import Events
+from sessrec.errors import SessRecError
+from sessrec.writing import write_json
+
+STATE_FILE = "roll.json"
+_KEPT = ("train_window", "step", "horizon", "windows", "offset", "retrain")
+
+
+def check_state(folder: Path, options: argparse.Namespace, words: Sequence[str], events: Events) -> None:
+    """Keep the options and the log of a new roll; refuse others for one that is there.
+
+    Args:
+        folder: Folder of the roll.
+        options: Options of the command.
+        words: Words of the fits.
+        events: The log.
+
+    Raises:
+        SessRecError: If a roll of the name was begun with others.
+    """
+    state: dict[str, Any] = {f"--{name}": getattr(options, name) for name in _KEPT}
+    state |= {"fits": list(words), "log": _digest(events)}
+    file = folder / STATE_FILE
+    if not file.is_file():
+        write_json(file, state)
+        return
+    try:
+        before = json.loads(file.read_text(encoding="utf-8"))
+        changed = next((name for name, value in state.items() if before[name] != value), None)
+    except (ValueError, KeyError, TypeError) as error:
+        raise SessRecError(f"{file} is damaged ({error!r}): give another --name") from None
+    if changed is not None:
+        what = {"fits": "models or options of the fits", "log": "click log"}.get(changed)
+        what = f"another {what}" if changed == "log" else f"other {what}" if what else f"{changed} {before[changed]}"
+        raise SessRecError(f"--name {folder.name} is there with {what}: give another --name")
+
+
+def _digest(events: Events) -> str:
+    """Fingerprint of a log: its sessions, items and times."""
+    digest = hashlib.sha256()
+    for array in (events.offsets, events.item, events.numbers, events.time):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    for texts in (events.item_ids, events.session_ids):
+        digest.update("\n".join(map(str, texts.to_pylist())).encode())
+    return digest.hexdigest()
