@@ -18,6 +18,7 @@ from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender
 from sessrec.models.checkpoint_format import read_checkpoint
 from sessrec.models.compatibility import check_clipping, check_trainer
+from sessrec.models.earlier import Earlier
 from sessrec.models.neural import NeuralRecommender
 from sessrec.models.warm_start import WarmStart, grown_vocabulary
 from sessrec.options import changed_options, naming_changes
@@ -79,7 +80,8 @@ def _set_up(cli: SessRecCLI, begins: bool) -> None:
         data.setup("fit")
         return
     if not isinstance(model, NeuralRecommender):
-        raise SessRecError(f"--init_from: {type(model).__name__} is not trained by gradients: fit it to all sessions")
+        _add_counts(cli)
+        return
     warm = WarmStart(read_checkpoint(file))
     data.grow = partial(grown_vocabulary, warm.vocabulary, drop=cli.config.init_drop)
     data.setup("fit")
@@ -89,6 +91,20 @@ def _set_up(cli: SessRecCLI, begins: bool) -> None:
         n_known, model.warm_start = warm.copy_weights(model), warm
         n_new, n_gone = model.n_items - n_known, len(warm.vocabulary) - n_known
         print(f"begins with {file}: {n_known:,} items of it, {n_new:,} new ones, {n_gone:,} left out")
+
+
+def _add_counts(cli: SessRecCLI) -> None:
+    """Prepare the data of a model that counts, and have it add the counts of ``--init_from``."""
+    model, data, file = cli.model, cli.datamodule, cli.config.init_from
+    if not model.adds_up:
+        raise SessRecError(f"--init_from: {type(model).__name__} has nothing to add up: fit it to all sessions")
+    before = type(model).load_from_checkpoint(file)
+    data.grow = partial(grown_vocabulary, before.vocabulary, drop=cli.config.init_drop, adds=True)
+    data.setup("fit")
+    assert data.vocabulary is not None
+    model.earlier = Earlier(before, dict(model.hparams), data.vocabulary)
+    lost = f"; {before.inexact}" if before.inexact else ""
+    print(f"adds to the counts of {file}, of {len(before.vocabulary):,} items{lost}")
 
 
 def _check_batches(trainer: Trainer, model: SessionRecommender, data: SessionDataModule) -> None:

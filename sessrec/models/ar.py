@@ -34,4 +34,5 @@ class AR(ItemRulesRecommender):
     def rules(self, sessions: Sessions) -> csr_array:
         """Pairs of events with each two items, in both directions, float64, shape (N, N)."""
         events = events_of_sessions(sessions, self.n_items)
-        return csr_array(events.T @ events - diags_array(events.sum(axis=0)))  # no event makes a pair with itself
+        pairs = csr_array(events.T @ events - diags_array(events.sum(axis=0)))  # no event makes a pair with itself
+        return self.with_earlier(pairs)

@@ -29,6 +29,7 @@ from sessrec.evaluation.metrics import (
 from sessrec.evaluation.ranking import on_enough_rows, target_scores_in_blocks
 from sessrec.models.checkpoint_format import CHECKPOINT_FORMAT, read_checkpoint
 from sessrec.models.compatibility import check_class, check_trainer, check_vocabulary, check_weights
+from sessrec.models.earlier import Earlier
 from sessrec.models.fit_loop import Progress, count_steps
 from sessrec.models.inference import CandidateRules, TopItems, rank_positions, recommend, top_items
 
@@ -78,6 +79,8 @@ class SessionRecommender(LightningModule):
         self.results: dict[str, float] = {}
         self.results_step: int | None = None
         self._loaded_step: int | None = None
+        self.earlier: Earlier | None = None
+        """What an earlier fit has counted, to be added to what is learnt; None where a fit begins with nothing."""
         self.trained_until: float | None = None
         """Time of the last event that the model was trained on, Unix seconds; None where that is not known."""
         self.progress = Progress()
@@ -95,6 +98,8 @@ class SessionRecommender(LightningModule):
     """Whether `score` can score a few items cheaply; else it is asked for all at once, for fewer queries."""
     trains_in_parallel = False
     """Whether several processes can train the model together."""
+    adds_up = False
+    """Whether `learn_sessions` adds what `earlier` has counted."""
     data_dependent_buffers: tuple[str, ...] = ()
     """Buffers whose size follows from what was counted; a model makes room for them when it loads a checkpoint."""
 
@@ -150,6 +155,11 @@ class SessionRecommender(LightningModule):
 
     def learn_sessions(self, sessions: Sessions) -> None:
         """Learn from the training sessions; a model without gradients has to offer it, unless it learns nothing."""
+
+    @property
+    def inexact(self) -> str:
+        """What it has not kept exactly of what it has counted, for people; empty where there is nothing."""
+        return ""
 
     def learn(self, sessions: Sessions, vocabulary: Vocabulary | None = None) -> Self:
         """Learn from training sessions in one pass, without a trainer; gives the model.

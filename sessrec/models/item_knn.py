@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.sparse import coo_array, csr_array
+from torch import Tensor
 
 from sessrec.data.sessions import Sessions
 from sessrec.errors import SessRecError
@@ -31,6 +33,9 @@ class ItemKNN(ItemRulesRecommender):
         protocol: Options of `SessionRecommender`.
     """
 
+    supports: Tensor
+    """Training sessions that hold each item, int64, shape (N,); zeros where an earlier release made it."""
+
     def __init__(self, n_rules: int = 100, regularisation: float = 20.0, balance: float = 0.5, **protocol: Any) -> None:
         super().__init__(n_rules, self_rules=False, **protocol)
         self.save_hyperparameters()
@@ -43,8 +48,39 @@ class ItemKNN(ItemRulesRecommender):
         """Similarities, float64, shape (N, N)."""
         events = events_of_sessions(sessions, self.n_items)
         events.data[:] = 1
-        both = csr_array(events.T @ events).tocoo()
-        support = np.bincount(events.indices, minlength=self.n_items) + self.regularisation
+        both, supports = csr_array(events.T @ events), np.bincount(events.indices, minlength=self.n_items)
+        if self.earlier is not None:
+            both = both + self._earlier_pairs()
+            supports += self.earlier.by_item(self.earlier.model.supports.numpy())
+        self.supports = torch.from_numpy(supports)
+        both = both.tocoo()
         row, column = both.coords
-        similar = both.data / (support[row] ** self.balance * support[column] ** (1 - self.balance))
+        similar = both.data / self._expected(supports, row, column)
         return csr_array(coo_array((similar, (row, column)), shape=both.shape))
+
+    def _expected(self, supports: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        """What the number of sessions with both items is divided by."""
+        support = supports + self.regularisation
+        return support[row] ** self.balance * support[column] ** (1 - self.balance)
+
+    def _earlier_pairs(self) -> csr_array:
+        """Sessions with both items that the earlier fit has counted, of the rules that it has kept."""
+        assert self.earlier is not None
+        own = self.earlier.model
+        if len(own.weights) and not own.supports.any():
+            raise SessRecError("--init_from: an earlier release has not kept the supports of items: fit anew")
+        offsets, successors = own.offsets.numpy(), own.successors.numpy()
+        row = np.repeat(np.arange(own.n_items), np.diff(offsets))
+        counts = np.rint(own.weights.numpy() * self._expected(own.supports.numpy(), row, successors))
+        return self.earlier.by_pair(offsets, successors, counts)
+
+    def build(self) -> None:
+        """Create an empty table of rules, and supports."""
+        super().build()
+        self.register_buffer("supports", torch.zeros(self.n_items, dtype=torch.int64))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take what an earlier release has not kept as 0."""
+        if "popularity" in (weights := checkpoint["state_dict"]):
+            weights.setdefault("supports", torch.zeros_like(weights["popularity"], dtype=torch.int64))
+        super().on_load_checkpoint(checkpoint)

@@ -12,6 +12,7 @@ from torch import Tensor
 from sessrec.data.sessions import Sessions
 from sessrec.errors import check_least
 from sessrec.models.base import SessionRecommender
+from sessrec.text import counted
 
 _NO_RULE = 1e-30  # weight of popularity where there is no rule: below every rule
 _TIE_BREAK = 2.0**-26  # weight of popularity: below the least difference, in proportion, of two numbers of 32 bits
@@ -34,6 +35,7 @@ class ItemRulesRecommender(SessionRecommender):
     """Score of each rule, above 0, float32, shape (rules,)."""
 
     data_dependent_buffers = ("successors", "weights")
+    adds_up = True
 
     def __init__(self, n_rules: int, self_rules: bool, **protocol: Any) -> None:
         super().__init__(**protocol)
@@ -47,6 +49,19 @@ class ItemRulesRecommender(SessionRecommender):
         What stands in the diagonal is left out without ``self_rules``.
         """
         raise TypeError(f"{type(self).__name__} has no rules method")
+
+    def with_earlier(self, rules: csr_array) -> csr_array:
+        """Rules with those of `earlier` added, as far as it has kept them."""
+        if self.earlier is None:
+            return rules
+        own = self.earlier.model
+        return rules + self.earlier.by_pair(own.offsets.numpy(), own.successors.numpy(), own.weights.numpy())
+
+    @property
+    def inexact(self) -> str:
+        """Items whose rules may have been cut."""
+        n_cut = int((self.offsets.diff() >= self.n_rules).sum())
+        return f"of {counted(n_cut, 'item')} only the best {self.n_rules} rules are known" if n_cut else ""
 
     def build(self) -> None:
         """Create an empty table of rules."""

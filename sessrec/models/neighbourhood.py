@@ -12,6 +12,7 @@ from torch import Tensor
 from sessrec.data.sessions import Sessions
 from sessrec.errors import SessRecError, check_least
 from sessrec.models.base import SessionRecommender
+from sessrec.models.earlier import Earlier
 from sessrec.models.neighbours import Neighbours, Positions, Prefixes, SessionIndex, shared_weights
 
 
@@ -25,6 +26,7 @@ class NeighbourhoodRecommender(SessionRecommender):
     """
 
     scores_in_blocks = False
+    adds_up = True
     data_dependent_buffers = SessionIndex._fields
 
     def __init__(self, n_neighbours: int, sample_size: int, idf_weight: float, **protocol: Any) -> None:
@@ -41,8 +43,13 @@ class NeighbourhoodRecommender(SessionRecommender):
         self._keep(SessionIndex.of_sessions(Sessions(np.zeros(0, np.int32), np.zeros(1, np.int64)), self.n_items))
 
     def learn_sessions(self, sessions: Sessions) -> None:
-        """Index the training sessions."""
-        self._keep(SessionIndex.of_sessions(sessions, self.n_items))
+        """Index the training sessions, and those of an earlier fit."""
+        index = SessionIndex.of_sessions(sessions, self.n_items)
+        if self.earlier is not None and len(sessions):
+            assert sessions.times is not None
+            end = float(sessions.times.max())  # on which the ages count
+            index = SessionIndex.of_events(*_joined(_events_of(self.earlier), _events(index, end)), self.n_items)
+        self._keep(index)
 
     def _keep(self, index: SessionIndex) -> None:
         for name, array in index._asdict().items():
@@ -88,6 +95,38 @@ class NeighbourhoodRecommender(SessionRecommender):
         offsets = np.searchsorted(neighbours.row, np.arange(n_rows + 1))
         held = self.learned.items_of_sessions
         return (csr_array((weights, neighbours.session, offsets), shape=(n_rows, held.shape[0])) @ held).toarray()
+
+
+_Events = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # ends of the sessions; session, item and place
+
+
+def _events(index: SessionIndex, end: float) -> _Events:
+    """The sessions of an index whose last event is at some time, the oldest first."""
+    n_sessions = len(index.ages)
+    session = n_sessions - 1 - np.repeat(np.arange(n_sessions), index.lengths)
+    return end - index.ages[::-1], session, index.session_items.astype(np.int64), index.session_places.astype(np.int64)
+
+
+def _events_of(earlier: Earlier) -> _Events:
+    """The sessions of an earlier fit, without items that are left out; one that has no other is left out, too.
+
+    Raises:
+        SessRecError: If its times are not known.
+    """
+    if earlier.model.trained_until is None:
+        raise SessRecError("--init_from: the times of its sessions are not known, so that none can be added: fit anew")
+    ends, session, items, place = _events(earlier.model.learned.index, earlier.model.trained_until)
+    item = earlier.place_of(items)
+    kept = item >= 0
+    stays, number = np.unique(session[kept], return_inverse=True)
+    return ends[stays], number.reshape(-1), item[kept], place[kept]
+
+
+def _joined(before: _Events, now: _Events) -> _Events:
+    """The sessions of both, the former first."""
+    ends, session, item, place = (np.concatenate(pair) for pair in zip(before, now, strict=True))
+    session[len(before[1]) :] += len(before[0])
+    return ends, session, item, place
 
 
 class _Learned:

@@ -133,13 +133,20 @@ class SessionIndex(NamedTuple):
         lengths = np.diff(sessions.offsets)
         last = sessions.offsets[1:] - 1
         times = np.arange(len(sessions.items)) if sessions.times is None else sessions.times
+        session = np.repeat(np.arange(len(lengths)), lengths)
+        place = np.arange(len(session)) - np.repeat(sessions.offsets[:-1], lengths) + 1
         ends = np.asarray(times[last], dtype=np.float64)
+        return cls.of_events(ends, session, np.asarray(sessions.items, dtype=np.int64), place, n_items)
+
+    @classmethod
+    def of_events(
+        cls, ends: np.ndarray, session: np.ndarray, items: np.ndarray, place: np.ndarray, n_items: int
+    ) -> SessionIndex:
+        """Index sessions that end at some times, float64 (n,), given by session, item and place of each event."""
         order = np.lexsort((-np.arange(len(ends)), -ends))  # the most recent first
         recency = np.empty_like(order)
         recency[order] = np.arange(len(order))
-        session = np.repeat(recency, lengths)
-        place = np.arange(len(session)) - np.repeat(sessions.offsets[:-1], lengths) + 1
-        items = np.asarray(sessions.items, dtype=np.int64)
+        session = recency[session]
         entry = np.lexsort((place, items, session))
         is_last = np.ones(len(entry), dtype=bool)
         is_last[:-1] = (session[entry][1:] != session[entry][:-1]) | (items[entry][1:] != items[entry][:-1])
@@ -147,7 +154,7 @@ class SessionIndex(NamedTuple):
         entry = entry[np.lexsort((place[entry], session[entry]))]
         by_item = np.lexsort((session[entry], items[entry]))
         return cls(
-            _offsets(session[entry], len(lengths)),
+            _offsets(session[entry], len(ends)),
             items[entry].astype(np.int32),
             place[entry].astype(np.int32),
             _offsets(items[entry], n_items),

@@ -14,6 +14,7 @@ class Popularity(SessionRecommender):
     """Ranks items by how often they occur in training."""
 
     counts: Tensor
+    adds_up = True
 
     def build(self) -> None:
         """Create the counts."""
@@ -22,6 +23,8 @@ class Popularity(SessionRecommender):
     def learn_sessions(self, sessions: Sessions) -> None:
         """Count every event once."""
         self.counts = torch.from_numpy(np.bincount(sessions.items, minlength=self.n_items))
+        if self.earlier is not None:
+            self.counts += torch.from_numpy(self.earlier.by_item(self.earlier.model.counts.numpy()))
 
     def encode(self, items: Tensor) -> Tensor:
         """Queries of no content, float64, shape (S, L, 1): every position gets the same ranking."""

@@ -18,6 +18,7 @@ class SPop(SessionRecommender):
     """Ranks items by how often they stand in the session so far; popularity in training breaks the ties."""
 
     scores_in_blocks = False
+    adds_up = True  # its counts are those of the vocabulary
 
     def encode(self, items: Tensor) -> Positions:
         """The positions of the sessions, shape (S, L)."""

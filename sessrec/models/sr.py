@@ -47,4 +47,9 @@ class SR(ItemRulesRecommender):
             pair = items[:-distance][together], items[distance:][together]
             weights = np.full(len(pair[0]), 1 / distance)
             total = total + csr_array(coo_array((weights, pair), shape=total.shape))
-        return total
+        return self.with_earlier(total)
+
+    @property
+    def inexact(self) -> str:
+        """Items whose rules may have been cut, and the rounding of what is kept."""
+        return "; ".join(filter(None, [super().inexact, "sums are known to 32 bits"]))

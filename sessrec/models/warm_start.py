@@ -15,7 +15,7 @@ from sessrec.errors import SessRecError
 from sessrec.models.compatibility import check_class
 
 
-def grown_vocabulary(old: Vocabulary, new: Vocabulary, drop: bool = False) -> Vocabulary:
+def grown_vocabulary(old: Vocabulary, new: Vocabulary, drop: bool = False, adds: bool = False) -> Vocabulary:
     """The items of an earlier fit, in their order, and then those that only the new log has.
 
     Counts and first times are those of the new log, a count of 0 for items that it lacks; first times of known items
@@ -25,6 +25,7 @@ def grown_vocabulary(old: Vocabulary, new: Vocabulary, drop: bool = False) -> Vo
         old: Items of the earlier fit.
         new: Items of the new log.
         drop: Whether items that the new log lacks are left out.
+        adds: Whether counts are those of both logs together.
 
     Example:
         >>> old, new = Vocabulary(["a", "b"], np.array([5, 1])), Vocabulary(["c", "a"], np.array([2, 3]))
@@ -39,6 +40,7 @@ def grown_vocabulary(old: Vocabulary, new: Vocabulary, drop: bool = False) -> Vo
     added = np.flatnonzero(in_old < 0)
     item_ids = [*(old.item_ids[item] for item in kept), *(new.item_ids[item] for item in added)]
     counts = np.concatenate([np.where(in_new[kept] >= 0, new.counts[in_new[kept]], 0), new.counts[added]])
+    counts[: len(kept)] += old.counts[kept] if adds else 0
     first_times = None
     if new.first_times is not None:
         of_kept = np.where(in_new[kept] >= 0, new.first_times[in_new[kept]], np.inf)

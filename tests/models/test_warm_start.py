@@ -149,7 +149,8 @@ def test_a_warm_fit_is_tested_and_resumed_as_any_other(capsys: pytest.CaptureFix
     [
         (["--model", "SASRec"], "the checkpoint holds sessrec.models.gru4rec.GRU4Rec, not .*SASRec"),
         (["--model", "GRU4Rec", "--model.layers", "[9]"], "--init_from has \\[4, 8\\] for output_embedding, and"),
-        (["--model", "Markov"], "--init_from: Markov is not trained by gradients"),
+        (["--model", "Markov"], "the checkpoint holds sessrec.models.gru4rec.GRU4Rec, not .*Markov"),
+        (["--model", "Random"], "--init_from: Random has nothing to add up"),
         (["--model", "GRU4Rec", "--init_from", "null", "--init_drop", "true"], "--init_drop leaves out items of"),
         (["--model", "GRU4Rec", "--init_from", "gone.ckpt"], "cannot read gone.ckpt"),
         (["--model", "GRU4Rec", "--init_from", "markov"], "takes a model that is trained by gradients, and Markov"),
