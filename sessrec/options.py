@@ -108,8 +108,8 @@ def add_options(parser: LightningArgumentParser) -> None:
         "--init_from",
         type=str | None,
         default=None,
-        help="Checkpoint whose weights and optimiser state, or whose counts, a new fit begins with; items that only the "
-        "new log has are added.",
+        help="Checkpoint whose weights and optimiser state, or whose counts, a new fit begins with; items that only "
+        "the new log has are added.",
     )
     text = "Whether items of --init_from that the new training part lacks are left out."
     parser.add_argument("--init_drop", type=bool, default=False, help=text)
