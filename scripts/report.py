@@ -19,6 +19,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +61,13 @@ MODELS = (
 """Configs of the models."""
 SEEDS = dict.fromkeys(MODELS, range(1, 6)) | dict.fromkeys(("sasrec", "esasrec", "narm", "sr_gnn"), range(1, 4))
 """Seeds of each one in the published results; a model that draws nothing takes the first."""
-AUDITED = "yoochoose1_64"
+AUDITED = dict.fromkeys(("sampled", "ties", "order", "leakage"), "yoochoose1_64") | {"tuning": "rsc15_100k"}
+"""Log of each audit."""
 _TESTED_AGAIN = ("gru4rec", "gru4rec_bpr-max", "sasrec", "markov", "vsknn", "stan", "vstan", "item_knn", "popularity")
 _FITTED_AGAIN = ("gru4rec", "markov", "vsknn", "stan", "item_knn", "popularity")
 AUDITS = {"sampled": _TESTED_AGAIN, "ties": _TESTED_AGAIN, "order": _TESTED_AGAIN, "leakage": _FITTED_AGAIN}
-"""Models of each audit."""
+"""Models of each audit but that of tuning, which has all that were tuned."""
+_TRIALS = 4  # of each study, in the audit of tuning
 METRICS = ("recall@20", "mrr@20")
 FIGURES = (
     *("architecture", "pipeline", "protocol", "session_parallel", "traditional_against_session_based"),
@@ -96,9 +99,14 @@ def commands(log: str, seeds_of: Mapping[str, Sequence[int]]) -> list[str]:
 
 
 def audit_command(name: str, folder: Path) -> str:
-    """The command of an audit of the models fitted with the first seed, whose runs lie in a folder."""
-    runs = " ".join(str(folder / f"{AUDITED}-{model}-1") for model in AUDITS[name])
-    return f"python scripts/audit.py {name} {runs} --output {folder / f'audits-{AUDITED}'}"
+    """The command of an audit of the models fitted with the first seed, or of final tests; runs lie in a folder."""
+    log, more = AUDITED[name], ""
+    if name == "tuning":
+        names, more = [f"{log}-*-default-*", f"{log}-*-tuned-*"], f"--trials {_TRIALS} "
+    else:
+        names = [f"{log}-{model}-1" for model in AUDITS[name]]
+    runs = " ".join(str(folder / run) for run in names)
+    return f"python scripts/audit.py {name} {runs} {more}--output {folder / f'audits-{log}'}"
 
 
 def results_of(log: str, folder: Path) -> dict[str, Any] | None:
@@ -165,8 +173,8 @@ def updated_results(file: Path, found: Mapping[str, Any], folder: Path) -> dict[
     """Content of docs/results.json with what was found on each log, and with the audits in the folder of the runs."""
     results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     results |= {log: entry for log, entry in found.items() if entry is not None}
-    for name in AUDITS:
-        audit_file = folder / f"audits-{AUDITED}" / f"{name}.json"
+    for name, log in AUDITED.items():
+        audit_file = folder / f"audits-{log}" / f"{name}.json"
         if audit_file.is_file():
             results.setdefault("audits", {})[name] = json.loads(audit_file.read_text(encoding="utf-8"))
     return results
@@ -174,7 +182,7 @@ def updated_results(file: Path, found: Mapping[str, Any], folder: Path) -> dict[
 
 def copy_pictures(folder: Path, target: Path) -> None:
     """Copy the pictures that the documents show from the folder of the runs, where they were made."""
-    pictures = {f"audit_{name}.png": folder / f"audits-{AUDITED}" / f"{name}.png" for name in AUDITS}
+    pictures = {f"audit_{name}.png": folder / f"audits-{log}" / f"{name}.png" for name, log in AUDITED.items()}
     pictures |= {f"{name}.png": folder / "demo-figures" / f"{name}.png" for name in FIGURES}
     for name, picture in pictures.items():
         if picture.is_file():
@@ -199,7 +207,7 @@ def texts_of(results: Mapping[str, Any], docs: Path) -> dict[Path, str]:
         texts[docs / "results.md"] = results_text(logs)
     if audits := results.get("audits"):
         repeated = {name: audit_command(name, Path("lightning_logs")) for name in audits}
-        texts[docs / "audits.md"] = audits_text(audits, AUDITED, repeated)
+        texts[docs / "audits.md"] = audits_text(audits, {name: AUDITED[name] for name in audits}, repeated)
     return texts
 
 
@@ -217,9 +225,9 @@ def _make_runs(options: argparse.Namespace) -> None:
         }
         for command in commands(log, seeds_of):
             compare.main(shlex.split(command)[2:])
-    if options.audit:
-        for name in AUDITS:
-            audit.main(shlex.split(audit_command(name, options.runs))[2:])
+    for name in () if options.audit is None else options.audit or AUDITS:
+        words = shlex.split(audit_command(name, options.runs))[2:]
+        audit.main([run for word in words for run in (sorted(glob(word)) if "*" in word else [word])])
 
 
 def main(args: list[str] | None = None) -> None:
@@ -234,7 +242,8 @@ def main(args: list[str] | None = None) -> None:
         help="seeds of the models that draw (default: 1 2 3; --fit: GRU4Rec 1 2 3 4 5)",
     )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="some of the models")
-    parser.add_argument("--audit", action="store_true", help=f"audit the runs on {AUDITED} first")
+    text = "audits to make first (without a name: all but tuning)"
+    parser.add_argument("--audit", nargs="*", choices=list(AUDITED), help=text)
     parser.add_argument("--runs", type=Path, default=Path("lightning_logs"), help="folder (default: lightning_logs)")
     parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the documents (default: docs)")
     options = parser.parse_args(args)

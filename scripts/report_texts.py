@@ -169,20 +169,20 @@ def _verdict(entry: Mapping[str, Any], against: str, metrics: list[str]) -> str:
     return f"Above the better GRU4Rec here, {against}: {'; '.join(parts)}."
 
 
-def audits_text(audits: Mapping[str, Mapping[str, Any]], log: str, commands: Mapping[str, str]) -> str:
+def audits_text(audits: Mapping[str, Mapping[str, Any]], logs: Mapping[str, str], commands: Mapping[str, str]) -> str:
     """docs/audits.md.
 
     Args:
         audits: What `scripts/audit.py` wrote, by audit.
-        log: Name of the log.
+        logs: Log of each audit.
         commands: Command of each audit.
     """
     parts = [
-        f"# What hangs on a choice\n\nAudits of models on `{log}` (docs/results.md has the fits). In brackets are 95 % "
-        "intervals by bootstrap over sessions.\n"
+        "# What hangs on a choice\n\nAudits of models on public logs (docs/results.md has the fits). In brackets are "
+        "95 % intervals by bootstrap over sessions.\n"
     ]
     for name, audit in audits.items():
-        parts.append(f"## {audit['title']}\n\n```\n{commands[name]}\n```\n")
+        parts.append(f"## {audit['title']}\n\nOn `{logs[name]}`:\n\n```\n{commands[name]}\n```\n")
         parts.append(f"![{audit['title']}](figures/audit_{name}.png)\n")
         for metric, by_model in audit["values"].items():
             ordered = sorted(by_model.items(), key=lambda item: -item[1][0][0])

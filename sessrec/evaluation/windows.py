@@ -6,12 +6,14 @@ takes both into account, as that of clusters does. Windows must not share sessio
 
 References:
     Liang and Zeger, "Longitudinal Data Analysis Using Generalized Linear Models", Biometrika, 1986 (clusters);
-    Cochran, "Sampling Techniques", 1977, chapter 6 (the variance of a ratio).
+    Cochran, "Sampling Techniques", 1977, chapter 6 (the variance of a ratio); Kendall and Babington Smith, "The Problem
+    of m Rankings", Annals of Mathematical Statistics, 1939.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import rankdata
 from scipy.stats import t as student
 
 from sessrec.evaluation.bootstrap import Difference, Interval
@@ -63,6 +65,21 @@ def relative_loss(values: np.ndarray, fresh: np.ndarray, level: float = 0.95) ->
     ratio = float(values.sum() / total)
     error = _error((values - ratio * fresh) / fresh.mean())
     return Interval(1 - ratio, *_limits(1 - ratio, error, len(fresh), level))
+
+
+def concordance(values: np.ndarray) -> float:
+    """Kendall's W of the order of models over windows: 1 where it is the same in all, about 1 / W where it is chance.
+
+    Args:
+        values: A metric of each model in each window, shape (M, W), of two models at least.
+
+    Example:
+        >>> concordance(np.array([[3.0, 3.0, 3.0], [2.0, 2.0, 1.0], [1.0, 1.0, 2.0]])).round(3)
+        np.float64(0.778)
+    """
+    n_models, n_windows = values.shape
+    sums = rankdata(values, axis=0).sum(axis=1)
+    return 12 * ((sums - sums.mean()) ** 2).sum() / (n_windows**2 * (n_models**3 - n_models))
 
 
 def _error(values: np.ndarray) -> float:

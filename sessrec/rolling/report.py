@@ -15,6 +15,7 @@ from sessrec.rolling.results import (
     cells_csv,
     differences_table,
     means_table,
+    order_text,
     windows_table,
 )
 from sessrec.text import Table
@@ -41,10 +42,11 @@ def write_rolled(rolled: Rolled, folder: Path) -> list[str]:
     given = [(title, table) for title, table in tables if table is not None]
     for title, table in given:
         print(f"\n{title}\n\n{table.markdown()}")
-    print(f"\n{EXPLANATION}")
+    notes = "\n\n".join(filter(None, [order_text(rolled), EXPLANATION]))
+    print(f"\n{notes}")
     page = "\n\n".join(f"## {title}\n\n{table.markdown()}" for title, table in given)
     texts = {
-        "roll.md": f"# Rolled through time\n\n{page}\n\n{EXPLANATION}\n",
+        "roll.md": f"# Rolled through time\n\n{page}\n\n{notes}\n",
         "cells.csv": cells_csv(rolled),
         "windows.csv": rolled.windows.to_csv(index=False),
     }

@@ -10,7 +10,7 @@ import pandas as pd
 
 from sessrec.evaluation.bootstrap import Difference, Interval, holm
 from sessrec.evaluation.rank_table import metric_name
-from sessrec.evaluation.windows import difference_over_windows, mean_over_windows, relative_loss
+from sessrec.evaluation.windows import concordance, difference_over_windows, mean_over_windows, relative_loss
 from sessrec.text import Table, date_text, seconds_text
 
 
@@ -140,6 +140,17 @@ def differences_table(rolled: Rolled) -> Table:
             cells += [f"{d.value:+.4f} [{d.low:+.4f}, {d.high:+.4f}]", p]
         rows.append(cells)
     return Table(head, rows)
+
+
+def order_text(rolled: Rolled) -> str:
+    """How far the order of the rows is the same in all windows; empty for one row or one window."""
+    values = np.stack([rolled.by_window(row, rolled.metrics[-1]) for row in rolled.order()])
+    if min(values.shape) < 2:
+        return ""
+    return (
+        f"The order by {metric_name(rolled.metrics[-1])} over the windows has Kendall's W {concordance(values):.2f}: 1 "
+        "is the same order in every window."
+    )
 
 
 def windows_table(rolled: Rolled) -> Table:

@@ -8,7 +8,7 @@ from scipy import stats
 
 from sessrec.data.drift import DriftingProcess
 from sessrec.data.synthetic import FIRST_DAY
-from sessrec.evaluation.windows import difference_over_windows, mean_over_windows, relative_loss
+from sessrec.evaluation.windows import concordance, difference_over_windows, mean_over_windows, relative_loss
 
 VALUES = np.array([0.31, 0.27, 0.33, 0.30, 0.29])
 OTHERS = np.array([0.30, 0.27, 0.31, 0.28, 0.29])
@@ -39,6 +39,14 @@ def test_a_loss_is_a_ratio_of_sums() -> None:
     error = np.sqrt((residuals**2).sum() / 2 / 3) / fresh.mean()
     assert found.high - found.value == pytest.approx(4.302653 * error, rel=1e-6)
     assert np.isnan(relative_loss(values, 0 * fresh).value)
+
+
+def test_concordance_by_hand() -> None:
+    same = np.array([[3.0, 5.0], [2.0, 4.0], [1.0, 0.5]])
+    assert concordance(same) == pytest.approx(1.0)
+    assert concordance(np.array([[1.0, 2.0], [2.0, 1.0]])) == 0.0
+    # ranks 1 2 / 2.5 1 / 2.5 3: sums 3, 3.5, 5.5 about 4, squares 1 + 0.25 + 2.25 over 4 * 24 / 12
+    assert concordance(np.array([[1.0, 5.0], [2.0, 4.0], [2.0, 6.0]])) == pytest.approx(3.5 / 8)
 
 
 def gains_by_day(process: DriftingProcess, n_sessions: int) -> list[tuple[np.ndarray, np.ndarray]]:
