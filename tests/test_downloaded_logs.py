@@ -156,6 +156,6 @@ def test_preset_reads_the_raw_form(name: str, tmp_path: Path, monkeypatch: pytes
 
 
 def test_every_preset_has_its_raw_form_here_or_in_test_presets() -> None:
-    published = {"rsc15", "yoochoose", "rees46", "coveo", "retailrocket", "diginetica"}
+    published = {"rsc15", "yoochoose", "yoochoose1_64", "rees46", "coveo", "retailrocket", "diginetica"}
     names = {file.stem for file in (ROOT / "configs" / "data").glob("*.yaml")}
     assert names == published | {log.preset for log in LOGS.values()}

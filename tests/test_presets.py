@@ -190,6 +190,23 @@ def test_rsc15() -> None:
     assert list(sequences(to_the_end, "train", NUMBERS)) == ["1", "2", "3", "5", "12"]  # without d
 
 
+def test_yoochoose1_64() -> None:
+    """The newest positions, counted by hand: half of 13, for which the oldest session loses its tail."""
+    write("yoochoose-clicks.dat", RSC15, rsc15_line)
+    log = prepared("yoochoose1_64", "--data.train_ratio", "0.5")
+    train = {"3": "ccc", "5": "bc", "8": "dd", "9": "dd", "12": "ca"}
+    assert list(sequences(log, "train", NUMBERS).items()) == list(train.items())
+    assert log.sessions["train"].n_positions == 6
+    assert_figures(log, "train window", {"sessions_before": 2, "events_before": 9})
+    assert list(sequences(log, "test", NUMBERS).items()) == [("11", "bc"), ("10", "ab"), ("13", "ab"), ("15", "ba")]
+    assert_not_as_published(
+        log,
+        "train positions: 6 here, 369859 published",
+        "test sessions before: 5 here, 15324 published",
+        "test events before: 14 here, 71222 published",
+    )
+
+
 # -- the protocol of 2023 ---------------------------------------------------------------------------------------------
 
 

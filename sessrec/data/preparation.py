@@ -24,7 +24,7 @@ from sessrec.data.report import DataReport
 from sessrec.data.sessions import Sessions, map_events
 from sessrec.data.split import Straddling, leakage_report, split_events, split_time
 from sessrec.data.synthetic import generate_synthetic_sessions
-from sessrec.data.training_window import TrainingWindow
+from sessrec.data.training_window import RatioOf, TrainingWindow
 from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError, check_choice, check_least
 from sessrec.text import time_text
@@ -70,6 +70,8 @@ class Preparation(LogFormat):
         val_duration: Length of the validation part in time, such as 1d; 0 for no validation part.
         train_ratio: Share of the training sessions to keep, the latest ones; null keeps all. The validation part is cut
             off these. Items, their counts and the filter of the test part follow from what is kept.
+        train_ratio_of: Whether train_ratio is a share of the sessions or of the positions; of positions, the oldest
+            session is cut to its head, as in the published 1/64 of Yoochoose.
         train_duration: Length of the training part in time, before its last event, such as 30d.
         train_start: Time at which the training sessions begin at the earliest: seconds or ISO text.
         replay: Number of sessions before that part that are trained on, too, as a share of those in it, such as 0.2;
@@ -101,6 +103,7 @@ class Preparation(LogFormat):
     val_ratio: float | None = 0.1
     val_duration: str | float | None = None
     train_ratio: float | None = None
+    train_ratio_of: RatioOf = "sessions"
     train_duration: str | float | None = None
     train_start: str | float | None = None
     replay: float | None = None
@@ -127,6 +130,7 @@ class Preparation(LogFormat):
                 f"--data.max_session_length {self.max_session_length} is below the minimum {self.min_session_length}"
             )
         check_choice("--data.straddling", self.straddling, Straddling)
+        check_choice("--data.train_ratio_of", self.train_ratio_of, RatioOf)
         check_choice("--data.gap_events", self.gap_events, GapEvents)
         check_choice("--data.time_unit", self.time_unit, TimeUnit)
         if self.item_lists is not None:
@@ -182,7 +186,8 @@ class Preparation(LogFormat):
     @property
     def training_window(self) -> TrainingWindow:
         """Which training sessions are kept."""
-        return TrainingWindow(self.train_ratio, self.train_duration, self.train_start, self.replay)
+        window = (self.train_ratio, self.train_duration, self.train_start)
+        return TrainingWindow(*window, self.replay, self.train_ratio_of)
 
     @property
     def has_test(self) -> bool:

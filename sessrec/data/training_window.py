@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from sessrec.click_log.times import parse_duration
 from sessrec.data.split import parse_time
 from sessrec.errors import SessRecError
 from sessrec.text import time_text
+
+RatioOf = Literal["sessions", "positions"]
 
 
 class TrainingWindow(NamedTuple):
@@ -21,6 +23,8 @@ class TrainingWindow(NamedTuple):
         duration: Time before the last training event, seconds or a text such as ``30d``.
         start: Time at which a session begins at the earliest, in seconds or as ISO text.
         replay: Number of sessions before the window that are kept, too, as a share of those in it; drawn at random.
+        ratio_of: Whether the share is one of the sessions or of the positions; as many positions as these are kept, for
+            which the oldest session is cut to its head.
 
     Raises:
         SessRecError: If two are given, or a share is out of its range.
@@ -30,6 +34,7 @@ class TrainingWindow(NamedTuple):
     duration: str | float | None = None
     start: str | float | None = None
     replay: float | None = None
+    ratio_of: RatioOf = "sessions"
 
     def check(self) -> None:
         """Refuse what does not go together."""
@@ -60,8 +65,10 @@ class TrainingWindow(NamedTuple):
         """
         if self.ratio is None and self.duration is None and self.start is None:
             return events, {}
-        n_sessions, starts = events.n_sessions, events.starts
-        if self.ratio is not None:
+        n_events, n_sessions, starts = len(events), events.n_sessions, events.starts
+        if self.ratio is not None and self.ratio_of == "positions":
+            first, events = _newest_positions(events, self.ratio)
+        elif self.ratio is not None:
             first = n_sessions - max(1, int(self.ratio * n_sessions + 1e-9))
         else:
             first = int(np.searchsorted(starts, self._begin(events)))
@@ -77,7 +84,7 @@ class TrainingWindow(NamedTuple):
         if n_replayed:
             kept = events.take_sessions(np.concatenate([replayed, np.arange(first, n_sessions)]))
         shown = time_text(float(starts[first])) if events.has_times else f"row {starts[first]:.0f}"
-        figures: dict[str, str | int] = {"t": shown, "sessions_before": first, "events_before": len(events) - len(kept)}
+        figures: dict[str, str | int] = {"t": shown, "sessions_before": first, "events_before": n_events - len(kept)}
         if self.replay:
             figures |= {"sessions_before": first - n_replayed, "sessions_replayed": n_replayed}
         return kept, figures
@@ -89,3 +96,16 @@ class TrainingWindow(NamedTuple):
         if not events.has_times:
             raise SessRecError("--data.train_duration needs times; with --data.time_column null use --data.train_ratio")
         return float(events.time.max()) - parse_duration(self.duration, "--data.train_duration")
+
+
+def _newest_positions(events: Events, ratio: float) -> tuple[int, Events]:
+    """The first of the sessions that hold the newest share of the positions, and the events with that one cut to it."""
+    positions = events.lengths - 1
+    n_kept = max(1, int(ratio * positions.sum() + 1e-9))
+    from_end = positions[::-1].cumsum()
+    n_sessions = int(np.searchsorted(from_end, n_kept)) + 1
+    first = events.n_sessions - n_sessions
+    keep = np.ones(len(events), dtype=bool)
+    end = events.offsets[first + 1]
+    keep[end - (from_end[n_sessions - 1] - n_kept) : end] = False
+    return first, events.select(keep)

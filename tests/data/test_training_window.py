@@ -43,6 +43,8 @@ def sessions_of(log: PreparedLog, part: str) -> list[str]:
         ({"train_ratio": 0.5}, ["short", "late"]),
         ({"train_ratio": 0.49}, ["late"]),
         ({"train_ratio": 1 / 64}, ["late"]),  # never none
+        ({"train_ratio": 0.5, "train_ratio_of": "positions"}, ["short", "late"]),  # 3 of 6 positions
+        ({"train_ratio": 1.0, "train_ratio_of": "positions"}, ["early", "across", "short", "late"]),
         ({"train_duration": 30}, ["late"]),  # the last training event is at 80
         ({"train_duration": "35s"}, ["short", "late"]),
         ({"train_start": 30}, ["across", "short", "late"]),
@@ -57,6 +59,21 @@ def test_sessions_that_are_kept(options: dict[str, Any], kept: list[str], prepar
     window = log.report.sections.get("train window", {})
     assert window.get("sessions_before", 0) == 4 - len(kept)
     assert window.get("events_before", 0) == 10 - sum(name in kept for name, _, time in ROWS if time < 90)
+
+
+def test_a_share_of_positions_cuts_the_oldest_session_to_its_head(prepared: Any) -> None:
+    log = prepared(train_ratio=0.34, train_ratio_of="positions")  # 2 of 6 positions: late's
+    assert items_of(log) == [["b", "z", "a"]]
+    log = prepared(train_ratio=0.8, train_ratio_of="positions")  # 4: across has 2, and gives 1
+    assert items_of(log) == [["a", "b"], ["a", "c"], ["b", "z", "a"]]
+    assert log.report.sections["train window"].items() >= {"sessions_before": 1, "events_before": 3}.items()
+    assert log.sessions["train"].n_positions == 4
+    assert items_of(prepared(train_ratio=1 / 64, train_ratio_of="positions")) == [["b", "z"]]  # never none
+
+
+def items_of(log: PreparedLog) -> list[list[str]]:
+    ids, train = log.vocabulary.item_ids, log.sessions["train"]
+    return [[ids[item] for item in train[number]] for number in range(len(train))]
 
 
 def test_older_sessions_are_mixed_in(prepared: Any) -> None:
@@ -89,6 +106,7 @@ def test_items_and_counts_follow_from_what_is_kept(prepared: Any) -> None:
     [
         ({"train_ratio": 0}, "--data.train_ratio must be above 0 and at most 1, got 0"),
         ({"train_ratio": 1.5}, "got 1.5"),
+        ({"train_ratio": 0.5, "train_ratio_of": "events"}, "train_ratio_of must be sessions or positions, got"),
         ({"train_duration": "0s"}, "--data.train_duration must be above 0, got 0s"),
         ({"train_start": 81}, "--data.train_start 81 leaves no session to train on: the last one begins at 50"),
         ({"train_duration": 5}, "--data.train_duration 5 leaves no session to train on"),
