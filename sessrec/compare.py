@@ -131,6 +131,8 @@ def gate(folders: Sequence[Path], options: argparse.Namespace) -> int:
     """
     if len(folders) != 2 or options.configs:
         raise SessRecError("--gate takes two runs: the new one, then the old one")
+    if options.output is not None:
+        raise SessRecError("--gate writes no tables: leave out --output")
     new, old = (read_run(folder) for folder in folders)
     verdict = decide(new, old, read_rule(options.gate), options.resamples, options.seed)
     print(json.dumps(verdict.as_dict()) if options.json else verdict.reason)

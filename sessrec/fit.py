@@ -98,6 +98,8 @@ def _add_counts(cli: SessRecCLI) -> None:
     model, data, file = cli.model, cli.datamodule, cli.config.init_from
     if not model.adds_up:
         raise SessRecError(f"--init_from: {type(model).__name__} has nothing to add up: fit it to all sessions")
+    if data.preparation.replay:
+        raise SessRecError("--data.replay gives sessions again that --init_from has counted already: leave it out")
     before = type(model).load_from_checkpoint(file)
     data.grow = partial(grown_vocabulary, before.vocabulary, drop=cli.config.init_drop, adds=True)
     data.setup("fit")

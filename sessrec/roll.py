@@ -14,8 +14,9 @@ models of different ages are measured at the same positions; `as ranked` leaves 
 is new since the window before (warm; --data.replay adds old sessions; models that count are fitted anew), or not at all
 after the first window (never). Several ways are compared with each other.
 
-Options that are not listed below go to every fit. Runs go to lightning_logs/NAME-MODEL-WINDOW, tables and figures to
-lightning_logs/NAME. The same command goes on with a roll that was stopped or killed.
+Options that are not listed below go to every fit. All of the training part is trained on, unless --data.val_ratio is
+given: a validation part is the newest of it, so that no model is fresh. Runs go to lightning_logs/NAME-MODEL-WINDOW,
+tables and figures to lightning_logs/NAME. The same command goes on with a roll that was stopped or killed.
 """
 
 from __future__ import annotations
@@ -34,24 +35,38 @@ from sessrec.click_log.times import parse_duration
 from sessrec.errors import SessRecError, check_least, error_text
 from sessrec.evaluation.rank_table import check_metrics, metric_name
 from sessrec.evaluation.tested_runs import read_run
-from sessrec.experiments.fit_and_test import is_random, model_of_config, parsed
+from sessrec.experiments.fit_and_test import parsed
 from sessrec.rolling.cells import Steps, cells_of_rows
-from sessrec.rolling.fits import RUNS, Fit, Model, Retrain, fits_of, rows_of, run_fits
+from sessrec.rolling.fits import RUNS, Fit, Retrain, fits_of, rows_of, run_fits
+from sessrec.rolling.models import chosen_models, common_preparation
 from sessrec.rolling.report import write_rolled
 from sessrec.rolling.results import Rolled
 from sessrec.rolling.state import check_state
-from sessrec.rolling.windows import Plan, Window, cut_window, read_whole, window_words, write_window
-from sessrec.shipped_configs import find_config
+from sessrec.rolling.windows import (
+    Plan,
+    Window,
+    check_windows,
+    cut_window,
+    read_whole,
+    window_words,
+    write_window,
+)
 from sessrec.text import counted
 
+_OF_PRESET = ("train_window", "step", "horizon", "offset", "windows")
 PRESETS = {
-    "session-rec-rsc15": ("30d", "31d", "1d", "5d"),
-    "session-rec-retailrocket": ("25d", "27d", "2d", "0d"),
-    "session-rec-diginetica": ("25d", "18d", "7d", "45d"),
+    "session-rec-rsc15": dict(zip(_OF_PRESET, ("30d", "31d", "1d", "5d", 5), strict=True)),
+    "session-rec-retailrocket": dict(zip(_OF_PRESET, ("25d", "27d", "2d", "0d", 5), strict=True)),
+    "session-rec-diginetica": dict(zip(_OF_PRESET, ("25d", "18d", "7d", "45d", 5), strict=True)),
 }
-"""Training window, step, horizon and offset of five windows, as the configs of session-rec have them."""
+"""Windows as the configs of session-rec have them."""
+_USUAL = {"step": "1d", "windows": 8}
+_ALL_TO_TRAIN = ["--data.val_ratio", "0"]  # so that training ends at the cut
 _NOT_HERE = {
     "--trainer.logger": "the runs lie in lightning_logs, --name begins their names",
+    "--trainer.logger.": "the runs lie in lightning_logs, --name begins their names",
+    "--trainer.default_root_dir": "the runs lie in lightning_logs, --name begins their names",
+    "--model": "--models names configs",
     "--ckpt_path": "the same command goes on with its runs",
     "--init_from": "--retrain warm begins with the window before",
     "--data.test_": "--horizon gives the test part",
@@ -81,62 +96,46 @@ def roll(options: argparse.Namespace, words: list[str]) -> Rolled:
     Raises:
         SessRecError: If an option is bad, the log is too short, or a fit fails.
     """
-    words = _with_preset(options, words)
-    models, words = _models(options, words)
-    plan = _checked(options, words)
-    whole = parsed([*models[0].words, *words, "--data.replay", "null"]).datamodule.preparation
+    models, words = chosen_models(options.models, words)
+    plan, words = _checked(options, words)
+    whole = common_preparation(models, words)
     events = read_whole(whole)
     windows = plan.windows(float(events.starts[0]), float(events.time.max()))
     if "never" in options.retrain:
         windows[0] = windows[0]._replace(end=windows[-1].end)
+    steps, min_length = Steps(windows[0].cut, plan.step, min(plan.step, plan.horizon)), whole.min_session_length
     folder = RUNS / options.name
     logs = folder / "logs"
     rows = rows_of(models, options.retrain, len(windows), options.name)
-    fits = fits_of(models, rows, windows, lambda window: window_words(window, logs), words)
+    fits = fits_of(rows, windows, lambda window: window_words(window, logs), words)
     for fit in {fit.words[1]: fit for fit in fits}.values():
         parsed(fit.words)  # what is wrong with an option is said before any fit
-    check_state(folder, options, [*words, *(word for model in models for word in model.words)], events)
-    figures = [write_window(events, window, logs, whole.min_session_length) for window in windows]
+    check_windows(events, windows, steps.tested, min_length, any(row.way == "warm" for row in rows))
+    configs = {model.name: Path(model.words[1]).read_text(encoding="utf-8") for model in models}
+    check_state(folder, options, configs, words, [fit.run for fit in fits], events)
+    figures = [write_window(events, window, logs, min_length) for window in windows]
     _report_plan(windows, figures, len(fits))
     done: list[str] = []
     run_fits(fits, folder / "output", options.workers, lambda fit: _tell(fit, done, len(fits), options.metrics[-1]))
-    tests = [cut_window(events, window, whole.min_session_length)[1] for window in windows]
-    cells, seconds = cells_of_rows(rows, tests, Steps(windows[0].cut, plan.step), options.metrics)
+    tests = [cut_window(events, window, min_length)[1] for window in windows]
+    cells, seconds = cells_of_rows(rows, tests, steps, options.metrics)
     rolled = Rolled(cells, seconds, pd.DataFrame(figures), options.metrics, str(options.step), plan.n_steps)
     files = write_rolled(rolled, folder)
     print(f"\nwritten to {folder}: {', '.join(files)}")
     return rolled
 
 
-def _models(options: argparse.Namespace, words: list[str]) -> tuple[list[Model], list[str]]:
-    """The models, and the words that are left for every fit; ``--config`` with a model names one more."""
-    names, left = list(options.models), list(words)
-    for place in range(len(words) - 2, -1, -1):
-        if words[place] == "--config" and model_of_config(find_config(words[place + 1])):
-            names[:0] = [] if words[place + 1] in names else [words[place + 1]]
-            del left[place : place + 2]
-    if not names:
-        raise SessRecError("give --models: configs of models, by file or name")
-    configs = [find_config(name, "--models") for name in names]
-    if len({config.stem for config in configs}) < len(configs):
-        raise SessRecError("two of the --models have one name: their runs would, too")
-    return [Model(config.stem, ["--config", str(config)], is_random(str(config))) for config in configs], left
-
-
-def _with_preset(options: argparse.Namespace, words: list[str]) -> list[str]:
-    if options.preset is None:
-        return words
-    options.train_window, options.step, options.horizon, options.offset = PRESETS[options.preset]
-    options.windows = 5
-    return [*words, "--data.min_item_support", "5"]
-
-
-def _checked(options: argparse.Namespace, words: Sequence[str]) -> Plan:
-    """Say what is wrong with the options before any work, and give the plan of the windows."""
+def _checked(options: argparse.Namespace, words: list[str]) -> tuple[Plan, list[str]]:
+    """Say what is wrong with the options before any work; gives the plan of the windows, and the words of every fit."""
     if Path(options.name).name != options.name or options.name in ("", ".", ".."):
         raise SessRecError(f"--name {options.name!r} is no name of a folder in lightning_logs")
     if (RUNS / options.name / "checkpoints").exists():
         raise SessRecError(f"--name {options.name} is the folder of a run: give another one")
+    preset = {} if options.preset is None else PRESETS[options.preset]
+    for name, usual in {**_USUAL, **preset}.items():
+        if getattr(options, name) is None:
+            setattr(options, name, usual)
+    options.horizon = options.horizon or options.step
     check_least("--windows", options.windows, 1)
     check_least("--workers", options.workers, 1)
     check_metrics(options.metrics)
@@ -144,14 +143,16 @@ def _checked(options: argparse.Namespace, words: Sequence[str]) -> Plan:
         raise SessRecError("--retrain names one way twice")
     for word in words:
         for option, instead in _NOT_HERE.items():
-            if word.startswith(option):
+            if word.startswith(option) if option[-1] in "_." else word.partition("=")[0] == option:
                 raise SessRecError(f"{word.partition('=')[0]} is not for here: {instead}")
-    options.horizon = options.horizon or options.step
+    if any(word.startswith("--data.replay") for word in words) and "warm" not in options.retrain:
+        raise SessRecError("--data.replay goes with --retrain warm")
     seconds = {
         name: None if getattr(options, name) is None else parse_duration(getattr(options, name), f"--{name}")
         for name in ("train_window", "step", "horizon", "offset")
     }
-    return Plan(options.windows, **seconds)  # type: ignore[arg-type]
+    support = ["--data.min_item_support", "5"] if preset else []
+    return Plan(options.windows, **seconds), [*_ALL_TO_TRAIN, *support, *words]  # type: ignore[arg-type]
 
 
 def _report_plan(windows: Sequence[Window], figures: Sequence[dict[str, Any]], n_fits: int) -> None:
@@ -169,7 +170,7 @@ def _tell(fit: Fit, done: list[str], n_fits: int, metric: str) -> None:
     done.append(fit.run)
     run = read_run(RUNS / fit.run)
     value = run.report["metrics"].get(f"test/{metric}")
-    found = "tested" if value is None else f"{metric_name(metric)} {value:.4f} as ranked"
+    found = "tested" if value is None else f"{metric_name(metric)} {value:.4f} as ranked in its horizon"
     print(f"{len(done)} of {n_fits}: {fit.run}: {found}, fit {run.fit_seconds or 0:.3g} s", flush=True)
 
 
@@ -179,11 +180,12 @@ def _parser() -> ScriptParser:
     add: Any = parser.add_argument
     add("--models", nargs="+", default=[], help="configs of the models, by file or name")
     add("--train_window", help="length of the training part, such as 30d (default: all that lies before the cut)")
-    add("--step", default="1d", help="time from one cut to the next (default: 1d)")
+    add("--step", help="time from one cut to the next (default: 1d)")
     add("--horizon", help="time after its cut in which a model is tested, a whole number of steps (default: a step)")
-    add("--windows", type=int, default=8, help="number of windows (default: 8)")
+    add("--windows", type=int, help="number of windows (default: 8)")
     add("--offset", help="time from the log's begin to the first window (default: the windows end with the log)")
-    add("--preset", choices=list(PRESETS), help="windows of published tables, with an item support of 5")
+    text = "windows of published tables, with an item support of 5; options that are given take precedence"
+    add("--preset", choices=list(PRESETS), help=text)
     text = "scratch, warm or never, or several (default: scratch)"
     add("--retrain", nargs="+", choices=get_args(Retrain), default=["scratch"], help=text)
     text = "recall@K, mrr@K or ndcg@K, whatever K; the last gives the order (default: recall@20 mrr@20)"

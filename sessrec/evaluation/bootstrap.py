@@ -33,6 +33,8 @@ class Interval(NamedTuple):
     high: float
 
     def __str__(self) -> str:
+        if self.low != self.low:  # nothing is known of its limits
+            return f"{self.value:.4f}"
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
 
@@ -150,14 +152,15 @@ def difference(mean: PooledMean, other: PooledMean, level: float = 0.95) -> Diff
 def relative_difference(mean: PooledMean, other: PooledMean, level: float = 0.95) -> Interval:
     """How much one model's mean is above another's, as a share of the latter, with its interval as in `interval`.
 
-    Raises:
-        SessRecError: If the other mean is 0.
+    It is NaN where the other mean is 0, and so are the limits where it is 0 in a resample.
     """
+    nothing = float("nan")
     if other.value == 0:
-        raise SessRecError("the model that is compared to is right nowhere: there is no share of 0")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        changes = mean.resampled / other.resampled - 1
+        return Interval(nothing, nothing, nothing)
     value = mean.value / other.value - 1
+    if not np.all(other.resampled > 0):
+        return Interval(value, nothing, nothing)
+    changes = mean.resampled / other.resampled - 1
     return Interval(value, *_limits(changes, value, _freedom(changes, mean, other), level))
 
 

@@ -51,7 +51,7 @@ class Verdict:
     old: float
     """The metric of the old run."""
     change: float
-    """From the old run to the new one, as the rule counts it."""
+    """From the old run to the new one, as the rule counts it; NaN as a share of 0."""
     low: float
     """Lower limit of the interval of the change."""
     high: float
@@ -63,7 +63,8 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, with the exit code, for programs."""
-        return asdict(self) | {"exit_code": EXIT_CODES[self.decision]}
+        known = {name: None if value != value else value for name, value in asdict(self).items()}  # JSON has no NaN
+        return known | {"exit_code": EXIT_CODES[self.decision]}
 
 
 def read_rule(text: str) -> GateRule:
@@ -103,17 +104,18 @@ def decide(new: Run, old: Run, rule: GateRule, n_resamples: int = 1000, seed: in
     """
     sums, positions = _sums_of_sessions(new, old, rule.metric)
     own, resampled = sums.sum(axis=0) / positions.sum(), resampled_means(sums, positions, n_resamples, seed)
-    pooled = [pool_seeds(resampled[:, [place]], own[[place]], len(sums)) for place in range(2)]
-    change = _change(pooled[0], pooled[1], rule, level)
-    decision: Decision = "fail" if change.high < rule.margin else "pass" if change.low >= rule.margin else "unclear"
+    one, other = (pool_seeds(resampled[:, [place]], own[[place]], len(sums)) for place in range(2))
+    # new - (1 + margin) old, or new - (old + margin): above 0 where the new run is good enough, also where old is 0
+    least = _scaled(other, 1 + rule.margin, 0.0) if rule.is_share else _scaled(other, 1.0, rule.margin)
+    above = difference(one, least, level)
+    decision: Decision = "fail" if above.high < 0 else "pass" if above.low >= 0 else "unclear"
+    change = relative_difference(one, other, level) if rule.is_share else Interval(*difference(one, other, level)[:3])
     figures = (float(own[0]), float(own[1]), *change, int(positions.sum()), len(sums))
     return Verdict(decision, _reason(decision, rule, change, figures, level), rule.metric, *figures)
 
 
-def _change(new: PooledMean, old: PooledMean, rule: GateRule, level: float) -> Interval:
-    if rule.is_share:
-        return relative_difference(new, old, level)
-    return Interval(*difference(new, old, level)[:3])
+def _scaled(mean: PooledMean, factor: float, summand: float) -> PooledMean:
+    return mean._replace(resampled=mean.resampled * factor + summand, value=mean.value * factor + summand)
 
 
 def _sums_of_sessions(new: Run, old: Run, metric: str) -> tuple[np.ndarray, np.ndarray]:
@@ -158,6 +160,8 @@ def _check_same_test(new: Run, old: Run) -> None:
 
 def _reason(decision: Decision, rule: GateRule, change: Interval, figures: tuple[Any, ...], level: float) -> str:
     def text(value: float) -> str:
+        if value != value:
+            return "unknown"
         return f"{value:+.2%}" if rule.is_share else f"{value:+.4f}"
 
     margin = text(rule.margin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -26,8 +27,9 @@ def plain_log(events: Events) -> pa.Table:
 
 def write_plain_log(table: pa.Table, file: Path) -> None:
     """Write a log, unless the file has it already: one that is written anew is prepared anew."""
-    if file.exists() and pq.read_table(file).equals(table):
-        return
+    with suppress(OSError, pa.ArrowException):  # a damaged file is written anew
+        if file.exists() and pq.read_table(file).equals(table):
+            return
     with atomic_write(file) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 

@@ -300,6 +300,8 @@ class SessionRecommender(LightningModule):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined] # none where a Trainer is given a loader
         if data is not None and data.report.has_times and data.sessions["train"].times is not None:
             self.trained_until = float(data.sessions["train"].times.max())
+            if self.earlier is not None:
+                self.trained_until = max(self.trained_until, self.earlier.model.trained_until or 0.0)
         if not self.trainer.ckpt_path:
             self.results, self.results_step = {}, None
         if self.seed is None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sessrec.data.drift import DriftingProcess
-from sessrec.data.synthetic import SyntheticProcess
+from sessrec.data.synthetic import N_DAYS, SyntheticProcess
 from sessrec.errors import SessRecError, check_least
 from sessrec.models.base import SessionRecommender
 
@@ -47,6 +47,8 @@ class Oracle(SessionRecommender):
         super().__init__(**protocol)
         self.save_hyperparameters()
         check_least("--model.process_day", process_day, 0)
+        if process_day is not None and process_day >= N_DAYS:
+            raise SessRecError(f"--model.process_day must be at most {N_DAYS - 1}, got {process_day}")
         self.process_day = process_day
         self.drifting = DriftingProcess(process_items, process_seed, process_drift, process_turnover)
 

@@ -28,11 +28,15 @@ class Steps(NamedTuple):
     first_cut: float
     """Begin of step 0, in Unix seconds."""
     length: float
-    """Seconds."""
+    """Seconds from one cut to the next."""
+    tested: float
+    """Seconds after its cut in which a step's sessions begin: those after that count for no model."""
 
     def of(self, starts: np.ndarray) -> np.ndarray:
-        """Number of the step in which each session begins, int64."""
-        return np.floor((starts - self.first_cut) / self.length + 1e-9).astype(np.int64)
+        """Number of the step in which each session begins, -1 for one that counts for no model, int64."""
+        step = np.floor((starts - self.first_cut) / self.length + 1e-9)
+        is_tested = starts - (self.first_cut + step * self.length) < self.tested
+        return np.where(is_tested, step, -1).astype(np.int64)
 
 
 def cells_of_run(
@@ -56,25 +60,34 @@ def cells_of_run(
     Raises:
         SessRecError: If the run was not tested on that part.
     """
-    step = steps.of(test.starts)
-    n_steps = int(step.max()) + 1
     is_target = np.ones(len(test), dtype=bool)
     is_target[test.offsets[:-1]] = False
-    of_target = step[test.session[is_target]]
-    is_unknown = vocabulary.index_of(test.item_ids.to_pylist())[test.item[is_target]] < 0
-    ranked = step[_sessions_of(run, test)]
-    n_positions, n_ranked = (np.bincount(which, minlength=n_steps) for which in (of_target, ranked))
+    is_known = vocabulary.index_of(test.item_ids.to_pylist())[test.item] >= 0
+    session = _sessions_of(run, test)
+    n_known = np.bincount(test.session, is_known, test.n_sessions).astype(np.int64)
+    if (np.bincount(session, minlength=test.n_sessions) != np.maximum(n_known - 1, 0)).any():
+        raise SessRecError(f"{run.folder} was tested on other events than those of its window")
+    step = steps.of(test.starts)
+    n_steps = int(step.max(initial=-1)) + 1
+
+    def sums(which: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+        """Sum over the sessions in each step."""
+        counts = step[which] >= 0
+        return np.bincount(step[which][counts], None if values is None else values[counts], n_steps)
+
+    of_target, every = test.session[is_target], np.arange(test.n_sessions)
+    n_positions, n_ranked = sums(of_target), sums(session)
     columns = {
         "window": window,
         "step": np.arange(n_steps),
         "age": np.arange(n_steps) - (window - 1),
-        "sessions": np.bincount(step, minlength=n_steps),
+        "sessions": sums(every),
         "positions": n_positions,
-        "unknown_targets": np.bincount(of_target, is_unknown, n_steps).astype(np.int64),
+        "unknown_targets": sums(of_target, ~is_known[is_target]).astype(np.int64),
         "unranked": n_positions - n_ranked,
     }
     for metric in metrics:
-        columns[metric] = np.bincount(ranked, gains(run.ranks.rank, metric), n_steps)
+        columns[metric] = sums(session, gains(run.ranks.rank, metric))
         columns[f"ranked {metric}"] = columns[metric] / np.maximum(n_ranked, 1)
     cells = pd.DataFrame(columns)
     return cells[cells["sessions"] > 0].reset_index(drop=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -13,25 +15,16 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-import yaml
 
 from sessrec.callbacks.rank_writer import METRICS_FILE
 from sessrec.errors import USER_ERROR, SessRecError
-from sessrec.experiments.fit_and_test import fit_and_test
+from sessrec.experiments.fit_and_test import USUAL_FOLDER, fit_and_test
+from sessrec.rolling.models import NO_REPLAY, Model
 from sessrec.rolling.windows import Window
 
 Retrain = Literal["scratch", "warm", "never"]
 RUNS = Path("lightning_logs")
-
-
-class Model(NamedTuple):
-    """A model that is fitted in the windows."""
-
-    name: str
-    words: list[str]
-    """Words of fit that choose it."""
-    starts_warm: bool
-    """Whether a fit can begin with the weights of an earlier one."""
+_PAUSE = 0.2  # seconds between two looks at whether the parent is there
 
 
 class Fit(NamedTuple):
@@ -49,7 +42,8 @@ class Row(NamedTuple):
     """A model under one way of retraining, and the run that it uses in each window."""
 
     name: str
-    model: str
+    model: Model
+    way: Retrain
     runs: list[str]
 
 
@@ -63,8 +57,11 @@ def rows_of(models: Sequence[Model], ways: Sequence[Retrain], n_windows: int, na
         ways: The ways of retraining.
         n_windows: Number of windows.
         name: First part of the runs' names.
+
+    Raises:
+        SessRecError: If runs of two models would have one name.
     """
-    rows = []
+    rows: list[Row] = []
     for model in models:
         own = dict.fromkeys("scratch" if way == "warm" and not model.starts_warm else way for way in ways)
         for way in own:
@@ -72,12 +69,16 @@ def rows_of(models: Sequence[Model], ways: Sequence[Retrain], n_windows: int, na
             later = {"scratch": stem, "warm": f"{stem}-warm"}.get(way)
             first = f"{stem}-01"
             runs = [first if later is None else f"{later}-{number:02d}" for number in range(2, n_windows + 1)]
-            rows.append(Row(model.name if len(ways) == 1 else f"{model.name} {way}", model.name, [first, *runs]))
+            rows.append(Row(model.name if len(ways) == 1 else f"{model.name} {way}", model, way, [first, *runs]))
+    for row, other in itertools.combinations(rows, 2):
+        if (shared := set(row.runs) & set(other.runs)) and row.model.name != other.model.name:
+            raise SessRecError(
+                f"runs of {row.name} and {other.name} would have one name ({min(shared)}): rename a config"
+            )
     return rows
 
 
 def fits_of(
-    models: Sequence[Model],
     rows: Sequence[Row],
     windows: Sequence[Window],
     data_words: Callable[[Window], list[str]],
@@ -88,25 +89,23 @@ def fits_of(
     A warm fit trains on the sessions that are new since the window before, and those that ``--data.replay`` adds.
 
     Args:
-        models: The models.
         rows: The rows.
         windows: The windows.
         data_words: Gives words of fit that read the parts of a window.
         words: More words of every fit.
     """
-    by_name = {model.name: model for model in models}
     fits: dict[str, Fit] = {}
     for row in rows:
         for window, run in zip(windows, row.runs, strict=True):
             if run in fits:
                 continue
-            own = [*by_name[row.model].words, *words, *data_words(window)]
-            if run.endswith(f"-warm-{window.number:02d}"):
+            own = [*row.model.words, *words, *data_words(window), *USUAL_FOLDER]
+            if row.way == "warm" and window.number > 1:
                 before = window.number - 2
                 since = ["--data.train_start", f"{windows[before].cut:.17g}"]
                 fits[run] = Fit(run, [*own, *since], row.runs[before])
             else:
-                fits[run] = Fit(run, [*own, "--data.replay", "null"])
+                fits[run] = Fit(run, [*own, *NO_REPLAY])
     return list(fits.values())
 
 
@@ -129,7 +128,7 @@ def run_fits(fits: Sequence[Fit], output: Path, workers: int, tell: Callable[[Fi
         return
     threads = max(1, (os.cpu_count() or 1) // workers)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(threads, os.getpid())) as pool:
         try:
             _run_side_by_side(pool, fits, output, tell)
         except BrokenProcessPool:
@@ -161,8 +160,15 @@ def _run_side_by_side(
             start(other for other in list(waiting.values()) if other.after == fit.run)
 
 
-def _begin(threads: int) -> None:
-    """Share the processors with the other processes."""
+def _begin(threads: int, parent: int) -> None:
+    """Share the processors with the other processes, and end with the one that has started them."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_PAUSE)
+        os._exit(1)  # killed as the parent was: what is on the disk is whole
+
+    threading.Thread(target=watch, daemon=True).start()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(threads)
 
@@ -170,7 +176,6 @@ def _begin(threads: int) -> None:
 def _fit(fit: Fit, output: Path) -> None:
     folder = RUNS / fit.run
     if (folder / METRICS_FILE).is_file():
-        _check_own(fit, folder)
         return
     words = fit.words if fit.after is None else [*fit.words, "--init_from", str(tested_checkpoint(RUNS / fit.after))]
     output.mkdir(parents=True, exist_ok=True)
@@ -182,7 +187,9 @@ def _fit(fit: Fit, output: Path) -> None:
         except SystemExit as error:
             if error.code != USER_ERROR:  # a signal
                 raise
-            message = printed.read_text(encoding="utf-8").splitlines()[-1].partition("error: ")[2]
+            stream.flush()
+            lines = [line for line in printed.read_text(encoding="utf-8").splitlines() if "error: " in line]
+            message = lines[-1].partition("error: ")[2] if lines else f"failed; what it printed is in {printed}"
             raise SessRecError(f"{folder}: {message}") from None
 
 
@@ -190,15 +197,3 @@ def tested_checkpoint(folder: Path) -> Path:
     """The checkpoint of a run that was tested: `best` with a validation part, `last` without."""
     best = folder / "checkpoints" / "best.ckpt"
     return best if best.exists() else best.with_name("last.ckpt")
-
-
-def _check_own(fit: Fit, folder: Path) -> None:
-    """Refuse a run of the same name that is not of these windows.
-
-    Raises:
-        SessRecError: If it has other data.
-    """
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    wanted = fit.words[fit.words.index("--data.train_path") + 1]
-    if config["data"]["train_path"] != wanted:
-        raise SessRecError(f"{folder} is a run that is not of these windows: give another --name")

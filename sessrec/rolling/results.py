@@ -112,7 +112,7 @@ def means_table(rolled: Rolled) -> Table:
     """Mean of each metric over windows with its interval, and in how many windows the row is first."""
     order, last = rolled.order(), rolled.metrics[-1]
     values = np.stack([rolled.by_window(row, last) for row in order])
-    first = np.bincount(values.argmax(axis=0), minlength=len(order))
+    first = (values == values.max(axis=0)).sum(axis=1)
     head = ["model", *map(metric_name, rolled.metrics), f"{metric_name(last)} as ranked", "first in", "fit a step"]
     rows = [
         [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,33 @@ STATE_FILE = "roll.json"
 _KEPT = ("train_window", "step", "horizon", "windows", "offset", "retrain")
 
 
-def check_state(folder: Path, options: argparse.Namespace, words: Sequence[str], events: Events) -> None:
+def check_state(
+    folder: Path,
+    options: argparse.Namespace,
+    configs: Mapping[str, str],
+    words: Sequence[str],
+    runs: Sequence[str],
+    events: Events,
+) -> None:
     """Keep the options and the log of a new roll; refuse others for one that is there.
 
     Args:
         folder: Folder of the roll.
         options: Options of the command.
-        words: Words of the fits.
+        configs: Text of each model's config.
+        words: More words of the fits.
+        runs: Names of the runs.
         events: The log.
 
     Raises:
-        SessRecError: If a roll of the name was begun with others.
+        SessRecError: If a roll of the name was begun with others, or a run of another one is there.
     """
     state: dict[str, Any] = {f"--{name}": getattr(options, name) for name in _KEPT}
-    state |= {"fits": list(words), "log": _digest(events)}
+    state |= {"fits": [dict(configs), list(words)], "log": _digest(events)}
     file = folder / STATE_FILE
     if not file.is_file():
+        if there := next((run for run in runs if (folder.parent / run).exists()), None):
+            raise SessRecError(f"{folder.parent / there} is there, and of no roll of that name: give another --name")
         write_json(file, state)
         return
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -92,8 +93,8 @@ class Plan:
         last_cut = cut + (self.n_windows - 1) * self.step
         if (begin <= first if length is None else begin < first) or last_cut >= end:
             raise SessRecError(
-                f"the log lasts {_days(last - first)}, from {time_text(first)} to {time_text(last)}, too short for "
-                f"{self.n_windows} windows: give fewer --windows, a shorter --step or a shorter --train_window"
+                f"the log lasts {duration_text(last - first)}, from {time_text(first)} to {time_text(last)}, too short "
+                f"for {self.n_windows} windows: give fewer --windows, a shorter --step or a shorter --train_window"
             )
         cuts = [cut + number * self.step for number in range(self.n_windows)]
         return [
@@ -102,7 +103,8 @@ class Plan:
         ]
 
 
-def _days(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
+    """A length of time in days or hours."""
     return f"{seconds / _DAY:.1f} days" if seconds >= _DAY else f"{seconds / 3600:.1f} hours"
 
 
@@ -128,16 +130,41 @@ def cut_window(events: Events, window: Window, min_length: int = 2) -> tuple[Eve
         events: The whole log, cleaned.
         window: The window.
         min_length: Heads with fewer events are dropped.
-
-    Raises:
-        SessRecError: If nothing is left of a part.
     """
     first, stop = np.searchsorted(events.starts, [window.start, window.end])
     train, test, _ = split_events(events.sessions_between(int(first), int(stop)), window.cut, "cut", min_length)
-    for part, name in ((train, "training"), (test, "test")):
-        if not len(part):
-            raise SessRecError(f"window {window.number} has no {name} session: its cut is at {time_text(window.cut)}")
     return train, test
+
+
+def check_windows(events: Events, windows: Sequence[Window], tested: float, min_length: int, is_warm: bool) -> None:
+    """Refuse windows in which nothing can be trained on or tested, before any fit.
+
+    Args:
+        events: The whole log, cleaned.
+        windows: The windows.
+        tested: Seconds after its cut in which a window must have a test session.
+        min_length: Heads with fewer events are dropped.
+        is_warm: Whether a fit goes on with what is new since the window before.
+
+    Raises:
+        SessRecError: If there is one.
+    """
+    for window in windows:
+        train, test = cut_window(events, window, min_length)
+        known = np.isin(test.item, train.item)
+        n_known = np.bincount(test.session, known, test.n_sessions)
+        lacking = {
+            "training session": not len(train),
+            f"test session in the {duration_text(tested)} after its cut": not (test.starts < window.cut + tested).any(),
+            "test session with two items of its training part": not (n_known >= 2).any(),
+        }
+        if is_warm and window.number > 1 and len(train):
+            lacking["new training session"] = train.starts[-1] < windows[window.number - 2].cut
+        for what in (what for what, is_lacking in lacking.items() if is_lacking):
+            raise SessRecError(
+                f"window {window.number} has no {what}, at {time_text(window.cut)}: give a longer --step, or other "
+                "windows"
+            )
 
 
 def write_window(events: Events, window: Window, folder: Path, min_length: int) -> dict[str, float | int]:
@@ -161,5 +188,6 @@ def window_words(window: Window, folder: Path) -> list[str]:
     """Words of fit that read the parts of a window."""
     train, test = window_files(window, folder)
     no_cut = ["--data.test_ratio", "0", "--data.test_duration", "null", "--data.test_start", "null"]
+    no_cut += ["--data.train_ratio", "null", "--data.train_duration", "null", "--data.train_start", "null"]
     paths = ["--data.path", "null", "--data.train_path", str(train), "--data.test_path", str(test)]
     return [*paths, "--data.val_path", "null", *no_cut, *plain_format_words()]

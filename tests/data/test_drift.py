@@ -110,5 +110,6 @@ def test_the_command_writes_what_the_process_draws(tmp_path: Path, capsys: pytes
         assert f"{option} is 1.5: give a value from 0 to 1" in one_error(
             capsys, synth.main, [*words, f"--{option}", "1.5"]
         )
-    with pytest.raises(SessRecError, match="process_day must be at least 0"):
-        Oracle(process_day=-1)
+    for day, limit in ((-1, "at least 0"), (30, "at most 29")):
+        with pytest.raises(SessRecError, match=f"process_day must be {limit}"):
+            Oracle(process_day=day)

@@ -66,6 +66,19 @@ def scores(model: SessionRecommender, sessions: list[list[str]]) -> np.ndarray:
     return torch.cat(rows).double().numpy()[:, order]
 
 
+def test_the_newer_of_two_logs_may_come_first() -> None:
+    for file, start, run in (("second", [], "b"), ("first", ["b"], "ba"), ("third", ["ba"], "bac"), ("all", [], "all")):
+        if file == "third":
+            write("third.tsv", [("w1", "x4", 1_700_000_000), ("w1", "x5", 1_700_000_050)])
+            head, *rows = Path("both.tsv").read_text().splitlines()
+            Path("all.tsv").write_text("\n".join([head, *rows, *Path("third.tsv").read_text().splitlines()[1:]]) + "\n")
+        begin = [word for name in start for word in ("--init_from", LAST.format(name))]
+        fit_log(f"{file}.tsv", *WHOLE, *words("STAN"), *begin, model="STAN", run=run)
+    one, other = loaded("STAN", "bac"), loaded("STAN", "all")
+    np.testing.assert_allclose(scores(one, SESSIONS), scores(other, SESSIONS), rtol=1e-12)
+    assert np.array_equal(one.ages, other.ages)  # type: ignore[arg-type]
+
+
 SESSIONS = [["x2"], ["x0", "x5"], ["x13", "x12"], ["x3", "x3", "x4", "x1"], ["x7", "x8", "x9"]]
 
 
@@ -132,6 +145,9 @@ def test_what_cannot_be_added_is_told(capsys: pytest.CaptureFixture[str]) -> Non
     assert "--init_from was fitted with --model.n_steps 3, not 10: give the same" in error
     error = one_error(capsys, fit.main, [*base, LAST.format("rows"), "--model", "SKNN"])
     assert "the times of its sessions are not known" in error
+    replay = ["--model", "SR", "--model.n_steps", "3", "--data.train_ratio", "0.5", "--data.replay", "0.5"]
+    error = one_error(capsys, fit.main, [*base, LAST.format("first"), *replay])
+    assert "--data.replay gives sessions again" in error
     assert not Path("lightning_logs/second").exists()
     report = json.loads(Path("lightning_logs/first/fit.json").read_text())
     assert report["seconds"] >= 0

@@ -272,11 +272,11 @@ def test_killed_at_any_moment_it_goes_on_and_gives_the_same_table() -> None:
     words += ["--seed_everything", "7"]
     roll.main([*words, "--name", "whole"])
     generator = random.Random(1)
-    for _ in range(3):
+    for workers in ("1", "2", "1"):
         n_before = len(list(LOGS.glob("killed*")))
         child = os.fork()
         if not child:
-            roll.main([*words, "--name", "killed"])
+            roll.main([*words, "--name", "killed", "--workers", workers])
             os._exit(0)
         begin = time.monotonic()
         while len(list(LOGS.glob("killed*"))) <= n_before:
@@ -314,6 +314,17 @@ def test_what_cannot_be_rolled_is_said_before_any_fit(capsys: pytest.CaptureFixt
     assert "roll needs times" in error("--data.time_column", "null", "--step", "5")
     assert "no such file or shipped config" in error("--models", "markof")
     assert "two of the --models have one name" in error("--models", "popularity", "configs/popularity.yaml")
+    assert "--model is not for here: --models names configs" in error("--model", "Markov")
+    assert "--data.replay goes with --retrain warm" in error("--data.replay", "0.1")
+    Path("own.yaml").write_text("model: Markov\ndata: {max_session_length: 3}\n")
+    assert "--data.max_session_length is 3 for own and None for popularity" in error(
+        "--models", "popularity", "own.yaml"
+    )
+    Path("own.yaml").write_text("model: Markov\ndata: {train_duration: 1d}\n")
+    assert "the config of own has --data.train_duration" in error("--models", "own.yaml")
+    Path("x-warm.yaml").write_text("model: NARM\n")
+    Path("x.yaml").write_text("model: NARM\n")
+    assert "would have one name" in error("--models", "x.yaml", "x-warm.yaml", "--retrain", "warm", "scratch")
     assert "--retrain must be scratch, warm or never" in error("--retrain", "hot")
     assert "unknown option --data.tset_ratio" in error("--data.tset_ratio", "1")
     assert not LOGS.exists() or not any(LOGS.iterdir())
@@ -329,7 +340,40 @@ def test_other_options_or_another_log_need_another_name(capsys: pytest.CaptureFi
     write_log(drifting_log(210))
     assert "is there with another click log: give another --name" in one_error(capsys, roll.main, base)
     write_log(drifting_log(200))
+    Path("popularity.yaml").write_text("model: Markov\n")  # of the same name
+    changed = [word.replace("popularity", "popularity.yaml") for word in base]
+    assert "is there with other models" in one_error(capsys, roll.main, changed)
     shutil.rmtree(LOGS / "roll")
     shutil.rmtree(LOGS / "roll-popularity-02")
-    (LOGS / "roll-popularity-01" / "config.yaml").write_text("data: {train_path: other.tsv}\n")
-    assert "is a run that is not of these windows" in one_error(capsys, roll.main, base)
+    assert "is there, and of no roll of that name" in one_error(capsys, roll.main, base)
+
+
+def test_windows_without_sessions_are_refused_before_any_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row for row in drifting_log(900) if not 20 * DAY <= row[2] - FIRST_DAY < 21.2 * DAY]
+    write_log([*rows, ("end", "i1", FIRST_DAY + 24 * DAY - 2), ("end", "i2", FIRST_DAY + 24 * DAY - 1)])
+    write_log([row for row in rows if row[2] < FIRST_DAY + 24 * DAY])
+    words = ["--data.path", "log.tsv", *QUICK, "--models", "popularity", "--windows", "5", "--step", "1d"]
+    error = one_error(capsys, roll.main, [*words, "--train_window", "9d", "--horizon", "3d"])
+    assert "has no test session in the 1.0 days after its cut, at" in error
+    rows = [(s, f"new-{i}", t) if t >= FIRST_DAY + 22 * DAY else (s, i, t) for s, i, t in drifting_log(900)]
+    write_log([row for row in rows if row[2] < FIRST_DAY + 23 * DAY])
+    error = one_error(capsys, roll.main, [*words, "--windows", "1", "--train_window", "9d"])
+    assert "has no test session with two items of its training part" in error
+    assert not LOGS.exists() or not any(LOGS.iterdir())
+
+
+def test_a_horizon_shorter_than_a_step_counts_for_all_ways_alike() -> None:
+    words = ["--models", "popularity", "--train_window", "8d", "--step", "2d", "--horizon", "1d", "--windows", "4"]
+    cells = rolled(*words, "--retrain", "scratch", "never", rows=drifting_log())
+    fresh = cells[(cells["model"] == "popularity scratch") & (cells["age"] == 0)]
+    never = cells[cells["model"] == "popularity never"]
+    assert len(fresh) == 4
+    assert fresh["positions"].tolist() == never["positions"].tolist()
+
+
+def test_a_failing_fit_is_told_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    write_log(drifting_log(300))
+    words = ["--data.path", "log.tsv", *QUICK, "--models", "gru4rec", "--windows", "2", "--train_window", "8d"]
+    error = one_error(capsys, roll.main, [*words, "--model.learning_rate", "1e30", "--trainer.max_epochs", "1"])
+    assert "lightning_logs/roll-gru4rec-01: " in error
+    assert "the fit has diverged" in error
