@@ -41,9 +41,11 @@ def test_all_logs_are_there() -> None:
     assert logs | {"demo", "audits"} == set(RESULTS)
     for log in logs:
         models = set(RESULTS[log]["models"])
-        assert {model for model in models if not model.endswith("-tuned")} == (
-            MODELS - {"gru4rec_bpr-max"} if log in TUNED else MODELS - {"esasrec", "narm", "sr_gnn"}
-        )
+        plain = {model for model in models if not model.endswith("-tuned")}
+        if log in TUNED:
+            assert MODELS - {"gru4rec_bpr-max"} <= plain <= MODELS  # whose options the study of gru4rec may have chosen
+        else:
+            assert plain == MODELS - {"esasrec", "narm", "sr_gnn"}
         recurrent = [model for model in models if model.startswith("gru4rec")]
         assert RESULTS[log]["against"] == max(recurrent, key=lambda model, log=log: value(log, model))
 
@@ -146,7 +148,8 @@ def test_what_the_documents_say_in_words() -> None:
     assert {log for log in logs if value(log, "gru4rec") > best_neighbour[log]} == ahead
     assert {log for log in logs if max(value(log, "stan"), value(log, "vstan")) > value(log, "gru4rec")} == logs - ahead
     assert {log for log in logs if value(log, "stan") > value(log, "gru4rec")} >= {"retailrocket", "diginetica"}
-    assert all(value("rsc15_100k", "vstan") >= value("rsc15_100k", model) for model in RESULTS["rsc15_100k"]["models"])
+    assert RESULTS["rsc15_100k"]["models"]["vstan-tuned"]["mrr@20"]["difference"]["p"] > 0.05  # level with gru4rec-tuned
+    assert value("rsc15_100k", "vstan-tuned") == pytest.approx(value("rsc15_100k", "gru4rec-tuned"), abs=0.005)
     assert value("rsc15_100k", "gru4rec_bpr-max") > (value("rsc15_100k", "gru4rec") + value("rsc15_100k", "vstan")) / 2
     assert value("retailrocket", "gru4rec_bpr-max") == pytest.approx(value("retailrocket", "stan"), abs=0.001)
     assert value("retailrocket", "gru4rec_bpr-max", "recall@20") > value("retailrocket", "stan", "recall@20") + 0.02
