@@ -61,7 +61,7 @@ PRESETS = {
 }
 """Windows as the configs of session-rec have them."""
 _USUAL = {"step": "1d", "windows": 8}
-_ALL_TO_TRAIN = ["--data.val_ratio", "0"]  # so that training ends at the cut
+_ALL_TO_TRAIN = ["--data.val_ratio", "0", "--data.val_duration", "null"]  # so that training ends at the cut
 _NOT_HERE = {
     "--trainer.logger": "the runs lie in lightning_logs, --name begins their names",
     "--trainer.logger.": "the runs lie in lightning_logs, --name begins their names",
