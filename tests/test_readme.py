@@ -58,6 +58,7 @@ ELSEWHERE = {
     "sessrec serve --backend onnx": "serving/test_onnx_engine.py",
     "--url http": "serving/test_replay.py",
     "sessrec.export": "exporting/test_onnx.py",
+    "--study rsc15_100k-": "here, as those of serenade_example",
     "sessrec.roll --models markov stan vmis_knn": "rolling/test_roll.py",  # hours of real logs
 }
 """Tests that run the commands of other documents, on other runs, by a part of the command."""

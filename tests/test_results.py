@@ -148,7 +148,9 @@ def test_what_the_documents_say_in_words() -> None:
     assert {log for log in logs if value(log, "gru4rec") > best_neighbour[log]} == ahead
     assert {log for log in logs if max(value(log, "stan"), value(log, "vstan")) > value(log, "gru4rec")} == logs - ahead
     assert {log for log in logs if value(log, "stan") > value(log, "gru4rec")} >= {"retailrocket", "diginetica"}
-    assert RESULTS["rsc15_100k"]["models"]["vstan-tuned"]["mrr@20"]["difference"]["p"] > 0.05  # level with gru4rec-tuned
+    assert (
+        RESULTS["rsc15_100k"]["models"]["vstan-tuned"]["mrr@20"]["difference"]["p"] > 0.05
+    )  # level with gru4rec-tuned
     assert value("rsc15_100k", "vstan-tuned") == pytest.approx(value("rsc15_100k", "gru4rec-tuned"), abs=0.005)
     assert value("rsc15_100k", "gru4rec_bpr-max") > (value("rsc15_100k", "gru4rec") + value("rsc15_100k", "vstan")) / 2
     assert value("retailrocket", "gru4rec_bpr-max") == pytest.approx(value("retailrocket", "stan"), abs=0.001)
