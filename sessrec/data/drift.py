@@ -104,14 +104,13 @@ def _drifted(process: SyntheticProcess, share: float, rng: np.random.Generator) 
     starts, popular = process.start_probabilities, process.category_probabilities
     tastes = (starts - 0.2 * popular) / 0.8  # as the process draws them
     successors = process.successor_categories.copy()
-    nothing = np.empty((process.n_categories, 0), dtype=np.int64)
     for intent, taste in enumerate(tastes):
-        drawn = draw_distinct(rng, taste / taste.sum(), nothing, successors.shape[2])
-        changes = rng.random(process.n_categories) < share
-        successors[intent, changes] = drawn[changes]
-    own = np.arange(process.n_items, dtype=np.int64)[:, None]
-    links = draw_distinct(rng, np.full(process.n_items, 1 / process.n_items), own, process.link_items.shape[1])
-    keeps = rng.random(process.n_items) >= share
-    links[keeps] = process.link_items[keeps]
+        changes = np.flatnonzero(rng.random(process.n_categories) < share)
+        nothing = np.empty((len(changes), 0), dtype=np.int64)
+        successors[intent, changes] = draw_distinct(rng, taste / taste.sum(), nothing, successors.shape[2])
+    links = process.link_items.copy()
+    changes = np.flatnonzero(rng.random(process.n_items) < share)
+    uniform = np.full(process.n_items, 1 / process.n_items)
+    links[changes] = draw_distinct(rng, uniform, changes[:, None], links.shape[1])
     changed.successor_categories, changed.link_items = successors, links
     return changed
