@@ -41,7 +41,7 @@ from sessrec.rolling.fits import RUNS, Fit, Retrain, fits_of, rows_of, run_fits
 from sessrec.rolling.models import chosen_models, common_preparation
 from sessrec.rolling.report import write_rolled
 from sessrec.rolling.results import Rolled
-from sessrec.rolling.state import check_state
+from sessrec.rolling.state import check_state, only_one
 from sessrec.rolling.windows import (
     Plan,
     Window,
@@ -112,11 +112,12 @@ def roll(options: argparse.Namespace, words: list[str]) -> Rolled:
         parsed(fit.words)  # what is wrong with an option is said before any fit
     check_windows(events, windows, steps.tested, min_length, any(row.way == "warm" for row in rows))
     configs = {model.name: Path(model.words[1]).read_text(encoding="utf-8") for model in models}
-    check_state(folder, options, configs, words, [fit.run for fit in fits], events)
-    figures = [write_window(events, window, logs, min_length) for window in windows]
-    _report_plan(windows, figures, len(fits))
-    done: list[str] = []
-    run_fits(fits, folder / "output", options.workers, lambda fit: _tell(fit, done, len(fits), options.metrics[-1]))
+    with only_one(folder):
+        check_state(folder, options, configs, words, [fit.run for fit in fits], events)
+        figures = [write_window(events, window, logs, min_length) for window in windows]
+        _report_plan(windows, figures, len(fits))
+        done: list[str] = []
+        run_fits(fits, folder / "output", options.workers, lambda fit: _tell(fit, done, len(fits), options.metrics[-1]))
     tests = [cut_window(events, window, min_length)[1] for window in windows]
     cells, seconds = cells_of_rows(rows, tests, steps, options.metrics)
     rolled = Rolled(cells, seconds, pd.DataFrame(figures), options.metrics, str(options.step), plan.n_steps)

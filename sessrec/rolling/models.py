@@ -46,13 +46,12 @@ def chosen_models(named: Sequence[str], words: Sequence[str]) -> tuple[list[Mode
     while parts:
         word = parts.pop(0)
         if word == "--config" and parts and model_of_config(find_config(parts[0])):
-            name = parts.pop(0)
-            names += [] if name in names else [name]
+            names.append(parts.pop(0))
         else:
             left.append(word)
     if not names:
         raise SessRecError("give --models: configs of models, by file or name")
-    configs = [find_config(name, "--models") for name in names]
+    configs = list({config.resolve(): config for config in (find_config(name, "--models") for name in names)}.values())
     if len({config.stem for config in configs}) < len(configs):
         raise SessRecError("two of the --models have one name: their runs would, too")
     return [Model(config.stem, ["--config", str(config)], is_random(str(config))) for config in configs], left

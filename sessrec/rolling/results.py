@@ -136,6 +136,9 @@ def differences_table(rolled: Rolled) -> Table:
     for row, by_metric in rolled.differences().items():
         cells = [row]
         for d in by_metric.values():
+            if d.low != d.low:  # one window tells nothing of others
+                cells += [f"{d.value:+.4f}", "-"]
+                continue
             p = ("<0.001" if d.p < 0.001 else f"{d.p:.3f}") + (" *" if d.p < 0.05 else "  ")
             cells += [f"{d.value:+.4f} [{d.low:+.4f}, {d.high:+.4f}]", p]
         rows.append(cells)
@@ -208,7 +211,8 @@ def percent_text(interval: Interval) -> str:
         >>> percent_text(Interval(0.021, 0.01, 0.032))
         '2.1 % [1.0, 3.2]'
     """
-    return f"{100 * interval.value:.1f} % [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+    value = f"{100 * interval.value:.1f} %"
+    return value if interval.low != interval.low else f"{value} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
 
 def cells_csv(rolled: Rolled) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,11 @@ import numpy as np
 from sessrec.click_log.events import Events
 from sessrec.errors import SessRecError
 from sessrec.writing import write_json
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 STATE_FILE = "roll.json"
 _KEPT = ("train_window", "step", "horizon", "windows", "offset", "retrain")
@@ -57,6 +63,25 @@ def check_state(
         what = {"fits": "models or options of the fits", "log": "click log"}.get(changed)
         what = f"another {what}" if changed == "log" else f"other {what}" if what else f"{changed} {before[changed]}"
         raise SessRecError(f"--name {folder.name} is there with {what}: give another --name")
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Keep a second command off a roll for as long as the first one works; a killed one keeps nobody off.
+
+    Raises:
+        SessRecError: If another command works on it.
+    """
+    if fcntl is None:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise SessRecError(f"another command works on {folder}: wait for it, or give another --name") from None
+        yield
 
 
 def _digest(events: Events) -> str:

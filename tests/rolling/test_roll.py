@@ -22,6 +22,7 @@ from sessrec import roll
 from sessrec.data.drift import DriftingProcess
 from sessrec.data.synthetic import FIRST_DAY
 from sessrec.errors import SessRecError
+from sessrec.rolling.state import only_one
 from sessrec.rolling.windows import Plan
 
 DAY = 86_400
@@ -169,6 +170,7 @@ def test_every_cell_is_that_of_plain_python() -> None:
 def test_ways_of_retraining_share_what_is_the_same() -> None:
     words = ["--models", "gru4rec", "markov", "--retrain", "scratch", "warm", "never", "--data.replay", "0.5"]
     words += ["--train_window", "6d", "--step", "2d", "--windows", "3", "--trainer.max_epochs", "1"]
+    words += ["--config=configs/markov.yaml"]  # once more
     cells = rolled(*words, rows=drifting_log(turnover=0.05))
     assert sorted(path.name for path in LOGS.iterdir()) == [
         *("roll", "roll-gru4rec-01", "roll-gru4rec-02", "roll-gru4rec-03", "roll-gru4rec-warm-02"),
@@ -313,7 +315,9 @@ def test_what_cannot_be_rolled_is_said_before_any_fit(capsys: pytest.CaptureFixt
     assert "--name '../a' is no name of a folder" in error("--name", "../a")
     assert "roll needs times" in error("--data.time_column", "null", "--step", "5")
     assert "no such file or shipped config" in error("--models", "markof")
-    assert "two of the --models have one name" in error("--models", "popularity", "configs/popularity.yaml")
+    Path("popularity.yaml").write_text("model: Markov\n")
+    assert "two of the --models have one name" in error("--models", "configs/popularity.yaml", "popularity.yaml")
+    Path("popularity.yaml").unlink()
     assert "--model is not for here: --models names configs" in error("--model", "Markov")
     assert "--data.replay goes with --retrain warm" in error("--data.replay", "0.1")
     Path("own.yaml").write_text("model: Markov\ndata: {max_session_length: 3}\n")
@@ -360,6 +364,24 @@ def test_windows_without_sessions_are_refused_before_any_fit(capsys: pytest.Capt
     error = one_error(capsys, roll.main, [*words, "--windows", "1", "--train_window", "9d"])
     assert "has no test session with two items of its training part" in error
     assert not LOGS.exists() or not any(LOGS.iterdir())
+
+
+def test_two_commands_at_once_are_kept_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--models", "popularity", "--windows", "2", "--step", "2d"]
+    rolled(*words, rows=drifting_log(200))
+    with only_one(LOGS / "roll"):
+        error = one_error(capsys, roll.main, ["--data.path", "log.tsv", *QUICK, *words])
+    assert "another command works on lightning_logs/roll" in error
+    rolled(*words)
+
+
+def test_one_window_has_no_intervals(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--models", "popularity", "markov", "--train_window", "8d", "--step", "2d", "--windows", "1"]
+    cells = rolled(*words, rows=drifting_log())
+    assert "nan" not in capsys.readouterr().out.split("Mean over windows")[1]
+    values = (cells["mrr@20"] / cells["positions"]).set_axis(cells["model"])
+    page = (LOGS / "roll" / "roll.md").read_text()
+    assert f" {values['popularity'] - values['markov']:+.4f} | - |" in " ".join(page.split())
 
 
 def test_a_horizon_shorter_than_a_step_counts_for_all_ways_alike() -> None:
