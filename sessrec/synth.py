@@ -67,8 +67,7 @@ def main(args: list[str] | None = None) -> None:
         parser.error(f"--output {output} is a folder: name a file in it")
     try:
         n_items, drift, turnover = (options.pop(name) for name in ("n_items", "drift", "turnover"))
-        process = DriftingProcess(n_items, options["seed"], drift, turnover)
-        table = process.sample(**options) if drift or turnover else process.process_of(0).sample(**options)
+        table = DriftingProcess(n_items, options["seed"], drift, turnover).sample(**options)
         _write(table, output)
     except SessRecError as error:
         parser.error(str(error))

@@ -85,6 +85,8 @@ class DriftingProcess:
         self, n_sessions: int, min_session_len: int = 2, max_session_len: int = 20, seed: int = 42
     ) -> pd.DataFrame:
         """Draw sessions as `SyntheticProcess.sample` does, each from the process of the day on which it begins."""
+        if not (self.drift or self.turnover):
+            return self._days[0].sample(n_sessions, min_session_len, max_session_len, seed)
         require("seed", seed, 0)
         rng = np.random.default_rng([seed, 1])
         lengths = sample_lengths(rng, n_sessions, min_session_len, max_session_len)
@@ -101,13 +103,11 @@ class DriftingProcess:
 def _drifted(process: SyntheticProcess, share: float, rng: np.random.Generator) -> SyntheticProcess:
     """The same process with a share of its transitions drawn anew."""
     changed = copy.copy(process)
-    starts, popular = process.start_probabilities, process.category_probabilities
-    tastes = (starts - 0.2 * popular) / 0.8  # as the process draws them
     successors = process.successor_categories.copy()
-    for intent, taste in enumerate(tastes):
+    for intent, taste in enumerate(process.tastes):
         changes = np.flatnonzero(rng.random(process.n_categories) < share)
         nothing = np.empty((len(changes), 0), dtype=np.int64)
-        successors[intent, changes] = draw_distinct(rng, taste / taste.sum(), nothing, successors.shape[2])
+        successors[intent, changes] = draw_distinct(rng, taste, nothing, successors.shape[2])
     links = process.link_items.copy()
     changes = np.flatnonzero(rng.random(process.n_items) < share)
     uniform = np.full(process.n_items, 1 / process.n_items)

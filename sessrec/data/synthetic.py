@@ -99,6 +99,7 @@ class SyntheticProcess:
         item_probabilities: float64 (N,), q[j], the probability of item j within its category.
         category_probabilities: float64 (C,), the Zipf weights of the categories.
         popularity: float64 (N,), ``category_probabilities[c(j)] * q[j]``.
+        tastes: float64 (Z, C), how likely each category is to be a successor under each intent.
         start_probabilities: float64 (Z, C), the category of the first item under each intent.
         successor_categories: int64 (Z, C, K), the categories that may follow a category, all different.
         successor_probabilities: float64 (K,), their probabilities, the same for every intent and category.
@@ -167,7 +168,7 @@ class SyntheticProcess:
         self.successor_categories = np.stack([draw_distinct(rng, taste, nothing, n_successors) for taste in tastes])
         weights = 0.3 ** np.arange(n_successors)
         self.successor_probabilities = weights / weights.sum()
-        self.start_probabilities = 0.2 * self.category_probabilities + 0.8 * tastes
+        self.tastes, self.start_probabilities = tastes, 0.2 * self.category_probabilities + 0.8 * tastes
         n_links = min(self.n_links, self.n_items - 1)
         own = np.arange(self.n_items, dtype=np.int64)[:, None]
         uniform = np.full(self.n_items, 1 / self.n_items)

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 
+from sessrec.evaluation.bootstrap import Difference
 from sessrec.evaluation.comparison import Comparison
 from sessrec.evaluation.rank_table import metric_name
 from sessrec.evaluation.slices import Slices, slice_metrics
@@ -29,6 +30,12 @@ def metrics_table(comparison: Comparison) -> Table:
     return Table(head, rows)
 
 
+def difference_cells(d: Difference) -> list[str]:
+    """A difference with its interval, and its p value; a star where that is below 0.05."""
+    p = ("<0.001" if d.p < 0.001 else f"{d.p:.3f}") + (" *" if d.p < 0.05 else "  ")
+    return [f"{d.value:+.4f} [{d.low:+.4f}, {d.high:+.4f}]", p]
+
+
 def differences_table(comparison: Comparison) -> Table:
     """Paired differences to the chosen model; a star where the corrected p value is below 0.05."""
     head = [f"minus {comparison.against}"]
@@ -37,11 +44,7 @@ def differences_table(comparison: Comparison) -> Table:
     rows = []
     for model in comparison.models:
         if model.differences:
-            row = [model.name]
-            for d in model.differences.values():
-                p = ("<0.001" if d.p < 0.001 else f"{d.p:.3f}") + (" *" if d.p < 0.05 else "  ")
-                row += [f"{d.value:+.4f} [{d.low:+.4f}, {d.high:+.4f}]", p]
-            rows.append(row)
+            rows.append([model.name, *(cell for d in model.differences.values() for cell in difference_cells(d))])
     return Table(head, rows)
 
 

@@ -19,7 +19,7 @@ from sessrec.evaluation.bootstrap import (
     resampled_means,
 )
 from sessrec.evaluation.rank_table import gains, metric_name
-from sessrec.evaluation.tested_runs import Run
+from sessrec.evaluation.tested_runs import Run, incomparable
 from sessrec.text import counted
 
 Decision = Literal["pass", "fail", "unclear"]
@@ -150,10 +150,7 @@ def _check_same_test(new: Run, old: Run) -> None:
     for name, value in (rules[0] | counts[0]).items():
         other = (rules[1] | counts[1])[name]
         if value != other:
-            raise SessRecError(
-                f"{new.folder} and {old.folder} cannot be compared: {name.replace('_', ' ')} {value} against {other}; "
-                "test them on the same data by the same rules"
-            )
+            raise incomparable(new, old, name, value, other)
     if any(run.report["protocol"]["allowed_items"] != "all" for run in (new, old)):
         raise SessRecError("--gate takes tests among all items, without --allow and --exclude")
 

@@ -173,7 +173,12 @@ def check_comparable(runs: Sequence[Run]) -> None:
         if own != value:
             if name in _DIGESTS:
                 value, own = f"one {_DIGESTS[name]}", "another"
-            raise SessRecError(
-                f"{first.folder} and {run.folder} cannot be compared: {name.replace('_', ' ')} {value} against "
-                f"{own}; test them on the same data by the same rules"
-            )
+            raise incomparable(first, run, name, value, own)
+
+
+def incomparable(run: Run, other: Run, name: str, value: Any, others: Any) -> SessRecError:
+    """The error for two runs that differ in a rule, or in a figure of their data, of a name."""
+    return SessRecError(
+        f"{run.folder} and {other.folder} cannot be compared: {name.replace('_', ' ')} {value} against {others}; test "
+        "them on the same data by the same rules"
+    )

@@ -30,9 +30,14 @@ def fit_and_test(words: Sequence[str], run_name: str) -> Path:
     """
     name, run = _place(words, run_name)
     fit.main([*words, *name, "--ckpt_path", "auto"])
-    best = "best" if (run / "checkpoints" / "best.ckpt").exists() else "last"
-    test.main(["--config", str(run / "config.yaml"), "--ckpt_path", best])
+    test.main(["--config", str(run / "config.yaml"), "--ckpt_path", checkpoint_to_test(run).stem])
     return run
+
+
+def checkpoint_to_test(run: Path) -> Path:
+    """The checkpoint of a fitted run that is tested: `best` with a validation part, `last` without."""
+    best = run / "checkpoints" / "best.ckpt"
+    return best if best.exists() else best.with_name("last.ckpt")
 
 
 def _place(words: Sequence[str], run_name: str) -> tuple[list[str], Path]:

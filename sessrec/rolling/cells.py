@@ -18,8 +18,9 @@ from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
 from sessrec.evaluation.rank_table import gains
 from sessrec.evaluation.tested_runs import Run, read_run
+from sessrec.experiments.fit_and_test import checkpoint_to_test
 from sessrec.models.checkpoint_format import read_checkpoint
-from sessrec.rolling.fits import RUNS, Row, tested_checkpoint
+from sessrec.rolling.fits import RUNS, Row
 
 
 class Steps(NamedTuple):
@@ -114,7 +115,7 @@ def cells_of_rows(
             if name in cells:
                 continue
             run = read_run(RUNS / name)
-            vocabulary = Vocabulary.from_state_dict(read_checkpoint(tested_checkpoint(run.folder))["vocabulary"])
+            vocabulary = Vocabulary.from_state_dict(read_checkpoint(checkpoint_to_test(run.folder))["vocabulary"])
             cells[name] = cells_of_run(run, vocabulary, test, steps, metrics, window)
             seconds[name] = run.fit_seconds or 0.0
     own = {row.name: list(dict.fromkeys(row.runs)) for row in rows}

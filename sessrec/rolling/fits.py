@@ -18,7 +18,7 @@ import torch
 
 from sessrec.callbacks.rank_writer import METRICS_FILE
 from sessrec.errors import USER_ERROR, SessRecError
-from sessrec.experiments.fit_and_test import USUAL_FOLDER, fit_and_test
+from sessrec.experiments.fit_and_test import USUAL_FOLDER, checkpoint_to_test, fit_and_test
 from sessrec.rolling.models import NO_REPLAY, Model
 from sessrec.rolling.windows import Window
 
@@ -177,7 +177,7 @@ def _fit(fit: Fit, output: Path) -> None:
     folder = RUNS / fit.run
     if (folder / METRICS_FILE).is_file():
         return
-    words = fit.words if fit.after is None else [*fit.words, "--init_from", str(tested_checkpoint(RUNS / fit.after))]
+    words = fit.words if fit.after is None else [*fit.words, "--init_from", str(checkpoint_to_test(RUNS / fit.after))]
     output.mkdir(parents=True, exist_ok=True)
     printed = output / f"{fit.run}.txt"
     with printed.open("a", encoding="utf-8") as stream, redirect_stdout(stream), redirect_stderr(stream):
@@ -191,9 +191,3 @@ def _fit(fit: Fit, output: Path) -> None:
             lines = [line for line in printed.read_text(encoding="utf-8").splitlines() if "error: " in line]
             message = lines[-1].partition("error: ")[2] if lines else f"failed; what it printed is in {printed}"
             raise SessRecError(f"{folder}: {message}") from None
-
-
-def tested_checkpoint(folder: Path) -> Path:
-    """The checkpoint of a run that was tested: `best` with a validation part, `last` without."""
-    best = folder / "checkpoints" / "best.ckpt"
-    return best if best.exists() else best.with_name("last.ckpt")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sessrec.evaluation.bootstrap import Difference, Interval, holm
+from sessrec.evaluation.comparison_tables import difference_cells
 from sessrec.evaluation.rank_table import metric_name
 from sessrec.evaluation.windows import concordance, difference_over_windows, mean_over_windows, relative_loss
 from sessrec.text import Table, date_text, seconds_text
@@ -136,11 +137,8 @@ def differences_table(rolled: Rolled) -> Table:
     for row, by_metric in rolled.differences().items():
         cells = [row]
         for d in by_metric.values():
-            if d.low != d.low:  # one window tells nothing of others
-                cells += [f"{d.value:+.4f}", "-"]
-                continue
-            p = ("<0.001" if d.p < 0.001 else f"{d.p:.3f}") + (" *" if d.p < 0.05 else "  ")
-            cells += [f"{d.value:+.4f} [{d.low:+.4f}, {d.high:+.4f}]", p]
+            # one window tells nothing of others
+            cells += [f"{d.value:+.4f}", "-"] if d.low != d.low else difference_cells(d)
         rows.append(cells)
     return Table(head, rows)
 

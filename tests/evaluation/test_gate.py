@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from helpers import one_error, random_rows
-from tested import LOGS, MARKS, fit_and_test, report_of, run_of, test_run
+from tested import LOGS, MARKS, fit_and_test, report_of, run_of, test_run, write_rows
 
 from sessrec import compare
 from sessrec.errors import SessRecError
@@ -45,9 +45,7 @@ def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     early = ["--data.path", "early.tsv"]
     folder = tmp_path_factory.mktemp("fits")
     rows = [row for row in ROWS if row[0] != "late"]
-    (folder / "early.tsv").write_text(
-        "\n".join(["SessionId\tItemId\tTime", *("\t".join(map(str, row)) for row in rows)]) + "\n"
-    )
+    write_rows(rows, str(folder / "early.tsv"))
     runs = {"new": ["Popularity", *SPLIT], "old": ["Popularity", *SPLIT, *early], "markov": ["Markov", *SPLIT]}
     return fit_and_test(folder, ROWS, runs)
 

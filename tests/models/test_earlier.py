@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import NEIGHBOURHOODS, TRAINER, fit_log, one_error, random_rows
+from tested import write_rows
 
 from sessrec import fit, models
 from sessrec.models import SessionRecommender
@@ -28,10 +29,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def write(file: str, rows: list[tuple[str, str, int]]) -> None:
-    Path(file).write_text("\n".join(["SessionId\tItemId\tTime", *("\t".join(map(str, row)) for row in rows)]) + "\n")
-
-
 @pytest.fixture(autouse=True)
 def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two days: the second has items that the first lacks, and the other way round."""
@@ -41,9 +38,9 @@ def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     second = [(s, i, t) for s, i, t in rows[200:] if i not in ("x0", "x1")]
     borders = {s for s, _, _ in first} & {s for s, _, _ in second}
     first = [row for row in first if row[0] not in borders]
-    write("first.tsv", first)
-    write("second.tsv", second)
-    write("both.tsv", first + second)
+    write_rows(first, "first.tsv")
+    write_rows(second, "second.tsv")
+    write_rows(first + second, "both.tsv")
 
 
 def words(name: str) -> list[str]:
@@ -69,7 +66,7 @@ def scores(model: SessionRecommender, sessions: list[list[str]]) -> np.ndarray:
 def test_the_newer_of_two_logs_may_come_first() -> None:
     for file, start, run in (("second", [], "b"), ("first", ["b"], "ba"), ("third", ["ba"], "bac"), ("all", [], "all")):
         if file == "third":
-            write("third.tsv", [("w1", "x4", 1_700_000_000), ("w1", "x5", 1_700_000_050)])
+            write_rows([("w1", "x4", 1_700_000_000), ("w1", "x5", 1_700_000_050)], "third.tsv")
             head, *rows = Path("both.tsv").read_text().splitlines()
             Path("all.tsv").write_text("\n".join([head, *rows, *Path("third.tsv").read_text().splitlines()[1:]]) + "\n")
         begin = [word for name in start for word in ("--init_from", LAST.format(name))]

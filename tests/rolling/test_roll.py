@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from helpers import one_error
+from tested import write_rows
 
 from sessrec import roll
 from sessrec.data.drift import DriftingProcess
@@ -36,11 +37,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def write_log(rows: Rows, file: str = "log.tsv") -> None:
-    lines = ["SessionId\tItemId\tTime", *("\t".join(map(str, row)) for row in rows)]
-    Path(file).write_text("\n".join(lines) + "\n")
-
-
 def drifting_log(sessions: int = 900, **options: Any) -> Rows:
     table = DriftingProcess(40, seed=3, **options).sample(sessions, seed=5)
     return [(f"s{s}", f"i{i}", t) for s, i, t in table.itertuples(index=False)]
@@ -49,7 +45,7 @@ def drifting_log(sessions: int = 900, **options: Any) -> Rows:
 def rolled(*words: str, rows: Rows | None = None) -> pd.DataFrame:
     """The cells of a roll, after its command."""
     if rows is not None:
-        write_log(rows)
+        write_rows(rows)
     roll.main(["--data.path", "log.tsv", *QUICK, *words])
     name = words[words.index("--name") + 1] if "--name" in words else "roll"
     return pd.read_csv(LOGS / name / "cells.csv")
@@ -206,7 +202,7 @@ def test_a_model_ages_as_the_oracle_says(change: dict[str, float]) -> None:
     table = process.sample(7_000, seed=5)
     last = FIRST_DAY + 30 * DAY  # so that cuts lie at midnight
     table = pd.concat([table, pd.DataFrame({"SessionId": 0, "ItemId": 1, "Time": [last - 2, last - 1]})])
-    write_log(list(table.itertuples(index=False)))
+    write_rows(list(table.itertuples(index=False)))
     words = ["--models", "oracle.yaml", "--train_window", "5d", "--step", "1d", "--horizon", "4d", "--windows", "12"]
     cells = rolled(*words, "--metrics", "mrr@20")
     assert cells["step"].max() == 11
@@ -268,7 +264,7 @@ def assert_ages(expected: dict[int, float], change: dict[str, float]) -> None:
 
 
 def test_killed_at_any_moment_it_goes_on_and_gives_the_same_table() -> None:
-    write_log(drifting_log(turnover=0.05))
+    write_rows(drifting_log(turnover=0.05))
     words = ["--data.path", "log.tsv", *QUICK, "--models", "markov", "gru4rec", "--retrain", "scratch", "warm"]
     words += ["--train_window", "8d", "--step", "2d", "--horizon", "4d", "--windows", "3", "--trainer.max_epochs", "1"]
     words += ["--seed_everything", "7"]
@@ -300,7 +296,7 @@ def test_killed_at_any_moment_it_goes_on_and_gives_the_same_table() -> None:
 
 
 def test_what_cannot_be_rolled_is_said_before_any_fit(capsys: pytest.CaptureFixture[str]) -> None:
-    write_log(drifting_log(200))
+    write_rows(drifting_log(200))
     base = ["--data.path", "log.tsv", *QUICK, "--models", "popularity", "--windows", "2"]
 
     def error(*words: str) -> str:
@@ -341,9 +337,9 @@ def test_other_options_or_another_log_need_another_name(capsys: pytest.CaptureFi
     assert "--name roll is there with --step 2d" in one_error(capsys, roll.main, [*base, "--step", "1d"])
     error = one_error(capsys, roll.main, [*base, "--data.min_item_support", "2"])
     assert "is there with other models or options of the fits" in error
-    write_log(drifting_log(210))
+    write_rows(drifting_log(210))
     assert "is there with another click log: give another --name" in one_error(capsys, roll.main, base)
-    write_log(drifting_log(200))
+    write_rows(drifting_log(200))
     Path("popularity.yaml").write_text("model: Markov\n")  # of the same name
     changed = [word.replace("popularity", "popularity.yaml") for word in base]
     assert "is there with other models" in one_error(capsys, roll.main, changed)
@@ -354,13 +350,14 @@ def test_other_options_or_another_log_need_another_name(capsys: pytest.CaptureFi
 
 def test_windows_without_sessions_are_refused_before_any_fit(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [row for row in drifting_log(900) if not 20 * DAY <= row[2] - FIRST_DAY < 21.2 * DAY]
-    write_log([*rows, ("end", "i1", FIRST_DAY + 24 * DAY - 2), ("end", "i2", FIRST_DAY + 24 * DAY - 1)])
-    write_log([row for row in rows if row[2] < FIRST_DAY + 24 * DAY])
+    end = FIRST_DAY + 24 * DAY  # so that a cut lies at the begin of day 20
+    write_rows([*(row for row in rows if row[2] < end), ("end", "i1", end - 2), ("end", "i2", end - 1)])
     words = ["--data.path", "log.tsv", *QUICK, "--models", "popularity", "--windows", "5", "--step", "1d"]
     error = one_error(capsys, roll.main, [*words, "--train_window", "9d", "--horizon", "3d"])
     assert "has no test session in the 1.0 days after its cut, at" in error
     rows = [(s, f"new-{i}", t) if t >= FIRST_DAY + 22 * DAY else (s, i, t) for s, i, t in drifting_log(900)]
-    write_log([row for row in rows if row[2] < FIRST_DAY + 23 * DAY])
+    end = FIRST_DAY + 23 * DAY
+    write_rows([*(row for row in rows if row[2] < end), ("end", "new-1", end - 2), ("end", "new-2", end - 1)])
     error = one_error(capsys, roll.main, [*words, "--windows", "1", "--train_window", "9d"])
     assert "has no test session with two items of its training part" in error
     assert not LOGS.exists() or not any(LOGS.iterdir())
@@ -394,7 +391,7 @@ def test_a_horizon_shorter_than_a_step_counts_for_all_ways_alike() -> None:
 
 
 def test_a_failing_fit_is_told_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
-    write_log(drifting_log(300))
+    write_rows(drifting_log(300))
     words = ["--data.path", "log.tsv", *QUICK, "--models", "gru4rec", "--windows", "2", "--train_window", "8d"]
     error = one_error(capsys, roll.main, [*words, "--model.learning_rate", "1e30", "--trainer.max_epochs", "1"])
     assert "lightning_logs/roll-gru4rec-01: " in error
