@@ -3,6 +3,7 @@
 Example::
 
     python scripts/report.py --tune eshop2008        # tune and test what can be tuned on that log, then report
+    python scripts/report.py --refit eshop2008       # test what the published trials chose, without their studies
     python scripts/report.py --fit yoochoose1_64     # fit and test what is missing on that log, then report
     python scripts/report.py                         # report what is in lightning_logs
 
@@ -27,6 +28,7 @@ from report_studies import (
     BUDGETS,
     TUNABLE,
     is_tuned,
+    refit_published,
     runs_of_study,
     study_command,
     tuning_of,
@@ -217,6 +219,11 @@ def _make_runs(options: argparse.Namespace) -> None:
         for model in (model for model in options.models if model in TUNABLE):
             if not is_tuned(log, model, options.runs):
                 tune.main(shlex.split(study_command(log, model, LOGS[log], options.seeds or STUDY_SEEDS))[3:])
+    for log in options.refit:
+        for model in (model for model in options.models if model in TUNABLE):
+            if not is_tuned(log, model, options.runs):
+                trials = options.docs / "trials.csv.gz"
+                refit_published(log, model, trials, LOGS[log], options.seeds or STUDY_SEEDS)
     for log in options.fit:
         seeds_of = {
             model: options.seeds or SEEDS[model]
@@ -234,6 +241,8 @@ def main(args: list[str] | None = None) -> None:
     """Write the report."""
     parser = ScriptParser(__doc__)
     parser.add_argument("--tune", nargs="+", choices=list(BUDGETS), default=[], help="logs to tune models on first")
+    text = "logs on which to test what docs/trials.csv.gz chose"
+    parser.add_argument("--refit", nargs="+", choices=list(BUDGETS), default=[], help=text)
     parser.add_argument("--fit", nargs="+", choices=list(LOGS), default=[], help="logs to fit and test models on first")
     parser.add_argument(
         "--seeds",

@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sessrec.errors import SessRecError
+from sessrec.experiments.fit_and_test import is_random
+from sessrec.tuning.final import TestedTrial, fit_and_test_trials
 from sessrec.writing import atomic_write
 
 TUNABLE = (
@@ -89,6 +92,49 @@ def _read(table: Path) -> list[Mapping[str, str]]:
 def _row(log: str, model: str, trial: Mapping[str, str]) -> list[str]:
     options = {name: value for name, value in trial.items() if name not in _HEAD and value}
     return [log, model, *(trial[name] for name in _HEAD[2:-1]), json.dumps(options)]
+
+
+def refit_words(log: str, model: str, words: str) -> list[str]:
+    """Words of a fit to all of a log but its test part, as the final test of a study has them."""
+    return ["--config", f"configs/{model}.yaml", "--data.path", f"data/{log}.tsv.gz", *words.split()]
+
+
+def refit_published(log: str, model: str, file: Path, words: str, seeds: Sequence[int]) -> None:
+    """Make the final test of a study of which only its trials are there.
+
+    Args:
+        log: Name of the log.
+        model: Name of the config.
+        file: Table of all trials.
+        words: Words of every fit on the log, without its path.
+        seeds: Seeds of the fits; a model that draws nothing takes the first.
+
+    Raises:
+        SessRecError: If the table has no complete trial of that model on that log.
+    """
+    with gzip.open(file, "rt", encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if (row["log"], row["model"]) == (log, model)]
+    complete = [row for row in rows if row["state"] == "complete"]
+    default = next((row for row in complete if row["default"] == "True"), None)
+    if default is None:
+        raise SessRecError(f"{file} has no trial of the default options of {model} on {log}: report.py --tune {log}")
+    best = max(complete, key=lambda row: (float(row["value"]), -int(row["trial"])))
+    tested = {"default": default} if best is default else {"tuned": best, "default": default}
+    trials = {
+        name: TestedTrial(
+            int(row["trial"]), json.loads(row["options"]), int(row["epochs"]), float(row["value"]), row is best
+        )
+        for name, row in tested.items()
+    }
+    shared = {
+        "study": f"{log}-{model}",
+        "trials": len(rows),
+        "monitor": "val/mrr@20",
+        "seconds": round(sum(float(row["seconds"]) for row in rows), 1),
+        "tests_of_this_study": 1,
+    }
+    seeds = seeds if is_random(f"configs/{model}.yaml") else seeds[:1]
+    fit_and_test_trials(trials, shared, refit_words(log, model, words), seeds)
 
 
 def tuning_of(report: Mapping[str, Any]) -> dict[str, Any]:

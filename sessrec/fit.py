@@ -19,6 +19,7 @@ from sessrec.models.base import SessionRecommender
 from sessrec.models.checkpoint_format import read_checkpoint
 from sessrec.models.compatibility import check_clipping, check_trainer
 from sessrec.models.earlier import Earlier
+from sessrec.models.knows_features import KnowsFeatures
 from sessrec.models.neural import NeuralRecommender
 from sessrec.models.warm_start import WarmStart, grown_vocabulary
 from sessrec.options import changed_options, naming_changes
@@ -57,6 +58,8 @@ def fit(cli: SessRecCLI) -> None:
         model.schedule.check_end(trainer)
     content = None if checkpoint is None else read_checkpoint(checkpoint)
     _set_up(cli, begins=content is None)
+    if isinstance(model, KnowsFeatures):
+        model.encode_data(data)
     _check_batches(trainer, model, data)
     place: tuple[int | None, bool] = (None, False)
     if content is not None:
@@ -74,6 +77,7 @@ def fit(cli: SessRecCLI) -> None:
 def _set_up(cli: SessRecCLI, begins: bool) -> None:
     """Prepare the data, and give the model the weights of ``--init_from`` where a fit begins with it."""
     model, data, file = cli.model, cli.datamodule, cli.config.init_from
+    data.ranks_cold_items = model.ranks_cold_items
     if file is None and cli.config.init_drop:
         raise SessRecError("--init_drop leaves out items of --init_from: give both")
     if file is None:
@@ -84,10 +88,11 @@ def _set_up(cli: SessRecCLI, begins: bool) -> None:
         return
     warm = WarmStart(read_checkpoint(file))
     data.grow = partial(grown_vocabulary, warm.vocabulary, drop=cli.config.init_drop)
+    if isinstance(model, KnowsFeatures):
+        model.encoder_before = warm.encoder
     data.setup("fit")
     if begins:
-        assert data.vocabulary is not None
-        model.set_vocabulary(data.vocabulary)
+        model.take_data(data)
         n_known, model.warm_start = warm.copy_weights(model), warm
         n_new, n_gone = model.n_items - n_known, len(warm.vocabulary) - n_known
         print(f"begins with {file}: {n_known:,} items of it, {n_new:,} new ones, {n_gone:,} left out")
@@ -134,7 +139,7 @@ def _check_resumable(cli: SessRecCLI, content: dict[str, Any], inside_epoch: boo
         raise SessRecError("the checkpoint was not fitted to a click log by sessrec: it keeps no schedule")
     assert data.vocabulary is not None
     with naming_changes(content, {"model": model, "data": data}):
-        model.set_vocabulary(data.vocabulary)
+        model.take_data(data)
         model.on_load_checkpoint(content)
         data.check_training(content["SessionDataModule"], inside_epoch, cli.trainer)
     if content["seed"] != cli.config.seed_everything:

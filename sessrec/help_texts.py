@@ -28,9 +28,10 @@ _COMMANDS_OF = {
     "url": ("test",),
     "output": ("predict",),
     "report_dir": ("prepare",),
+    "data.availability": ("test",),
 }
 """Commands that use an option or a group of options; all of them use those that are not named here."""
-_DATA_OF_CHECKPOINT = ("data.path", "data.eval_batch_size")  # the others come with the checkpoint
+_DATA_OF_CHECKPOINT = ("data.path", "data.eval_batch_size", "data.availability")  # the others come with the checkpoint
 _TRAINER = {
     "max_epochs": "Epochs to train.",
     "max_steps": "Steps to train, where they are fewer; -1 for no limit.",
@@ -52,6 +53,11 @@ _LOGGER = {"version": "Name of the run; default: the model's, with a number.", "
 _WIDTH = 29  # of a column of names
 
 
+def _commands_of(name: str, default: str) -> tuple[str, ...]:
+    """Commands that use an option."""
+    return _COMMANDS_OF.get(name, _COMMANDS_OF.get(name.partition(".")[0], (default,)))
+
+
 def short_help(parser: LightningArgumentParser, command: str) -> str:
     """The options that a command uses, one line each, and where to read more.
 
@@ -60,7 +66,7 @@ def short_help(parser: LightningArgumentParser, command: str) -> str:
         command: Name of the command.
     """
     options, defaults = _options(parser), parser.get_defaults()
-    names = [name for name in options if command in _COMMANDS_OF.get(name.partition(".")[0], (command,))]
+    names = [name for name in options if command in _commands_of(name, command)]
     own = [name for name in names if name.partition(".")[0] not in ("model", "data", "trainer", "logger")]
     lines = [f"usage: {parser.usage}", "", *(parser.description or "").splitlines(), "", f"Options of {command}:"]
     lines += [_line(name, _PARSER.get(name) or _summary(options[name].help), defaults.get(name)) for name in own]

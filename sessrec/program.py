@@ -16,6 +16,7 @@ DESCRIPTIONS = {
     "compare": "Compare tested models: metrics with intervals, paired differences, and figures.",
     "audit": "Measure how much the metrics of tested runs depend on choices of the evaluation.",
     "figures": "Draw all figures of a study from its tested runs and its click log.",
+    "items": "Add items to a fitted model by their features, without training.",
     "export": "Write a fitted model as ONNX, checked against the model itself.",
     "serve": "Recommend for live sessions over HTTP.",
     "synth": "Write synthetic click sessions to a TSV file.",

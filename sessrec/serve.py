@@ -23,12 +23,13 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from sessrec.arguments import ScriptParser
 from sessrec.errors import SessRecError, check_least, error_text
+from sessrec.text import counted
 
 try:
     import uvicorn
@@ -64,10 +65,11 @@ def main(args: list[str] | None = None) -> None:
         load = _loader(options.backend, options.threads)
         with _listen(options.host, options.port) as bound:
             sizes, in_loop = (options.most_at_once, options.most_waiting), _n_processors() == 1
-            service = Service(options.ckpt_path, load, store, *sizes, in_loop=in_loop)
+            schedule = _schedule(options)
+            service = Service(options.ckpt_path, load, store, *sizes, in_loop, schedule)
             page = _page(options, [service])
             if options.beside is not None:
-                page.services.append(Service(options.beside, load, None, *sizes, in_loop=in_loop))
+                page.services.append(Service(options.beside, load, None, *sizes, in_loop, schedule))
             listening = bound.dup()
     except (SessRecError, OSError) as error:
         parser.error(error_text(error))
@@ -79,9 +81,22 @@ def main(args: list[str] | None = None) -> None:
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=10)
     loop = (config.get_loop_factory() or asyncio.new_event_loop)()  # uvloop where it is there
     try:
-        loop.run_until_complete(_serve(uvicorn.Server(config), service, listening))
+        loop.run_until_complete(_serve(uvicorn.Server(config), page.services, listening))
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+
+
+def _schedule(options: argparse.Namespace) -> Any:
+    """When items are there, by the table of the option; None where there is none."""
+    if options.availability is None:
+        return None
+    from sessrec.features.availability import read_availability  # which takes a second
+
+    schedule = read_availability(str(options.availability), options.item_column)
+    print(f"{options.availability} says when {counted(len(schedule.item_ids), 'item')} can be had", flush=True)
+    for note in schedule.notes:
+        print(f"{options.availability}: {note}", flush=True)
+    return schedule
 
 
 def _page(options: argparse.Namespace, services: list[Service]) -> Page:
@@ -148,13 +163,13 @@ def _listen(host: str, port: int) -> socket.socket:
         raise SessRecError(f"cannot listen on --host {host} --port {port}: {reason}") from error
 
 
-async def _serve(server: Any, service: Service, listening: socket.socket) -> None:
-    """Serve until a signal; SIGHUP loads the checkpoint anew."""
+async def _serve(server: Any, services: Sequence[Service], listening: socket.socket) -> None:
+    """Serve until a signal; SIGHUP loads the first checkpoint anew."""
     loop = asyncio.get_running_loop()
 
     async def reload() -> None:
         try:
-            origin = (await loop.run_in_executor(None, service.reload)).origin
+            origin = (await loop.run_in_executor(None, services[0].reload)).origin
             print(f"serves {origin.run}, {origin.digest[:12]}", flush=True)
         except SessRecError as error:
             print(f"sessrec.serve: the model stays: {error}", file=sys.stderr, flush=True)
@@ -168,7 +183,10 @@ async def _serve(server: Any, service: Service, listening: socket.socket) -> Non
 
     with contextlib.suppress(NotImplementedError, AttributeError):  # there is no such signal on Windows
         loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    following = [loop.create_task(service.follow_schedule()) for service in services]
     await server.serve(sockets=[listening])
+    for task in following:
+        task.cancel()
 
 
 def _token_of(file: Path | None) -> str | None:
@@ -206,6 +224,9 @@ def _parser() -> ScriptParser:
     add("--backend", choices=["torch", "onnx"], default="torch", help=text)
     add("--beside", type=Path, help="checkpoint of a second model, which the page shows beside the first one")
     add("--items", type=Path, help="table of items for the page: ItemId, title, picture (Parquet, CSV or TSV)")
+    text = "table of when items are there: ItemId, From, To, as --data.availability of a test takes it"
+    add("--availability", type=Path, metavar="FILE", help=text)
+    add("--item_column", default="ItemId", help="its column of item ids (default: ItemId)")
     text = "click log whose sessions the page shows with ranks, written as the one that the model was fitted to"
     add("--sessions", metavar="LOG", help=text)
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)")

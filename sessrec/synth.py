@@ -34,15 +34,17 @@ def _parser() -> ScriptParser:
         default=Path("data/synth_sessions.tsv"),
         help="file to write, gzip-compressed if the name ends in .gz; its folder is created",
     )
+    text = "table of the items to write beside it, as CSV: ItemId and the category, on which transitions hang"
+    parser.add_argument("--items", type=Path, help=text)
     return parser
 
 
-def _write(table: pd.DataFrame, output: Path) -> None:
+def _write(table: pd.DataFrame, output: Path, separator: str = "\t") -> None:
     """Write the table, whole or not at all."""
     with atomic_write(output) as temporary:
         # mtime 0: the same options give the same bytes
         compression = {"method": "gzip", "mtime": 0} if output.name.endswith(".gz") else None
-        table.to_csv(temporary, sep="\t", index=False, lineterminator="\n", compression=compression)
+        table.to_csv(temporary, sep=separator, index=False, lineterminator="\n", compression=compression)
 
 
 def main(args: list[str] | None = None) -> None:
@@ -56,23 +58,27 @@ def main(args: list[str] | None = None) -> None:
     """
     parser = _parser()
     options = vars(parser.parse_args(args))
-    output: Path = options.pop("output")
+    output, items = options.pop("output"), options.pop("items")
     try:
         for name, least in {"n_sessions": 1, "n_items": 2, "min_session_len": 2, "seed": 0}.items():
             check_least(f"--{name}", options[name], least)
         check_least("--max_session_len", options["max_session_len"], options["min_session_len"])
     except SessRecError as error:
         parser.error(str(error))
-    if output.is_dir():
-        parser.error(f"--output {output} is a folder: name a file in it")
+    for option, file in (("output", output), ("items", items)):
+        if file is not None and file.is_dir():
+            parser.error(f"--{option} {file} is a folder: name a file in it")
     try:
         n_items, drift, turnover = (options.pop(name) for name in ("n_items", "drift", "turnover"))
-        table = DriftingProcess(n_items, options["seed"], drift, turnover).sample(**options)
+        process = DriftingProcess(n_items, options["seed"], drift, turnover)
+        table = process.sample(**options)
+        if items is not None:
+            _write(pd.DataFrame({"ItemId": process.item_ids, "category": process.categories}), items, ",")
         _write(table, output)
     except SessRecError as error:
         parser.error(str(error))
     except OSError as error:
-        parser.error(f"--output {output} cannot be written: {error.strerror or error}")
+        parser.error(f"{error.filename or output} cannot be written: {error.strerror or error}")
     days = table["Time"] // 86400
     rows = {
         "sessions": table["SessionId"].nunique(),
@@ -80,7 +86,7 @@ def main(args: list[str] | None = None) -> None:
         "items that occur": table["ItemId"].nunique(),
         "days covered": days.max() - days.min() + 1,
         "file": output,
-    }
+    } | ({"table of items": items} if items is not None else {})
     for label, value in rows.items():
         print(f"{label:<18}{value}")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from sessrec.callbacks.loggers import open_loggers
 from sessrec.callbacks.rank_writer import RankWriter
 from sessrec.cli import SessRecCLI, run_command
+from sessrec.errors import SessRecError
 from sessrec.serving.replay import Replay
 
 
@@ -23,6 +24,8 @@ def test(cli: SessRecCLI) -> None:
 
     checkpoint = cli.build_for_evaluation(writers)
     if cli.config.url is not None:
+        if cli.datamodule.availability is not None:
+            raise SessRecError("--data.availability is for the model's own lists: with --url, give it to the server")
         cli.model.ranker = Replay(cli.config.url, checkpoint)
     with open_loggers(cli.trainer):
         cli.trainer.test(cli.model, cli.datamodule, ckpt_path=checkpoint, verbose=False, weights_only=True)

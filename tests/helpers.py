@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -27,7 +28,9 @@ from sessrec.click_log.events import Events
 from sessrec.data.loaders import EvaluationLoader
 from sessrec.data.sessions import Sessions
 from sessrec.data.vocabulary import Vocabulary
+from sessrec.features.reading import read_item_table
 from sessrec.models import SessionRecommender
+from sessrec.models.knows_features import KnowsFeatures
 from sessrec.models.neural import NeuralRecommender
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -52,11 +55,18 @@ MODELS |= {name: {"n_neighbours": 8, "sample_size": 20} for name in NEIGHBOURHOO
     "AR": {"n_rules": 3},
     "SR": {"n_rules": 3},
     "ItemKNN": {"n_rules": 4},
+    "ContentKNN": {"features": {"kind": 3, "price": "soft"}},
+    "ContentMix": {
+        "features": {"kind": 3},
+        "model": "STAN",
+        "model_options": {"n_neighbours": 8, "sample_size": 20},
+    },
     "Oracle": {"process_items": 16, "process_seed": 1},
     "SASRec": {"hidden_size": 8, "dropout": 0.5},
     "NARM": {"hidden_size": 8, "embedding_size": 6, "n_sample": 8},
     "SRGNN": {"hidden_size": 8, "n_steps": 2, "max_length": 9},
     "GRU4Rec": {"layers": [16], "n_sample": 8, "dropout_p_hidden": 0.5},
+    "GRU4Rec features": {"layers": [16], "n_sample": 8, "features": {"kind": 3, "price": "soft"}, "id_dropout": 0.3},
     "GRU4Rec two layers": {"layers": [12, 8], "n_sample": 8, "loss": "bpr-max", "momentum": 0.3},
     "GRU4Rec separate": {
         "layers": [16],
@@ -68,6 +78,8 @@ MODELS |= {name: {"n_neighbours": 8, "sample_size": 20} for name in NEIGHBOURHOO
     "GRU4Rec one-hot": {"layers": [16], "n_sample": 8, "constrained_embedding": False, "loss": "bpr"},
 }
 """Options of all models, also of new ones, for small logs; the first word of a key is the name of the class."""
+ITEMS = pd.DataFrame([(item, f"k{item % 4}", 1.5 * item) for item in range(1, 31)], columns=["ItemId", "kind", "price"])
+"""Features of the items of small logs."""
 Rows = list[list[int]]
 
 
@@ -272,6 +284,8 @@ def make_model(name: str, **options: Any) -> SessionRecommender:
 def learn(model: SessionRecommender, log: Log) -> Any:
     """Have a model learn a log as a fit does, but for the trainer; one with gradients takes the items alone."""
     vocabulary = Vocabulary([str(item + 1) for item in range(log.n_items)], np.array(log.popularity))
+    if isinstance(model, KnowsFeatures) and model.uses_features and model.encoded is None:
+        model.encode_items(read_item_table(ITEMS), vocabulary)
     if isinstance(model, NeuralRecommender):
         model.set_vocabulary(vocabulary)
     else:

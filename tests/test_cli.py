@@ -453,10 +453,14 @@ def test_shipped_configs_parse_and_fit(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     log = write_log(random_rows(40)).name
+    Path("items.csv").write_text(
+        "\n".join(["ItemId,kind", *(f"x{item},{'ab'[item % 2]}" for item in range(12))]) + "\n"
+    )
+    features = ["--data.items", "items.csv", "--model.features", "{kind: 1}"]
     for config in sorted((ROOT / "configs").glob("*.yaml")):  # those of configs/data have their own logs: test_presets
         fit.main(
             ["--config", str(config), "--data.path", log, *SMALL[:4], "--trainer.max_epochs", "1"]
-            + ["--trainer.logger.version", config.stem]
+            + ["--trainer.logger.version", config.stem, *(features if config.stem.startswith("content_") else [])]
         )
         assert Path("lightning_logs", config.stem, "checkpoints", "last.ckpt").exists()
 

@@ -36,20 +36,31 @@ COMMANDS = {
     "predict",
     "prepare",
 }
-STUDIES = {"compare", "audit", "study_figures", "synth", "tune", "roll", "serve", "export"}
+STUDIES = {"compare", "audit", "study_figures", "synth", "tune", "roll", "serve", "export", "items"}
 MAY_IMPORT = {
     "ground": set(),
     "nn": {"ground"},
     "click_log": {"ground"},
-    "data": {"ground", "click_log"},
+    "features": {"ground", "click_log"},
+    "data": {"ground", "click_log", "features"},
     "evaluation": {"ground", "click_log", "data"},
-    "models": {"ground", "nn", "data", "evaluation"},
-    "callbacks": {"ground", "data", "evaluation", "models"},
+    "models": {"ground", "nn", "features", "data", "evaluation"},
+    "callbacks": {"ground", "features", "data", "evaluation", "models"},
     "figures": {"ground", "click_log", "data", "evaluation", "models", "callbacks"},
     "exporting": {"ground", "nn", "data", "models"},
-    "serving": {"ground", "click_log", "data", "evaluation", "models", "callbacks", "exporting"},
-    "commands": {"ground", "click_log", "data", "evaluation", "models", "callbacks", "figures", "serving"},
-    "experiments": {"ground", "click_log", "data", "evaluation", "models", "callbacks", "figures", "commands"},
+    "serving": {"ground", "click_log", "features", "data", "evaluation", "models", "callbacks", "exporting"},
+    "commands": {"ground", "click_log", "features", "data", "evaluation", "models", "callbacks", "figures", "serving"},
+    "experiments": {
+        "ground",
+        "click_log",
+        "features",
+        "data",
+        "evaluation",
+        "models",
+        "callbacks",
+        "figures",
+        "commands",
+    },
 }
 MAY_IMPORT["tuning"] = MAY_IMPORT["rolling"] = set(MAY_IMPORT)
 MAY_IMPORT["studies"] = set(MAY_IMPORT)
@@ -58,7 +69,7 @@ MODULES = {
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
     for file in (ROOT / "sessrec").rglob("*.py")
 }
-ALONE = ["nn", "click_log", "data", "evaluation", *sorted(GROUND)]
+ALONE = ["nn", "click_log", "features", "data", "evaluation", *sorted(GROUND)]
 
 
 def room_of(module: str) -> str:

@@ -85,7 +85,7 @@ def test_a_shipped_config_is_found_from_anywhere(
         ("configs/vsknn.yml", "; did you mean vsknn"),
         ("elsewhere/gru4rec.yaml", "; did you mean gru4rec"),
         ("retail-rocket", "; did you mean retailrocket"),
-        ("q", "; name a file, or ar, data/amazon_m2, "),
+        ("q", "; name a file, or ar, content_knn, content_mix, data/amazon_m2, "),
     ],
 )
 def test_an_unknown_config_is_refused_with_the_nearest(

@@ -58,6 +58,8 @@ ELSEWHERE = {
     "sessrec serve --backend onnx": "serving/test_onnx_engine.py",
     "--url http": "serving/test_replay.py",
     "sessrec.export": "exporting/test_onnx.py",
+    "scripts/item_tables.py": "scripts/test_item_tables.py",
+    "scripts/embed_texts.py": "scripts/test_item_tables.py",
     "--study rsc15_100k-": "here, as those of serenade_example",
     "sessrec.roll --models markov stan vmis_knn": "rolling/test_roll.py",  # hours of real logs
 }
@@ -77,6 +79,10 @@ def make_files() -> None:
     Path("clicks.tsv.gz").write_bytes(gzip.compress(b"SessionId\tItemId\tTime\n" + text.encode()))
     for name, part in {"train.tsv": rows[:200], "test.tsv": rows[200:]}.items():
         Path(name).write_text("SessionId\tItemId\tTime\n" + "".join(f"{s}\t{i}\t{t}\n" for s, i, t in part))
+    Path("new_items.csv").write_text("ItemId,category\nnew-1,c0\nnew-2,c1\n")
+    items = "".join(f"x{item},{'abc'[item % 3]},{item}.5\n" for item in range(14))
+    Path("items.csv").write_text(f"ItemId,category,price\n{items}")
+    Path("there.csv").write_text("ItemId,From,To\n1,2024-01-05,2024-01-20\n2,,2024-01-25\n")
     Path("train.txt").write_bytes(pickle.dumps(([[1], [1, 2], [4], [5, 6]], [2, 3, 1, 7])))
     Path("in_stock.txt").write_text("\n".join(sorted({item for _, item, _ in rows})[:5]), encoding="utf-8")
     Path("new_sessions.tsv").write_text("SessionId\tItemId\tTime\n" + text, encoding="utf-8")

@@ -17,7 +17,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 GRU4RECS = ("gru4rec", "gru4rec_bpr-max")
 DRAWING = (*GRU4RECS, "sasrec", "esasrec", "narm", "sr_gnn")
 """Models whose fits draw random numbers."""
-MODELS = {file.stem for file in (ROOT / "configs").glob("*.yaml")} - {"default", "synthetic"}
+MODELS = {file.stem for file in (ROOT / "configs").glob("*.yaml")} - {
+    "default",
+    "synthetic",
+    "content_knn",
+    "content_mix",
+}
 MODELS = {name for name in MODELS if not name.startswith("gru4rec_") or name == "gru4rec_bpr-max"}
 TUNED = {log for log in RESULTS if any("tuning" in own for own in RESULTS[log].get("models", {}).values())}
 """Logs on which models were tuned."""

@@ -110,6 +110,14 @@ def test_studies_stand_beside_the_models_that_have_none(
     report.main(["--tune", "serenade_example", "--models", "item_knn"])  # its tests are there: nothing is done again
     assert not Path(f"lightning_logs/{study}").exists()
     assert Path("docs/trials.csv.gz").read_bytes() == before
+    for run in Path("lightning_logs").glob(f"{study}-*"):
+        shutil.rmtree(run)
+    report.main(["--refit", "serenade_example", "--models", "item_knn"])  # by the published trials alone
+    again = json.loads(Path("docs/results.json").read_text())["serenade_example"]["models"]
+    for name in set(names.values()) - {"popularity"}:
+        assert again[name]["mrr@20"]["by_fit"] == found["models"][name]["mrr@20"]["by_fit"]
+        assert again[name]["tuning"] == pytest.approx(found["models"][name]["tuning"], abs=0.1)
+    assert not Path(f"lightning_logs/{study}").exists()
     capsys.readouterr()
 
 

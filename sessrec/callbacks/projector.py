@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
 from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender
@@ -15,14 +15,14 @@ from sessrec.models.base import SessionRecommender
 _MOST_ITEMS = 10_000  # more than that makes the projector slow
 
 
-def item_embeddings(model: SessionRecommender) -> nn.Parameter:
+def item_embeddings(model: SessionRecommender) -> Tensor:
     """The table of item embeddings of a model, shape (N, size).
 
     Raises:
         SessRecError: If it has none.
     """
-    table = getattr(model, "output_embedding", getattr(model, "item_embedding", None))
-    if not isinstance(table, nn.Parameter):
+    table = getattr(model, "item_table", getattr(model, "item_embedding", None))
+    if not isinstance(table, Tensor):
         raise SessRecError(f"{type(model).__name__} has no item embeddings: leave --projector out")
     return table
 

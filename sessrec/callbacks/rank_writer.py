@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from sessrec.callbacks.available_ranks import AvailableRanks
 from sessrec.callbacks.projector import item_embeddings, write_projector
 from sessrec.data.loaders import EvaluationBatch
 from sessrec.data.sessions import Sessions, digest_of_texts
@@ -64,6 +65,11 @@ class RankWriter(Callback):
         self._counts = {name: torch.zeros(n_positions, dtype=kind) for name, kind in kinds.items()}
         self._is_ranked = torch.zeros(n_positions, dtype=torch.int64)
         self._times_recommended = torch.zeros(pl_module.n_items, dtype=torch.int64)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        of_available = data.availability, data.report.has_times
+        self._available = (
+            None if of_available[0] is None else AvailableRanks(pl_module, _test_sessions(trainer), *of_available)
+        )
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: EvaluationBatch, *args: Any
@@ -77,6 +83,8 @@ class RankWriter(Callback):
         for name, kept in self._counts.items():
             kept[position] = outputs[name].cpu()
         self._is_ranked[position] = 1
+        if self._available is not None:
+            self._available.add(batch, position)
         if self.list_length:
             best = top_items_at_positions(pl_module, batch, self.list_length)
             self._times_recommended += torch.bincount(best[best >= 0].cpu(), minlength=pl_module.n_items)
@@ -89,6 +97,7 @@ class RankWriter(Callback):
             sum_over_processes(own.to(pl_module.device)).cpu().numpy()  # each process has counted its own positions
             for own in (*self._counts.values(), self._is_ranked, self._times_recommended)
         )
+        columns, figures = (None, {}) if self._available is None else self._available.finish(is_ranked > 0)
         folder = self.folder or trainer.log_dir  # which all processes have to ask for
         if not trainer.is_global_zero:
             return
@@ -98,6 +107,8 @@ class RankWriter(Callback):
         allowed = None if pl_module.allowed is None else pl_module.allowed.cpu().numpy()
         counts = (above, tied, weight)
         table = ranks_table(sessions, vocabulary, *counts, pl_module.tie_mode, rules, data.report.has_times, allowed)
+        for name, column in (columns or {}).items():
+            table = table.append_column(name, column)
         table = table.filter(is_ranked > 0)  # all but where batches were limited
         self.ranks = Ranks(table, pl_module.tie_mode)
         if not len(table):
@@ -107,6 +118,8 @@ class RankWriter(Callback):
         if self.list_length:
             statistics = list_statistics(times_recommended, vocabulary.counts)
             report["lists"] = {"length": min(self.list_length, pl_module.n_items), **statistics}
+        if figures:
+            report["available"] = figures
         report["slices"] = slice_metrics(self.ranks, self.slices)
         report["slice_options"] = self.slices.options()
         print(_text(report))
@@ -140,6 +153,7 @@ def test_report(model: SessionRecommender, data: Any, ranks: Ranks) -> dict[str,
         "protocol": {
             "tie_mode": model.tie_mode,
             "items_ranked": model.n_items,
+            "cold_items_ranked": int((model.vocabulary.counts == 0).sum()),
             "exclude_last": model.exclude_last,
             "exclude_seen": model.exclude_seen,
             "allowed_items": allowed_text(model),
@@ -167,6 +181,15 @@ def _text(report: dict[str, Any]) -> str:
             f"lists of {lists['length']}: coverage {lists['coverage']:.4f}, Gini {lists['gini']:.4f}, "
             f"{lists['mean_popularity']:.1f} training events an item ({lists['mean_popularity_of_catalogue']:.1f} in "
             "the catalogue)"
+        )
+    if available := report.get("available"):
+        shown = ", ".join(
+            f"{name} {value:.4f}" for name, value in available["metrics"].items() if name in SLICE_METRICS
+        )
+        lines.append(
+            f"among the items that were there ({available['mean_candidates']:,.1f} of "
+            f"{report['protocol']['items_ranked']:,} on average): {shown}; {available['targets_not_there']:,} targets "
+            "were not, by the table"
         )
     return "\n" + "\n".join(lines)
 

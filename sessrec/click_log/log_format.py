@@ -22,7 +22,7 @@ class LogFormat:
         item_column: Column of the item id, or of a list of ids.
         time_column: Column of the time: Unix time or ISO 8601 text. null where the log has none: then the order of rows
             is the order of events.
-        order_column: Column of numbers that order the events of equal time, such as a click's number in its session.
+        order_column: Column of numbers that order events of equal time, such as a click's number.
         visitor_column: Column of the visitor's id, in place of session_column where the log has no sessions; needs
             session_gap.
         event_column: Column of the kind of event.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 
+from sessrec.click_log.files import IN_MEMORY
+from sessrec.click_log.memory_table import is_table
 from sessrec.data.cache import find_prepared, open_or_prepare
 from sessrec.data.cleaning import clean_events
 from sessrec.data.loaders import EvaluationLoader, LogLoader, SessionLoader, SessionParallelLoader, TrainingBatches
@@ -16,9 +19,12 @@ from sessrec.data.prediction_log import read_for_prediction
 from sessrec.data.preparation import Preparation, PreparedLog, map_part
 from sessrec.data.report import DataReport
 from sessrec.data.sessions import Sessions
-from sessrec.data.vocabulary import Vocabulary
+from sessrec.data.vocabulary import Vocabulary, with_cold_items
 from sessrec.distributed import n_processes, process_rank
 from sessrec.errors import SessRecError, check_least
+from sessrec.features.availability import ItemIntervals, read_availability
+from sessrec.features.item_table import ItemTable
+from sessrec.features.reading import read_item_table
 
 _MOST_LANES = 1 << 17  # a window of as many lanes takes 200 MB, whether they hold sessions or not
 
@@ -32,12 +38,16 @@ class SessionDataModule(LightningDataModule):
             table in memory, of pandas (whose index is ignored), polars, pyarrow or any other with the Arrow C stream
             interface; it is neither cached nor kept by a run. Without one, 20,000 synthetic sessions over 1,000 items
             are generated (see sessrec.data.synthetic).
-        batch_size: Number of lanes of the session-parallel mini-batch in training, of each process where there are
-            several; of sessions where a model trains on whole sessions.
+        batch_size: Lanes of the session-parallel mini-batch in training, of each process; of sessions where a model
+            trains on whole sessions.
         eval_batch_size: Sessions in an evaluation batch; changes speed and memory, never the results.
         steps_per_window: Training steps in one batch of the trainer.
-        shuffle: Whether training takes the sessions in a new random order each epoch, in place of time order.
-        cache_dir: Folder in which prepared logs are kept, to be opened at once the next time; null keeps none.
+        shuffle: Whether training takes the sessions in a new random order each epoch; else in time order.
+        items: Table of features of the items, for --model.features: Parquet, CSV or TSV; the item ids in item_column, a
+            feature in each other column. In Python also a table in memory.
+        availability: Table of when items are there, in columns From and To beside the item ids, one row an interval:
+            test ranks each target among these as well; in Python also a table in memory.
+        cache_dir: Folder of prepared logs, to be opened at once the next time; null keeps none.
         **preparation: Options of `Preparation`: how the log is written, and how it is cleaned and split.
 
     Raises:
@@ -52,6 +62,8 @@ class SessionDataModule(LightningDataModule):
         eval_batch_size: int = 512,
         steps_per_window: int = 64,
         shuffle: bool = False,
+        items: str | None = None,
+        availability: str | None = None,
         cache_dir: str | None = "data/.prepared",
         **preparation: Any,
     ) -> None:
@@ -63,8 +75,12 @@ class SessionDataModule(LightningDataModule):
             check_least(f"--data.{option}", value, 1)
         if batch_size > _MOST_LANES:
             raise SessRecError(f"--data.batch_size must be at most {_MOST_LANES:,}, got {batch_size}")
+        self._items, items = items, IN_MEMORY if is_table(items) else items
+        self._availability, availability = availability, IN_MEMORY if is_table(availability) else availability
         path, preparation = self.preparation.path, {}  # Lightning compares the arguments, and tables compare to tables
-        self.save_hyperparameters(asdict(self.preparation) | own | {"shuffle": shuffle, "cache_dir": cache_dir})
+        own |= {"shuffle": shuffle, "items": items, "availability": availability}  # type: ignore[dict-item]
+        own |= {"cache_dir": cache_dir}  # type: ignore[dict-item]
+        self.save_hyperparameters(asdict(self.preparation) | own)
         self.options: Any = self.hparams
         if cache_dir is not None and not cache_dir.strip():
             raise SessRecError("--data.cache_dir is empty: name a folder, or null to keep nothing")
@@ -74,7 +90,40 @@ class SessionDataModule(LightningDataModule):
         self.seed = torch.initial_seed()
         self.grow: Callable[[Vocabulary], Vocabulary] | None = None
         """Makes the items of a fit of those of the training part, see `Preparation.run`; such a log is not kept."""
+        self.ranks_cold_items = False
+        """Whether a fit also takes the items of the item table that have no click in training."""
         self._prepared: PreparedLog | None = None
+
+    @cached_property
+    def item_table(self) -> ItemTable | None:
+        """The table of the option ``items``, read once; None where there is none.
+
+        Raises:
+            SessRecError: If it cannot be read.
+        """
+        return None if self._items is None else read_item_table(self._items, self.preparation.item_column)
+
+    @cached_property
+    def availability(self) -> ItemIntervals | None:
+        """When each item of the model is there, by the table of the option; None where there is none.
+
+        Raises:
+            SessRecError: If it cannot be read.
+        """
+        if self._availability is None:
+            return None
+        own, known = self.preparation, self.vocabulary
+        assert known is not None
+        table = read_availability(self._availability, own.item_column, own.time_unit, own.time_format)
+        intervals = table.of(known.item_ids)
+        n_strangers = int((known.index_of(table.item_ids) < 0).sum())
+        if n_strangers == len(table.item_ids):
+            raise SessRecError(f"{table.source} (--data.availability) has no item that the model knows")
+        notes = {f"note_{number}": note for number, note in enumerate(table.notes, 1)}
+        rows = {"items": len(table.item_ids), "items_unknown_to_the_model": n_strangers}
+        always = {"items_of_the_model_always_there": intervals.n_unlisted}
+        self.report.add("availability", {"source": table.source, **rows, **always, **notes})
+        return intervals
 
     def setup(self, stage: str) -> None:
         """Read and prepare what the stage needs: fit, validate, test or predict.
@@ -95,16 +144,39 @@ class SessionDataModule(LightningDataModule):
                 "there is no test part: give --data.test_ratio, --data.test_duration or --data.test_start"
             )
         if stage == "fit":
-            prepared = self.prepare() if self.grow is None else self.preparation.run(grow=self.grow)
+            self.item_table  # noqa: B018 - what is wrong with it is said before the log is read
+            grow = self._grow()
+            prepared = self.prepare() if grow is None else self.preparation.run(grow=grow)
             known = prepared.vocabulary
+            self._report_items(prepared)
         else:
             known = self._known_items(part)
             found = self._prepared or find_prepared(self.preparation, self.options.cache_dir)
             is_of_model = found is not None and found.vocabulary.item_ids == known.item_ids
             prepared = found if found is not None and is_of_model else self.preparation.run(known)
         self.vocabulary, self.sessions, self.report = known, prepared.sessions, prepared.report
+        if stage == "test":
+            self.availability  # noqa: B018 - what is wrong with it is said before the test
         for needed in ("train", "val") if stage == "fit" and self.has_validation else (part,):
             self._check_usable(needed)
+
+    def _grow(self) -> Callable[[Vocabulary], Vocabulary] | None:
+        """What makes the items of a fit of those of the training part; None where they are the same."""
+        model = None if self.trainer is None else self.trainer.lightning_module
+        if not (self.ranks_cold_items or getattr(model, "ranks_cold_items", False)):
+            return self.grow
+        if self.item_table is None:
+            raise SessRecError("--model.cold_items true needs --data.items, the table that has these items")
+        before, item_ids = self.grow, self.item_table.item_ids
+        return lambda known: with_cold_items(known if before is None else before(known), item_ids)
+
+    def _report_items(self, prepared: PreparedLog) -> None:
+        """Report what the item table holds, and how it meets the items of the training part."""
+        if self.item_table is not None:
+            counted = prepared.vocabulary.counts > 0
+            known = [item_id for item_id, n in zip(prepared.vocabulary.item_ids, counted, strict=True) if n]
+            prepared.report.sections.pop("items", None)
+            prepared.report.add("items", self.item_table.describe(known))
 
     def prepare(self) -> PreparedLog:
         """Prepare the log, or open what was prepared before; once for all stages.
@@ -114,6 +186,7 @@ class SessionDataModule(LightningDataModule):
         """
         if self._prepared is None:
             self._prepared = open_or_prepare(self.preparation, self.options.cache_dir)
+            self._report_items(self._prepared)
             self.report = self._prepared.report
         return self._prepared
 

@@ -72,6 +72,19 @@ class DriftingProcess:
         self.item_of_place: IntArray = np.stack(items)
         self.n_items_ever = int(self.item_of_place.max()) + 1
 
+    @property
+    def item_ids(self) -> list[str]:
+        """Ids of the items of all days."""
+        return [str(item + 1) for item in range(self.n_items_ever)]
+
+    @property
+    def categories(self) -> list[str]:
+        """Name of each item's category, which is that of its place."""
+        category = np.empty(self.n_items_ever, dtype=np.int64)
+        for items in self.item_of_place:
+            category[items] = self._days[0].item_categories
+        return [f"c{number}" for number in category.tolist()]
+
     def process_of(self, day: int) -> SyntheticProcess:
         """The process over the places on a day, from 0."""
         return self._days[day]

@@ -124,3 +124,20 @@ class Vocabulary:
         first_times = state.get("first_times")  # older checkpoints have none
         first_times = None if first_times is None else first_times.cpu().numpy()
         return cls(state["item_ids"], state["counts"].cpu().numpy(), first_times)
+
+
+def with_cold_items(vocabulary: Vocabulary, item_ids: Iterable[str]) -> Vocabulary:
+    """A vocabulary, and after it the items that it lacks, without a click.
+
+    Example:
+        >>> grown = with_cold_items(Vocabulary(["a"], np.array([3])), ["b", "a"])
+        >>> grown.item_ids, grown.counts.tolist()
+        (['a', 'b'], [3, 0])
+    """
+    item_ids = list(item_ids)
+    cold = [item_id for item_id, index in zip(item_ids, vocabulary.index_of(item_ids), strict=True) if index < 0]
+    counts = np.concatenate([vocabulary.counts, np.zeros(len(cold), dtype=np.int64)])
+    first_times = vocabulary.first_times
+    if first_times is not None:
+        first_times = np.concatenate([first_times, np.full(len(cold), np.nan)])
+    return Vocabulary([*vocabulary.item_ids, *cold], counts, first_times)

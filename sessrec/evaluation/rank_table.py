@@ -34,9 +34,10 @@ _COLUMNS = {
     "age": "seconds since the target's first training event; none where the log has no times",
     "popular_odds": "probability that a candidate other than the target, drawn by popularity, scores at least as high",
     "event": "number of the target among the events of the session, from 1, those of unknown items included",
+    "clicks": "training events of the target",
 }
 """Columns of the file and what they hold; kept in the file, too."""
-_ADDED_COLUMNS = {"event"}
+_ADDED_COLUMNS = {"event", "clicks"}
 """Those that files of earlier releases lack."""
 _TEXTS = pa.dictionary(pa.int32(), pa.string())
 _SHARE_OF_TIES = {"standard": 0.0, "median": 0.5, "conservative": 1.0}
@@ -200,6 +201,7 @@ def ranks_table(
             mask=~is_candidate | (others <= 0),
         ),
         "event": pa.array(event.astype(np.int32)),
+        "clicks": pa.array(vocabulary.counts[items[target]]),
     }
     return pa.table(columns)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,35 @@ ScoreTargets = Callable[[Tensor, Tensor], Tensor]
 """Score of one item for each query: queries (P, anything) and items (P,) to scores (P, 1)."""
 Excluded = Callable[[slice], tuple[Tensor, Tensor]]
 """Items that are no candidates for some consecutive queries: (number of the query among these, item), int64, (E,)."""
+
+
+class AvailableAt(NamedTuple):
+    """Which items are there at the time of each position; its target, which was clicked, always is."""
+
+    bounds: Tensor
+    """Times at which each item comes and goes, in turn, ascending, infinite where there are no more, float64, shape
+    (N, 2 K)."""
+    times: Tensor
+    """Time of each position, float64, shape (P,)."""
+    targets: Tensor
+    """Its target, int64, shape (P,)."""
+
+    def part(self, part: slice) -> AvailableAt:
+        """Some consecutive positions."""
+        return AvailableAt(self.bounds, self.times[part], self.targets[part])
+
+    def is_there(self, items: slice) -> Tensor:
+        """Which of some items are there, bool, shape (P, n)."""
+        bounds = self.bounds[items]
+        found = torch.zeros(len(self.times), len(bounds), dtype=torch.bool, device=bounds.device)
+        for bound in bounds.T:
+            if bound.isinf().all() and bound[0] > 0:  # no item of these has as many
+                break
+            found ^= self.times[:, None] >= bound
+        column = self.targets - items.start
+        inside = ((column >= 0) & (column < len(bounds))).nonzero()[:, 0]
+        found[inside, column[inside]] = True
+        return found
 
 
 def on_enough_rows(function: Callable[[Tensor], Tensor], items: Tensor) -> Tensor:
@@ -88,6 +117,7 @@ def count_positions(
     in_blocks: bool = True,
     weights: Tensor | None = None,
     allowed: Tensor | None = None,
+    available: AvailableAt | None = None,
 ) -> PositionCounts:
     """Count the items above each position's target, and the other items tied with it.
 
@@ -105,6 +135,7 @@ def count_positions(
             it as a whole, for fewer positions at once.
         weights: Weight of each item, as `weight_digits`, to be summed up over the items above and tied; None sums none.
         allowed: Which items may be candidates, bool, shape (N,); all where None.
+        available: Which items may be at the time of each position; all where None.
     """
     if not len(targets):
         none = torch.zeros_like(targets)
@@ -115,7 +146,9 @@ def count_positions(
     for start in range(0, len(targets), chunk):
         part = slice(start, start + chunk)
         pairs = None if excluded is None else excluded(part)
-        counts.append(_count_block(score, score_targets, queries[part], targets[part], blocks, pairs, weights, allowed))
+        own = None if available is None else available.part(part)
+        parts = (queries[part], targets[part], blocks, pairs, weights, allowed, own)
+        counts.append(_count_block(score, score_targets, *parts))
     above, tied, weight = zip(*counts, strict=True)
     return PositionCounts(torch.cat(above), torch.cat(tied), None if weights is None else torch.cat(weight))
 
@@ -134,11 +167,19 @@ def _count_block(
     excluded: tuple[Tensor, Tensor] | None,
     weights: Tensor | None,
     allowed: Tensor | None,
+    available: AvailableAt | None,
 ) -> PositionCounts:
     n_positions = len(targets)
     queries = _with_rows(queries, MIN_ROWS if len(blocks) > 1 else _LEAST_ROWS)
     targets = _with_rows(targets, len(queries))
-    scores: Iterable[Tensor] = (_without(score(queries, items), items, excluded, allowed) for items in blocks)
+    if available is not None:
+        available = AvailableAt(available.bounds, _with_rows(available.times, len(queries)), targets)
+
+    def candidates(items: slice) -> Tensor:
+        scores = _without(score(queries, items), items, excluded, allowed)
+        return scores if available is None else scores.masked_fill(~available.is_there(items), EXCLUDED)
+
+    scores: Iterable[Tensor] = map(candidates, blocks)
     if len(blocks) == 1:  # the targets' scores are among those at hand
         scores = list(scores)
         target_score = scores[0].gather(1, targets[:, None])
@@ -151,8 +192,7 @@ def _count_block(
     target_score.masked_fill_(missed[:, None], EXCLUDED)
     counts, own_score = count_above_and_tied(scores, target_score, targets, weights)
     if not torch.equal(own_score, target_score):  # the shorter way to them rounds otherwise on this device
-        scores = (_without(score(queries, items), items, excluded, allowed) for items in blocks)
-        counts, _ = count_above_and_tied(scores, own_score, targets, weights)
+        counts, _ = count_above_and_tied(map(candidates, blocks), own_score, targets, weights)
     counts.above.masked_fill_(missed, MISSED)
     counts.tied.masked_fill_(missed, 0)
     weight = None if counts.weight is None else counts.weight[:n_positions]

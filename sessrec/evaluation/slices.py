@@ -12,6 +12,7 @@ from sessrec.errors import SessRecError
 from sessrec.evaluation.rank_table import Ranks, gains
 
 SLICE_METRICS = ("recall@20", "mrr@20")
+_OPTIONS = ("lengths", "positions", "popularity", "ages", "clicks")
 
 
 class Slicing(NamedTuple):
@@ -26,13 +27,14 @@ class Slicing(NamedTuple):
 
 
 class Slices:
-    """Tells positions apart by session length, place in the session, and the target's popularity, novelty and age.
+    """Tells positions apart by session length, place in the session, and the target's popularity, clicks and age.
 
     Args:
         lengths: Longest session of each slice but the last, in events.
         positions: Last position of each slice but the last, counted from 1.
         popularity: Where the middle and the tail of the catalogue begin, as shares of the training events that more
             popular items have.
+        clicks: Most training events of the target in each slice but the last; those without any are a slice before.
         ages: Greatest age of the target in each slice but the last, in days since its first training event.
     """
 
@@ -42,8 +44,10 @@ class Slices:
         positions: Sequence[int] = (1, 2, 4, 8),
         popularity: Sequence[float] = (1 / 3, 2 / 3),
         ages: Sequence[float] = (1.0, 7.0, 30.0),
+        clicks: Sequence[int] = (5, 20),
     ) -> None:
         self.lengths, self.positions, self.popularity, self.ages = lengths, positions, popularity, ages
+        self.clicks = clicks
         for name, bounds in self.options().items():
             if not bounds or any(high <= low for low, high in itertools.pairwise([0, *bounds])):
                 raise SessRecError(f"--slices.{name} {bounds} must ascend from above 0")
@@ -54,7 +58,7 @@ class Slices:
 
     def options(self) -> dict[str, list[float]]:
         """The options, as plain values."""
-        return {name: list(getattr(self, name)) for name in ("lengths", "positions", "popularity", "ages")}
+        return {name: list(getattr(self, name)) for name in _OPTIONS}
 
     def of(self, ranks: Ranks) -> list[Slicing]:
         """Every way to tell the positions of a test apart, without ages where none is known."""
@@ -66,10 +70,18 @@ class Slices:
             _by_whole_numbers("session length", ranks.column("length"), self.lengths, first=2),
             _by_whole_numbers("position", ranks.column("position"), self.positions, first=1),
             Slicing("target's popularity", ["head", "middle", "tail"], tails),
+            _by_clicks(ranks, self.clicks),
             Slicing("target in the session", ["new", "repeat"], ranks.column("repeat").astype(np.int64)),
             Slicing("target's age in days", ages, np.where(np.isnan(days), -1, np.searchsorted(self.ages, days))),
         ]
         return [slicing for slicing in found if (slicing.codes >= 0).any()]
+
+
+def _by_clicks(ranks: Ranks, bounds: Sequence[int]) -> Slicing:
+    """By how often the target was seen in training; files of earlier releases do not say it."""
+    if "clicks" not in ranks.table.column_names:
+        return Slicing("target's clicks", [], np.full(len(ranks), -1))
+    return _by_whole_numbers("target's clicks", ranks.column("clicks"), [0, *bounds], first=0)
 
 
 def _by_whole_numbers(name: str, values: np.ndarray, bounds: Sequence[int], first: int) -> Slicing:

@@ -22,6 +22,7 @@ RESULT_NEUTRAL_OPTIONS = {"cache_dir", "eval_batch_size"}
 """Options of the data that change no result."""
 ADDED_OPTIONS = {"schedule": "constant", "schedule_unit": "step", "warmup": 0, "stair": 3, "bad_lines": "error"}
 ADDED_OPTIONS |= {"process_drift": 0.0, "process_turnover": 0.0, "train_ratio_of": "sessions"}
+ADDED_OPTIONS |= {"id_dropout": 0.1, "cold_items": False}
 """Options that runs of earlier releases lack, with the values that these had."""
 _FREE_TRAINER_OPTIONS = {
     *("logger", "enable_progress_bar", "enable_model_summary", "log_every_n_steps", "default_root_dir"),

@@ -23,7 +23,7 @@ def gru4rec_graph(model: GRU4Rec, k: int) -> Any:
     states = [
         graph.input(f"state_{number}", TensorProto.FLOAT, ["batch", size]) for number, size in enumerate(model.layers)
     ]
-    table = graph.weight(model.output_embedding, "item_embedding")
+    table = graph.weight(model.item_table, "item_embedding")
     inputs = table if model.shared_inputs else graph.weight(model.input_embedding, "input_embedding")
     below = graph.node("Gather", inputs, item, axis=0)
     new_states = []

@@ -23,7 +23,7 @@ def sasrec_graph(model: SASRec, k: int) -> Any:
     h, graph = model.options, Graph("sasrec")
     items = graph.input("items", TensorProto.INT64, ["batch", "length"])
     lengths = graph.input("lengths", TensorProto.INT64, ["batch"])
-    table = graph.weight(model.item_embedding, "item_embedding")
+    table = graph.weight(model.item_table, "item_embedding")
     embedded = graph.node("Gather", table, items, axis=0)  # (B, L, H)
     states = graph.node("Mul", embedded, graph.weight(np.float32(h.hidden_size**0.5)))
     one = graph.weight([1])
@@ -41,7 +41,7 @@ def sasrec_graph(model: SASRec, k: int) -> Any:
     last = graph.node("Unsqueeze", graph.node("Sub", lengths, one), one)  # (B, 1)
     ends = graph.node("GatherND", states, last, batch_dims=1)  # (B, H)
     queries = graph.linear(_norm(graph, model.norm, ends), model.output.weight, model.output.bias)
-    rows = model.item_embedding
+    rows = model.item_table
     if model.objective.temperature:
         length = graph.node("ReduceL2", queries, axes=[1], keepdims=1)
         queries = graph.node("Div", queries, graph.node("Max", length, graph.weight(np.float32(1e-12))))

@@ -2,6 +2,8 @@
 
 from sessrec.models.ar import AR
 from sessrec.models.base import SessionRecommender
+from sessrec.models.content_knn import ContentKNN
+from sessrec.models.content_mix import ContentMix
 from sessrec.models.gru4rec import GRU4Rec
 from sessrec.models.item_knn import ItemKNN
 from sessrec.models.markov import Markov
@@ -21,6 +23,8 @@ from sessrec.models.vstan import VSTAN
 
 __all__ = [
     "AR",
+    "ContentKNN",
+    "ContentMix",
     "GRU4Rec",
     "ItemKNN",
     "Markov",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +73,7 @@ class SessionRecommender(LightningModule):
         """Which items `test` and `predict` may rank, bool, shape (N,); all where None."""
         self.automatic_optimization = False  # a batch is a window of many steps
         self._vocabulary: Vocabulary | None = None
-        self.ranker = rank_positions
+        self.ranker: Callable[[Any, EvaluationBatch, Tensor | None], PositionCounts] = rank_positions
         """Ranks the positions of a test."""
         self.seed: int | None = None
         self.results: dict[str, float] = {}
@@ -107,6 +107,11 @@ class SessionRecommender(LightningModule):
     def clips_gradients(self) -> bool:
         """Whether the trainer's ``gradient_clip_val`` is heeded."""
         return False
+
+    @property
+    def ranks_cold_items(self) -> bool:
+        """Whether items of the item table without a click in training are ranked, too."""
+        return bool(self.hparams.get("cold_items"))
 
     def build(self) -> None:
         """Create the parameters and buffers whose size depends on the vocabulary."""
@@ -226,7 +231,11 @@ class SessionRecommender(LightningModule):
     def configure_model(self) -> None:
         """Take the vocabulary of the data, once; a model loaded from a checkpoint has its own."""
         if self._vocabulary is None and self._trainer is not None:
-            self.set_vocabulary(self.trainer.datamodule.vocabulary)  # type: ignore[attr-defined]
+            self.take_data(self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def take_data(self, data: Any) -> None:
+        """Take what a fit needs to know of a `SessionDataModule` that is set up, its vocabulary first of all."""
+        self.set_vocabulary(data.vocabulary)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override] # Lightning's reads hyper-parameters of today alone

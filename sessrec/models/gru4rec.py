@@ -19,6 +19,7 @@ from sessrec.data.session_parallel import Window
 from sessrec.distributed import exchange_gradients, join_lanes, n_processes, process_rank
 from sessrec.errors import SessRecError, check_choice
 from sessrec.models.compatibility import check_ranges
+from sessrec.models.featured_items import FeaturedItems
 from sessrec.models.inference import full_precision
 from sessrec.models.neural import NeuralRecommender, set_rate
 from sessrec.nn import losses
@@ -43,7 +44,7 @@ _RANGES = {
 LossName = Literal["cross-entropy", "bpr-max", "bpr", "top1", "top1-max"]
 
 
-class GRU4Rec(NeuralRecommender):
+class GRU4Rec(FeaturedItems, NeuralRecommender):
     """GRU4Rec, as published: session-parallel mini-batches, sampled negatives, one-step truncation.
 
     The batch size (number of lanes) is an option of the data, the number of epochs one of the trainer.
@@ -63,7 +64,7 @@ class GRU4Rec(NeuralRecommender):
         elu_param: Saturation of the ELU in BPR-max; 0 for none.
         logq: Strength in [0, 1] of the popularity correction of cross-entropy's logits in training; other losses have
             none.
-        protocol: Options of `NeuralRecommender` and `SessionRecommender`.
+        protocol: Options of `FeaturedItems`, `NeuralRecommender` and `SessionRecommender`.
     """
 
     trains_in_parallel = True
@@ -94,6 +95,8 @@ class GRU4Rec(NeuralRecommender):
             raise SessRecError(
                 f"--model.embedding is {embedding} but must be 0 with --model.constrained_embedding true"
             )
+        if not constrained_embedding and self.options.features:
+            raise SessRecError("--model.features needs --model.constrained_embedding true: inputs have features, too")
         check_ranges(self.options, _RANGES)
         check_choice("loss", loss, LossName)
         self.loss_name = loss
@@ -127,6 +130,7 @@ class GRU4Rec(NeuralRecommender):
         counts = torch.from_numpy(self.vocabulary.counts)
         self.sampler = NegativeSampler(counts, h.sample_alpha)
         self.log_q = LogQ(counts, h.sample_alpha)
+        self.build_features()
 
     def configure_optimizers(self) -> Optimizer:
         """Adagrad with momentum on all parameters."""
@@ -160,6 +164,7 @@ class GRU4Rec(NeuralRecommender):
         Any optimiser that takes sparse gradients will do; on a GPU only `AdagradMomentum` is captured.
         """
         n_steps, n_lanes = window.inputs.shape
+        self.begin_window(generator)
         if not self._hidden:
             self._hidden = [self.output_bias.new_zeros(n_lanes, size) for size in self.layers]  # (B, H) each
         n_drawn, own = window.n_before + n_steps + window.n_after, slice(window.n_before, window.n_before + n_steps)
@@ -246,7 +251,8 @@ class GRU4Rec(NeuralRecommender):
 
     def _exchange_gradients(self, takes_part: bool) -> bool:
         tables = [self.output_embedding, self.output_bias, *([] if self.shared_inputs else [self.input_embedding])]
-        return exchange_gradients(tables, list(self.cells.parameters()), takes_part)
+        dense = [*self.cells.parameters(), *([] if self.item_features is None else self.item_features.parameters())]
+        return exchange_gradients(tables, dense, takes_part)
 
     def train_step(self, step: Step, hidden: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Loss of one session-parallel step, forwards and backwards.
@@ -259,16 +265,25 @@ class GRU4Rec(NeuralRecommender):
         """
         n_candidates, table = step.candidates.weights.shape[0], self.output_embedding  # C, (N, H)
         rows = gather_rows(table, step.items)  # (U, H)
+        parts = None if self.item_features is None else self.item_features.look_up(step.items)
+        kept = None if self.kept is None else self.kept.index_select(0, step.items)[:, None]  # (U, 1)
+        if parts is not None:
+            rows = parts.add_categories(rows if kept is None else rows.mul_(kept))
         output_rows, candidates = rows[:n_candidates], step.items[:n_candidates]  # (C, H), (C,)
         bias = self.output_bias.view(-1).index_select(0, candidates)  # (C,)
+        bias = bias if kept is None else bias * kept[:n_candidates, 0]
         layer_input = (rows if self.shared_inputs else self.input_embedding).index_select(0, step.inputs)  # (V, I)
+        layer_input = layer_input if parts is None else parts.add_to_inputs(layer_input, step.inputs)
         states = [state * step.not_reset for state in hidden]  # (V, H) each
         hidden, saved = self.cells.step(layer_input, states, step.masks)  # (V, H) each
         with full_precision(self.device):
             logits = torch.addmm(bias, hidden[-1], output_rows.T)  # (V, C)
+            logits = logits if parts is None else parts.add_to_logits(logits, hidden[-1])
             loss, d_logits = self._loss(logits, step.candidates)  # (V,), (V, C)
         d_logits.mul_(1 / (self._hidden[0].shape[0] * n_processes()))
-        d_inputs = self.cells.backward(saved, mm(d_logits, output_rows), step.masks)  # (V, I) from (V, H)
+        d_states = mm(d_logits, output_rows)  # (V, H)
+        d_maps = None if parts is None else parts.backward_of_logits(d_logits, hidden[-1], d_states)
+        d_inputs = self.cells.backward(saved, d_states, step.masks)  # (V, I)
         d_rows = rows  # (U, H), whose values are no longer needed: fresh memory would cost more than the work
         mm(d_logits.T, hidden[-1], out=d_rows[:n_candidates])  # (C, V) (V, H)
         d_rows[n_candidates:].zero_()
@@ -276,8 +291,13 @@ class GRU4Rec(NeuralRecommender):
             d_rows.index_add_(0, step.inputs, d_inputs)
         else:
             self.input_embedding.grad = _in_rows(self.input_embedding, step.inputs, d_inputs, distinct=False)
+        d_bias = d_logits.sum(dim=0)[:, None]  # (C, 1)
+        if parts is not None and d_maps is not None:
+            parts.backward_of_rows(d_rows, d_maps, d_inputs, step.inputs)
+        if kept is not None:
+            d_rows, d_bias = d_rows.mul_(kept), d_bias.mul_(kept[:n_candidates])
         table.grad = _in_rows(table, step.items, d_rows, step.distinct)
-        self.output_bias.grad = _in_rows(self.output_bias, candidates, d_logits.sum(dim=0)[:, None], step.distinct)
+        self.output_bias.grad = _in_rows(self.output_bias, candidates, d_bias, step.distinct)
         return loss.sum(), hidden
 
     def _loss(self, logits: Tensor, candidates: losses.Candidates) -> tuple[Tensor, Tensor]:
@@ -315,7 +335,7 @@ class GRU4Rec(NeuralRecommender):
     @torch.no_grad()
     def encode(self, items: Tensor) -> Tensor:
         """Last layer's hidden state after each event, float32, shape (S, L, H), without gradients."""
-        table = self.output_embedding if self.shared_inputs else self.input_embedding
+        table = self.item_table if self.shared_inputs else self.input_embedding
         hidden = [table.new_zeros(len(items), size) for size in self.layers]
         no_masks: list[Tensor | None] = [None] * (1 + len(self.layers))
         queries = []
@@ -327,12 +347,12 @@ class GRU4Rec(NeuralRecommender):
     def score(self, queries: Tensor, items: slice | Tensor) -> Tensor:
         """Logit of each item, float32, shape (P, n): no ELU and no logQ, which do not belong to inference."""
         # in 32 bits also where the weights have 64, in which products round by their shape and ties would come apart
-        bias, table = self.output_bias[items, 0].float(), self.output_embedding[items].float()
+        bias, table = self.output_bias[items, 0].float(), self.item_table[items].float()
         return torch.addmm(bias, queries.float(), table.T)
 
     def factors(self, queries: Tensor, items: slice) -> tuple[Tensor, Tensor]:
         """See `SessionRecommender.factors`; the bias is a product with 1."""
-        rows = torch.cat([self.output_embedding[items], self.output_bias[items]], dim=1).float()
+        rows = torch.cat([self.item_table[items], self.output_bias[items]], dim=1).float()
         return torch.nn.functional.pad(queries.float(), (0, 1), value=1.0), rows
 
     def score_targets(self, queries: Tensor, targets: Tensor) -> Tensor:

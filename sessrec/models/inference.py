@@ -13,7 +13,7 @@ from torch import Tensor
 from sessrec.data.loaders import EvaluationBatch
 from sessrec.errors import SessRecError
 from sessrec.evaluation.metrics import PositionCounts
-from sessrec.evaluation.ranking import EXCLUDED, Excluded, best_items, count_positions, items_so_far
+from sessrec.evaluation.ranking import EXCLUDED, AvailableAt, Excluded, best_items, count_positions, items_so_far
 from sessrec.evaluation.screening import Screen
 
 Model = Any  # a SessionRecommender, which imports this module
@@ -41,28 +41,39 @@ class TopItems(NamedTuple):
     """Their scores, float, shape (S, k)."""
 
 
-def rank_positions(model: Model, batch: EvaluationBatch, weights: Tensor | None = None) -> PositionCounts:
+def rank_positions(
+    model: Model,
+    batch: EvaluationBatch,
+    weights: Tensor | None = None,
+    bounds: Tensor | None = None,
+    times: Tensor | None = None,
+) -> PositionCounts:
     """Count the items above each position's target, and the other items tied with it; positions session by session.
 
     Args:
         model: The model.
         batch: Padded sessions of at least two events.
         weights: Weight of each item, as `weight_digits`, to be summed up over the items above and tied; None sums none.
+        bounds: See `AvailableAt`; all items are always there where None.
+        times: Time of each position, float64, shape (P,), where there are bounds.
     """
     items, rules = batch.items[:, :-1], model.candidate_rules  # the last item is a target only
     row, place = batch.positions()
     queries = model.encode_sessions(items, batch.lengths - 1)[row, place]  # (P, anything)
+    targets = batch.items[row, place + 1]
+    available = None if bounds is None or times is None else AvailableAt(bounds, times, targets)
     with full_precision(model.device):
         return count_positions(
             model.score,
             model.score_targets,
             queries,
-            batch.items[row, place + 1],
+            targets,
             model.n_items,
             _excluded(rules, items, row, place),
             model.scores_in_blocks,
             weights,
             rules.allowed,
+            available,
         )
 
 

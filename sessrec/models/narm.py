@@ -38,7 +38,7 @@ class NARM(WholeSessions, NeuralRecommender):
             a target with all items (as the paper does).
         sample_alpha: Samples are drawn in proportion to an item's count to this power.
         logq: Strength in [0, 1] of the popularity correction of sampled logits in training.
-        protocol: Options of `NeuralRecommender` and `SessionRecommender`.
+        protocol: Options of `FeaturedItems`, `NeuralRecommender` and `SessionRecommender`.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class NARM(WholeSessions, NeuralRecommender):
         self.objective = Objective(
             torch.from_numpy(self.vocabulary.counts), "cross-entropy", h.n_sample, h.sample_alpha, h.logq
         )
+        self.build_features()
 
     def configure_optimizers(self) -> Optimizer:
         """Adam on all parameters."""
@@ -89,7 +90,7 @@ class NARM(WholeSessions, NeuralRecommender):
     def queries(self, items: Tensor, wanted: Tensor, training: bool = False) -> Tensor:
         """What the decoder makes of each wanted event's state and attention; see `WholeSessions`."""
         h, so_far = self.options, SessionsSoFar.of(wanted)
-        embedded = F.dropout(self.item_embedding[items], h.dropout_p_embed, training)
+        embedded = F.dropout(self.rows(items), h.dropout_p_embed, training)
         states, _ = self.gru(embedded)  # (S, L, H)
         states = states.to(self.item_embedding.dtype)
         last, each = states[so_far.row, so_far.last], states.flatten(0, 1)  # (P, H), (S L, H)

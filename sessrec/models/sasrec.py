@@ -59,7 +59,7 @@ class SASRec(WholeSessions, NeuralRecommender):
         logq: Strength in [0, 1] of the popularity correction of sampled cross-entropy; other losses have none.
         bpreg: Weight of the score regularisation of BPR-max.
         elu_param: Saturation of the ELU in BPR-max; 0 for none.
-        protocol: Options of `NeuralRecommender` and `SessionRecommender`.
+        protocol: Options of `FeaturedItems`, `NeuralRecommender` and `SessionRecommender`.
     """
 
     has_sparse_gradients = True
@@ -105,13 +105,16 @@ class SASRec(WholeSessions, NeuralRecommender):
             torch.from_numpy(self.vocabulary.counts),
             *(h.loss, h.n_sample, h.sample_alpha, h.logq, temperature, h.bpreg, h.elu_param),
         )
+        self.build_features()
 
     def configure_optimizers(self) -> Optimizer:
-        """Adam for the blocks, Adagrad for the embedding."""
-        h, layers = self.options, dict(self.named_parameters())
-        table = layers.pop("item_embedding")
+        """Adam for the blocks, Adagrad for the item vectors, those of ids and what features add."""
+        h, layers, of_items = self.options, dict(self.named_parameters()), []
+        for name in [*layers]:
+            if name.startswith(("item_embedding", "item_features")):
+                of_items.append(layers.pop(name))
         of_layers = Adam(layers.values(), lr=h.learning_rate, betas=(0.9, 0.98))
-        return JoinedOptimizers(of_layers, AdagradMomentum([table], lr=h.table_learning_rate))
+        return JoinedOptimizers(of_layers, AdagradMomentum(of_items, lr=h.table_learning_rate))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """See `SessionRecommender.on_load_checkpoint`.

@@ -39,7 +39,7 @@ class SRGNN(WholeSessions, NeuralRecommender):
             a target with all items (as the paper does).
         sample_alpha: Samples are drawn in proportion to an item's count to this power.
         logq: Strength in [0, 1] of the popularity correction of sampled logits in training.
-        protocol: Options of `NeuralRecommender` and `SessionRecommender`.
+        protocol: Options of `FeaturedItems`, `NeuralRecommender` and `SessionRecommender`.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class SRGNN(WholeSessions, NeuralRecommender):
         self.objective = Objective(
             torch.from_numpy(self.vocabulary.counts), "cross-entropy", h.n_sample, h.sample_alpha, h.logq
         )
+        self.build_features()
 
     def configure_optimizers(self) -> Optimizer:
         """Adam with an L2 penalty on all parameters."""
@@ -84,7 +85,7 @@ class SRGNN(WholeSessions, NeuralRecommender):
         event_items = items[so_far.row[so_far.number], so_far.place]  # (E,)
         # a node is an item in one of the sessions so far
         nodes, node = (so_far.number * self.n_items + event_items).unique(return_inverse=True)  # (V,), (E,)
-        states = self._propagate(self.item_embedding[nodes % self.n_items], node, so_far.place)  # (V, H)
+        states = self._propagate(self.rows(nodes % self.n_items), node, so_far.place)  # (V, H)
         last = states[node[so_far.first + so_far.last]]  # (P, H)
         terms = self.of_last(last)[so_far.number] + self.of_each(states)[node]  # (E, H)
         weights = self.weight(terms.sigmoid())[:, 0].to(states.dtype)  # (E,)

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
+from sessrec.features.encoder import FeatureEncoder
 from sessrec.models.compatibility import check_class
 
 
@@ -63,7 +64,12 @@ class WarmStart:
     def __init__(self, checkpoint: Mapping[str, Any]) -> None:
         self.vocabulary = Vocabulary.from_state_dict(checkpoint["vocabulary"])
         self._checkpoint, self._weights = checkpoint, checkpoint["state_dict"]
+        items = checkpoint.get("items")
+        self.encoder = None if items is None else FeatureEncoder.from_state_dict(items["encoder"])
+        """How features were encoded, which the fit goes on with; None where there were none."""
         self._optimizer: Any = next(iter(checkpoint.get("optimizer_states", [])), None)
+        if "added_items" in checkpoint:
+            raise SessRecError("--init_from: sessrec items has added items to that checkpoint: give the one before")
         if self._optimizer is None:
             name = checkpoint["class_path"].rpartition(".")[2]
             raise SessRecError(f"--init_from takes a model that is trained by gradients, and {name} is none")
@@ -78,32 +84,32 @@ class WarmStart:
             SessRecError: If the model is of another class, or of other sizes.
         """
         check_class(self._checkpoint, type(model))
-        here, there = self._rows(model.vocabulary)
-        own = model.state_dict()
-        for name, value in own.items():
-            old, is_row = self._weights.get(name), name in model.item_rows
-            if old is None or old.shape[is_row:] != value.shape[is_row:]:
+        for name, value in model.state_dict().items():
+            if name == "folded":  # which follows from the others
+                continue
+            old, rows = self._weights.get(name), self._rows_of(name, model)
+            n_free = int(rows is not None)  # dimensions that may differ
+            if old is None or old.shape[n_free:] != value.shape[n_free:]:
                 found = "nothing" if old is None else list(old.shape)
                 raise SessRecError(f"--init_from has {found} for {name}, and the options want {list(value.shape)}")
-            if is_row:
-                value[here] = old[there].to(value)
+            if rows is not None:
+                value[rows[0]] = old[rows[1]].to(value)
             else:
                 value.copy_(old)
-        return len(here)
+        return len(self._rows(model.vocabulary)[0])
 
     def state_for(self, optimizer: Optimizer, model: Any) -> dict[str, Any]:
         """State of the optimiser, with rows for the model's items; those of new items are as at the start of a fit."""
         names = {id(parameter): name for name, parameter in model.named_parameters()}
-        here, there = self._rows(model.vocabulary)
 
         def grown(state: Mapping[str, Any], own: Optimizer) -> dict[str, Any]:
             parameters = [parameter for group in own.param_groups for parameter in group["params"]]
             found = {}
             for number, parameter in enumerate(parameters):
                 kept = state["state"].get(number, {})
-                is_row = names[id(parameter)] in model.item_rows
+                rows = self._rows_of(names[id(parameter)], model)
                 found[number] = {
-                    name: self._grown(value, parameter, name, own, (here, there)) if is_row else value
+                    name: value if rows is None else self._grown(value, parameter, name, own, rows)
                     for name, value in kept.items()
                 }
             return own.state_dict() | {"state": found}
@@ -122,6 +128,15 @@ class WarmStart:
         grown = torch.full_like(parameter, start)
         grown[rows[0]] = value[rows[1]].to(grown)
         return grown.detach()
+
+    def _rows_of(self, name: str, model: Any) -> tuple[Tensor, Tensor] | None:
+        """Rows of a parameter, in the model and in the checkpoint, that stand for the same; None where it has none."""
+        if name in model.item_rows:
+            return self._rows(model.vocabulary)
+        if name.startswith("item_features.tables."):  # whose new categories come after those of the earlier fit
+            same = torch.arange(len(self._weights.get(name, ())))
+            return same, same
+        return None
 
     def _rows(self, vocabulary: Vocabulary) -> tuple[Tensor, Tensor]:
         """Indices of the items that both know, in the model and in the checkpoint."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.optim import Optimizer
 
 from sessrec.data.loaders import SessionBatch, TrainingBatches
 from sessrec.evaluation.ranking import MIN_ROWS
+from sessrec.models.featured_items import FeaturedItems
 from sessrec.models.inference import full_precision
 from sessrec.models.neural import seeded
 from sessrec.nn.objective import Objective
@@ -24,11 +26,12 @@ SESSION_RANGES = {
 _SESSIONS = 128  # sessions encoded at once where nothing is trained
 
 
-class WholeSessions:
+class WholeSessions(FeaturedItems):
     """Beside `NeuralRecommender`, a model of whole sessions: every event of a session predicts the next one.
 
     The model offers `queries`, has the options of `SESSION_RANGES`, and in `build` creates ``item_embedding``, whose
-    rows score the items, and ``objective``. The batch size of the data counts sessions.
+    rows score the items, and ``objective``, and ends it with `build_features`. The batch size of the data counts
+    sessions.
     """
 
     batches: TrainingBatches = "sessions"
@@ -53,13 +56,31 @@ class WholeSessions:
         raise TypeError(f"{type(self).__name__} has no queries method")
 
     def rows(self, items: Tensor) -> Tensor:
-        """Rows of the item embedding, shape (E, H), for items (E,), int64.
+        """Vectors of items, shape (..., H), for items (...), int64.
 
-        Their gradient is sparse where the optimiser takes it so and nothing is clipped, which needs it whole.
+        The gradient of the item embedding is sparse where the optimiser takes it so and nothing is clipped, which needs
+        it whole.
         """
         trainer = self._trainer  # type: ignore[attr-defined]
         clips = trainer is not None and bool(trainer.gradient_clip_val)
-        return F.embedding(items, self.item_embedding, sparse=self.has_sparse_gradients and not clips)
+        is_plain = self.item_features is None or not torch.is_grad_enabled()
+        table = self.item_table if is_plain else self.item_embedding
+        own = F.embedding(items, table, sparse=self.has_sparse_gradients and not clips)
+        if is_plain:
+            return own
+        assert self.item_features is not None
+        own = own if self.kept is None else own * self.kept[items][..., None]
+        return own + self.item_features(items.flatten()).view_as(own)
+
+    def _candidates(self, items: Tensor | None) -> Tensor:
+        """Vectors of some candidates of a step, or of all that are trained on."""
+        if items is not None:
+            return self.rows(items)
+        if self.item_features is None:
+            return self.item_embedding
+        n_trained = int(np.flatnonzero(self.vocabulary.counts).max()) + 1  # cold items are the last ones
+        own, added = self.item_embedding[:n_trained], self.item_features()[:n_trained]
+        return added + (own if self.kept is None else own * self.kept[:n_trained, None])
 
     @property
     def looks_back(self) -> int:
@@ -74,16 +95,12 @@ class WholeSessions:
     def train_window(self, window: SessionBatch, optimizer: Optimizer, generator: torch.Generator) -> Tensor:
         """Take one step on some whole sessions; its summed loss, shape (1,)."""
         table = self.item_embedding
+        self.begin_window(generator)
         inputs, targets, has_target = pieces(window, self.options.max_length)
         with seeded(generator), torch.enable_grad():
             queries = self.queries(inputs, has_target, training=True).to(table.dtype)  # (P, H)
             with full_precision(table.device):
-                loss = self.objective.backward(
-                    queries,
-                    targets[has_target],
-                    lambda items: table if items is None else self.rows(items),
-                    generator,
-                )
+                loss = self.objective.backward(queries, targets[has_target], self._candidates, generator)
         self.take_step(optimizer)  # type: ignore[attr-defined]
         return loss[None]
 
@@ -118,11 +135,11 @@ class WholeSessions:
 
     def score(self, queries: Tensor, items: slice | Tensor) -> Tensor:
         """Score of each item's row by the objective, float32, shape (P, n)."""
-        return self.objective.scores(queries.float(), self.item_embedding[items].float())
+        return self.objective.scores(queries.float(), self.item_table[items].float())
 
     def factors(self, queries: Tensor, items: slice) -> tuple[Tensor, Tensor]:
         """See `SessionRecommender.factors`."""
-        return self.objective.factors(queries.float(), self.item_embedding[items].float())
+        return self.objective.factors(queries.float(), self.item_table[items].float())
 
     def score_targets(self, queries: Tensor, targets: Tensor) -> Tensor:
         """Score of each position's target, float32, shape (P, 1), by the matrix product that scores the items."""

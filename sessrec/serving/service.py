@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from sessrec.errors import SessRecError
 from sessrec.serving.batcher import Batcher
@@ -13,8 +17,12 @@ from sessrec.serving.measures import Measures
 from sessrec.serving.requests import Answer, Engine, Request
 from sessrec.serving.session_store import SessionStore
 
+if TYPE_CHECKING:  # reading one takes pandas, which a server without it does not wait for
+    from sessrec.features.availability import Availability
+
 MOST_KEPT = 2_000_000
 """Most item ids that are kept of what is available."""
+_LONGEST_SLEEP = 600.0  # seconds: a clock may be set meanwhile
 _N_PROBES = 20  # sessions that a new model is tried on before it serves
 
 
@@ -28,6 +36,7 @@ class Service:
         most_at_once: Most requests that are answered together.
         most_waiting: Most requests that wait.
         in_loop: See `Batcher`.
+        schedule: When items are there; they are recommended at no other time.
 
     Raises:
         SessRecError: If the checkpoint cannot be served.
@@ -41,14 +50,16 @@ class Service:
         most_at_once: int = 64,
         most_waiting: int = 1024,
         in_loop: bool = False,
+        schedule: Availability | None = None,
     ) -> None:
         self.checkpoint, self.store, self.measures = checkpoint, store, Measures()
-        self._load = load
+        self._load, self._schedule = load, schedule
         self.engine = load(checkpoint)
         self._probe(self.engine)
         self._unavailable: set[str] = set()
         self._available: list[str] | None = None  # all where None
         self._changing = threading.Lock()
+        self.engine = self._with_availability(self.engine) if schedule is not None else self.engine
         self.batcher = Batcher(
             lambda requests: self.engine.answer(requests), most_at_once, most_waiting, self.measures.batch, in_loop
         )
@@ -90,7 +101,19 @@ class Service:
         return self.engine.n_available
 
     def _with_availability(self, engine: Engine) -> Engine:
-        return engine.with_availability(self._available, sorted(self._unavailable))
+        gone = self._unavailable
+        if self._schedule is not None:
+            is_there = self._schedule.of(engine.item_ids).at(time.time())
+            gone = gone | {engine.item_ids[item] for item in np.flatnonzero(~is_there).tolist()}
+        return engine.with_availability(self._available, sorted(gone))
+
+    async def follow_schedule(self) -> None:
+        """Have items come and go at their times, for ever; return at once where there is no schedule."""
+        while self._schedule is not None:
+            change = self._schedule.of(self.engine.item_ids).next_change(time.time())
+            await asyncio.sleep(min(max(0.0, change - time.time()), _LONGEST_SLEEP))
+            with self._changing:
+                self._apply_availability()
 
     # -- reload ------------------------------------------------------------------------------------------------------
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from optuna.trial import FrozenTrial
+from typing import Any, NamedTuple
 
 from sessrec.errors import SessRecError
 from sessrec.evaluation.comparison import Comparison, compare_runs
@@ -61,31 +59,65 @@ def final_test(study: Study, words: Sequence[str], refit: Sequence[str], seeds: 
     record = {"date": time.strftime("%Y-%m-%d"), "trial": best.number, "trials": len(study.done), "tests": tests}
     study.optuna.set_user_attr("tested", record)
     ending = "" if tests == 1 else f"-{tests}"
-    folders = []
-    for name, trial in {"tuned": best, "default": default}.items():
-        if trial is default and name == "tuned":
-            continue  # nothing has beaten the default options
-        for seed in seeds:
-            own = words_of(trial.user_attrs["options"])
-            length = ["--trainer.max_epochs", str(trial.user_attrs["epochs"]), "--seed_everything", str(seed)]
-            run = f"{study.folder.name}-{name}{ending}-{seed}"
-            folders.append(fit_and_test([*words, *own, *refit, *length], run))
-            _add(folders[-1], {"options": name, "is_best": trial is best, **_origin(study, trial, tests)})
-    return compare_runs([read_run(folder) for folder in folders], METRICS, prefix=f"{study.folder.name}-")
-
-
-def _origin(study: Study, trial: FrozenTrial, tests: int) -> dict[str, Any]:
-    """Where the options of a tested run are from."""
-    return {
+    tested = {"tuned": best, "default": default} if best is not default else {"default": default}
+    shared = {
         "study": study.folder.name,
         "trials": len(study.done),
-        "trial": trial.number,
-        "validation": trial.value,
         "monitor": study.optuna.user_attrs["settings"]["--monitor"],
-        "epochs": trial.user_attrs["epochs"],
         "seconds": round(study.seconds, 1),
         "tests_of_this_study": tests,
     }
+    trials = {
+        name: TestedTrial(
+            trial.number, trial.user_attrs["options"], trial.user_attrs["epochs"], trial.value, trial is best
+        )
+        for name, trial in tested.items()
+    }
+    folders = fit_and_test_trials(trials, shared, [*words, *refit], seeds, ending)
+    return compare_runs([read_run(folder) for folder in folders], METRICS, prefix=f"{study.folder.name}-")
+
+
+class TestedTrial(NamedTuple):
+    """A trial whose options are tested."""
+
+    number: int
+    options: Mapping[str, str]
+    """Its options, by name, as text."""
+    epochs: int
+    """Epochs after which it was best."""
+    validation: float | None
+    """Its score."""
+    is_best: bool
+
+
+def fit_and_test_trials(
+    trials: Mapping[str, TestedTrial],
+    shared: Mapping[str, Any],
+    words: Sequence[str],
+    seeds: Sequence[int],
+    ending: str = "",
+) -> list[Path]:
+    """Fit the options of trials with each seed and test them; their ``metrics.json`` says where they are from.
+
+    Args:
+        trials: The trials, by what the runs are called.
+        shared: What is to be said of all, the name of the ``study`` among it.
+        words: Words of every fit.
+        seeds: Seeds of the fits.
+        ending: What follows in the names of the runs.
+
+    Returns:
+        Folders of the runs, named STUDY-NAME-SEED.
+    """
+    folders = []
+    for name, trial in trials.items():
+        for seed in seeds:
+            length = ["--trainer.max_epochs", str(trial.epochs), "--seed_everything", str(seed)]
+            run = f"{shared['study']}-{name}{ending}-{seed}"
+            folders.append(fit_and_test([*words, *words_of(trial.options), *length], run))
+            own = {"options": name, "is_best": trial.is_best, "trial": trial.number, "validation": trial.validation}
+            _add(folders[-1], {**own, "epochs": trial.epochs, **shared})
+    return folders
 
 
 def _add(run: Path, origin: dict[str, Any]) -> None:

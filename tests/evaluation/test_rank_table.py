@@ -169,6 +169,7 @@ def expected_rows(parts: Parts, keys: Keys, tie_mode: str, rule: str) -> list[di
                 "popularity": sum(count for count in counts.values() if count > counts[target]) / n_events,
                 "age": session[place].time - first[target],
                 "event": events[place],
+                "clicks": counts[target],
             }
             rows.append(row | standing(keys(prefix), target, others, counts, tie_mode, target in gone))
     return rows
@@ -355,6 +356,7 @@ def test_the_protocol_is_kept() -> None:
     assert protocol == {
         "tie_mode": "median",
         "items_ranked": len(counts_of(parts.train)),
+        "cold_items_ranked": 0,
         "exclude_last": True,
         "exclude_seen": False,
         "allowed_items": "all",
@@ -508,11 +510,12 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     bad.rmdir()
     pq.write_table(pa.table({"a": [1]}), bad)
     refused(bad, "has no column|does not exist in schema")
-    for name in set(table.column_names) - {"event"}:
+    for name in set(table.column_names) - {"event", "clicks"}:
         pq.write_table(table.drop_columns(name), bad)
         refused(bad, f'has no column {name}|Field "{name}" does not exist')
-    pq.write_table(table.drop_columns("event"), bad)  # as earlier releases wrote it
+    pq.write_table(table.drop_columns(["event", "clicks"]), bad)  # as earlier releases wrote it
     assert len(read_ranks(bad)) == len(table)
+    assert "target's clicks" not in slice_metrics(read_ranks(bad), Slices())
     pq.write_table(table.replace_schema_metadata({}), bad)
     refused(bad, "by which rule")
     pq.write_table(table.replace_schema_metadata({"sessrec.tie_mode": "best"}), bad)
@@ -619,6 +622,7 @@ def naive_slices(rows: list[dict[str, Any]], slices: dict[str, list[float]]) -> 
             "session length": whole_label(row["length"], slices["lengths"], 2),
             "position": whole_label(row["position"], slices["positions"], 1),
             "target's popularity": popularity_label(row["popularity"], *slices["popularity"]),
+            "target's clicks": clicks_label(row["clicks"], slices["clicks"]),
             "target in the session": "repeat" if row["repeat"] else "new",
             "target's age in days": age_label(row["age"] / DAY, slices["ages"]),
         }
@@ -633,6 +637,10 @@ def whole_label(value: int, bounds: list[float], low: int) -> str:
             return str(low) if low == bound else f"{low}-{bound}"
         low = int(bound) + 1
     return f"{low}+"
+
+
+def clicks_label(clicks: int, bounds: list[float]) -> str:
+    return "0" if clicks == 0 else whole_label(clicks, bounds, 1)
 
 
 def popularity_label(share: float, middle: float, tail: float) -> str:
@@ -651,7 +659,8 @@ def age_label(days: float, bounds: list[float]) -> str:
 
 
 USUAL = {"lengths": [4, 8, 15], "positions": [1, 2, 4, 8], "popularity": [1 / 3, 2 / 3], "ages": [1.0, 7.0, 30.0]}
-OTHERS = {"lengths": [2, 3, 10], "positions": [3], "popularity": [0.1, 0.85], "ages": [0.5, 20.0]}
+USUAL |= {"clicks": [5, 20]}
+OTHERS = {"lengths": [2, 3, 10], "positions": [3], "popularity": [0.1, 0.85], "ages": [0.5, 20.0], "clicks": [7]}
 
 
 @pytest.mark.parametrize("bounds", [USUAL, OTHERS], ids=["usual", "others"])
@@ -678,6 +687,7 @@ def test_slices_come_in_the_order_of_their_bounds() -> None:
         "session length": ["2-4", "5-8", "9-15", "16+"],
         "position": ["1", "2", "3-4", "5-8", "9+"],
         "target's popularity": ["head", "middle", "tail"],
+        "target's clicks": ["0", "1-5", "6-20", "21+"],
         "target in the session": ["new", "repeat"],
         "target's age in days": ["up to 1", "1 to 7", "7 to 30", "over 30"],
     }

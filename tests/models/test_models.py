@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import (
+    ITEMS,
     MODELS,
     all_counts,
     all_scores,
@@ -260,7 +261,7 @@ def fitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     (folder / "log.tsv").write_text(
         "SessionId\tItemId\tTime\n" + "".join(f"{session}\t{item}\t{time}\n" for session, item, time in LOG.rows)
     )
-    data = SessionDataModule(str(folder / "log.tsv"), batch_size=8, steps_per_window=5, cache_dir=None)
+    data = SessionDataModule(str(folder / "log.tsv"), batch_size=8, steps_per_window=5, items=ITEMS, cache_dir=None)
     trainer = make_trainer(folder, max_epochs=2 if isinstance(model, NeuralRecommender) else 10)
     trainer.fit(model, data)
     trainer.save_checkpoint(folder / "model.ckpt")

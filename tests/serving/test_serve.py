@@ -30,6 +30,7 @@ def fits(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows = ["SessionId\tItemId\tTime", *("\t".join(map(str, row)) for row in random_rows(120, 14))]
         Path("clicks.tsv").write_text("\n".join(rows) + "\n")
         Path("items.csv").write_text("id,title,image\nx1,One,/1.png\nold,Gone,\n")
+        Path("there.csv").write_text("ItemId,From,To\nold,2020-01-01,2021-01-01\n")
         for name, rate in {"first": "0.1", "second": "0.05"}.items():
             fit_log("clicks.tsv", "--model.learning_rate", rate, "--model.n_sample", "8", model="GRU4Rec", run=name)
     replace_model(folder, "first")
@@ -55,11 +56,14 @@ def server(fits: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
         "items.csv",
         "--sessions",
         "clicks.tsv",
+        "--availability",
+        "there.csv",
     ]
     process = subprocess.Popen(words, cwd=fits, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    lines = [process.stdout.readline().strip() for _ in range(4)]
-    assert lines[:3] == [
+    lines = [process.stdout.readline().strip() for _ in range(5)]
+    assert lines[:4] == [
+        "there.csv says when 1 item can be had",
         "items.csv has 1 of 14 items of the model",
         "items.csv: 1 picture left out: no address that begins with http://, https:// or data:image/",
         "clicks.tsv has 120 sessions of two events or more",
