@@ -6,6 +6,8 @@ train   Steps a second of GRU4Rec in the trainer's loop (progress bar, logging),
         hidasib/GRU4Rec_PyTorch_Official runs in turn.
 eval    Positions a second of a full ranking with all metrics, in turn with its limit: the product that scores all
         items, and one comparison of every score.
+features  Time of a training step and of a ranking with two categories and a vector of 384 numbers an item, over that of
+        the same model without.
 baselines  Positions a second of a full ranking, milliseconds of a recommendation, and size beside the training clicks'
         own, of the neighbourhood methods and rules, on generated sessions or a --log.
 memory  Peak memory of evaluation and training with a million items, and the time of a fit of a single step.
@@ -29,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks import baselines, data, evaluation, serving, training
+from benchmarks import baselines, data, evaluation, features, serving, training
 
 from sessrec.arguments import ScriptParser
 from sessrec.environment import tune_memory
@@ -41,6 +43,7 @@ MEASURES: dict[str, Callable[[argparse.Namespace], Any]] = {
         o.configs or list(training.CONFIGS), o.windows, o.repeats, o.accelerator, o.reference
     ),
     "eval": lambda o: evaluation.evaluate(o.repeats, o.accelerator),
+    "features": lambda o: features.features(o.configs or _SMALL, o.windows, o.repeats),
     "baselines": lambda o: baselines.baselines(o.repeats, o.log, o.time_column, o.test_start),
     "memory": lambda o: evaluation.memory(o.repeats),
     "scale": lambda o: training.scale(o.configs or _SMALL, o.windows, o.accelerator),
@@ -52,8 +55,12 @@ MEASURES: dict[str, Callable[[argparse.Namespace], Any]] = {
 def _parser() -> ScriptParser:
     parser = ScriptParser(__doc__)
     parser.add_argument("what", choices=MEASURES, help="what to measure")
-    parser.add_argument("--configs", nargs="+", choices=list(training.CONFIGS), help="train, scale: some of the sizes")
-    parser.add_argument("--windows", type=int, default=8, help="train, scale: windows of 64 steps a round (default: 8)")
+    parser.add_argument(
+        "--configs", nargs="+", choices=list(training.CONFIGS), help="train, scale, features: some of the sizes"
+    )
+    parser.add_argument(
+        "--windows", type=int, default=8, help="train, scale, features: windows of 64 steps a round (default: 8)"
+    )
     parser.add_argument("--events", type=int, default=20_000_000, help="data: events of the log (default: 20,000,000)")
     parser.add_argument("--repeats", type=int, default=5, help="rounds (default: 5)")
     parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu", help="where to run (default: cpu)")

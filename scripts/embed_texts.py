@@ -2,7 +2,7 @@
 
 Example::
 
-    pip install sentence-transformers
+    pip install sessrec[text]
     python scripts/embed_texts.py titles.csv --columns title,brand --encoder all-MiniLM-L6-v2 --items items.parquet
 
 The encoder is a model of sentence-transformers, by its name or its folder, or a function of one's own as module:name,
@@ -120,7 +120,7 @@ def _encoder(name: str) -> Encoder:
         from sentence_transformers import SentenceTransformer
     except ModuleNotFoundError:
         raise SessRecError(
-            f"--encoder {name} needs sentence-transformers, which is not installed: pip install sentence-transformers"
+            f"--encoder {name} needs sentence-transformers, which is not installed: pip install sessrec[text]"
         ) from None
     try:
         model = SentenceTransformer(name)

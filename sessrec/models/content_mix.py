@@ -10,21 +10,27 @@ from torch import Tensor
 from sessrec.data.sessions import Sessions
 from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError, check_choice, check_least
+from sessrec.models.ar import AR
 from sessrec.models.base import SessionRecommender
 from sessrec.models.compatibility import check_ranges
 from sessrec.models.content_knn import ContentKNN, check_has_features
 from sessrec.models.item_knn import ItemKNN
 from sessrec.models.knows_features import KnowsFeatures
 from sessrec.models.markov import Markov
+from sessrec.models.popularity import Popularity
+from sessrec.models.s_pop import SPop
+from sessrec.models.sknn import SKNN
 from sessrec.models.sr import SR
 from sessrec.models.stan import STAN
 from sessrec.models.vmis_knn import VMISKNN
 from sessrec.models.vsknn import VSKNN
 from sessrec.models.vstan import VSTAN
 
-CountingName = Literal["ItemKNN", "Markov", "SR", "STAN", "VMISKNN", "VSKNN", "VSTAN"]
+CountingName = Literal[
+    "AR", "ItemKNN", "Markov", "Popularity", "SKNN", "SPop", "SR", "STAN", "VMISKNN", "VSKNN", "VSTAN"
+]
 _COUNTING: dict[str, type[SessionRecommender]] = {
-    model.__name__: model for model in (ItemKNN, Markov, SR, STAN, VMISKNN, VSKNN, VSTAN)
+    model.__name__: model for model in (AR, ItemKNN, Markov, Popularity, SKNN, SPop, SR, STAN, VMISKNN, VSKNN, VSTAN)
 }
 
 
@@ -35,7 +41,7 @@ class ContentMix(KnowsFeatures, SessionRecommender):
     equal ranks. Ranks need no scale on which both models agree.
 
     Args:
-        model: The model of clicks: ItemKNN, Markov, SR, STAN, VMISKNN, VSKNN or VSTAN.
+        model: The model of clicks, by its name.
         model_options: Its options, such as {n_neighbours: 100}.
         features: Columns of --data.items that are compared, see `ContentKNN`.
         n_last: Last events of the session whose features count.

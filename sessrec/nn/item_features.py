@@ -60,20 +60,23 @@ class ItemFeatures(nn.Module):
         """What the features of some items add, shape (U, H), for items (U,), int64; of all where None."""
         parts = (self.codes, self.weights, self.numbers)
         codes, weights, numbers = parts if items is None else (part.index_select(0, items) for part in parts)
-        rows = self._categories(codes, weights, self.category_rows())
+        if codes.shape[1]:
+            rows = self.categories(codes, None if all(self.weighs_one) else weights)
+        else:
+            rows = self.maps.new_zeros(len(codes), self.maps.shape[1])
         return rows + numbers.to(rows.dtype) @ self.number_map if numbers.shape[1] else rows
 
-    @staticmethod
-    def _categories(codes: Tensor, weights: Tensor, category_rows: Tensor) -> Tensor:
-        """Weighted sum of the rows of each item's codes, shape (U, H)."""
-        if not codes.shape[1]:
-            return category_rows.new_zeros(len(codes), category_rows.shape[1])
-        return F.embedding_bag(codes, category_rows, mode="sum", per_sample_weights=weights.to(category_rows.dtype))
+    def categories(self, codes: Tensor, weights: Tensor | None) -> Tensor:
+        """What the categories of items add, shape (U, H), from codes and weights (U, M), all 1 where None."""
+        rows = self.category_rows()
+        weights = None if weights is None else weights.to(rows.dtype)
+        return F.embedding_bag(codes, rows, mode="sum", per_sample_weights=weights)
 
     @torch.no_grad()
     def look_up(self, items: Tensor) -> ItemParts:
         """The features of the U items of a step, for its hand-written gradient."""
-        codes, weights, numbers = (part.index_select(0, items) for part in (self.codes, self.weights, self.numbers))
+        codes, numbers = self.codes.index_select(0, items), self.numbers.index_select(0, items)
+        weights = None if all(self.weighs_one) else self.weights.index_select(0, items)
         return ItemParts(self, codes, weights, numbers.to(self.maps.dtype))
 
 
@@ -86,14 +89,14 @@ class ItemParts(NamedTuple):
 
     features: ItemFeatures
     codes: Tensor
-    weights: Tensor
+    weights: Tensor | None
     numbers: Tensor
 
     def add_categories(self, rows: Tensor) -> Tensor:
         """Add the part of the categories to rows, (U, H), in place."""
         if not self.codes.shape[1]:
             return rows
-        return rows.add_(self.features._categories(self.codes, self.weights, self.features.category_rows()))
+        return rows.add_(self.features.categories(self.codes, self.weights))
 
     def add_to_inputs(self, inputs: Tensor, places: Tensor) -> Tensor:
         """Add the part of the numbers to input vectors, (V, H), of the items at some places, (V,); in place."""
@@ -135,7 +138,7 @@ class ItemParts(NamedTuple):
         n_rows = sum(len(table) for table in own.tables) + 1
         d_categories = d_rows.new_zeros(n_rows, d_rows.shape[1])
         for column, weighs_one in enumerate(own.weighs_one):
-            weighted = d_rows if weighs_one else d_rows * self.weights[:, column, None]
+            weighted = d_rows if weighs_one or self.weights is None else d_rows * self.weights[:, column, None]
             d_categories.index_add_(0, self.codes[:, column], weighted)
         of_tables = d_categories[:-1].split([len(table) for table in own.tables])
         maps, of_maps = (whole.split(own.sizes)[:-1] for whole in (own.maps, d_maps))

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
-from helpers import learn, one_error, random_log, random_rows, scores_after
+from helpers import MODELS, learn, make_model, one_error, random_log, random_rows, scores_after
 from tested import LOGS, fit_run, report_of, test_run, write_rows
 
 from sessrec import fit
 from sessrec.callbacks.checkpoints import load_model
 from sessrec.data.vocabulary import Vocabulary
 from sessrec.features.item_table import Categories, ItemTable, Numbers, Vectors
-from sessrec.models import STAN, ContentKNN, ContentMix
+from sessrec.models import ContentKNN, ContentMix
+from sessrec.models.content_mix import CountingName
 
 LOG = random_log(1)
 FEATURES: dict[str, Any] = {"tags": 1, "price": "soft", "text": "vector"}
@@ -67,15 +68,16 @@ def test_scores_are_the_likeness_to_the_last_items(n_last: int, decay: float) ->
         np.testing.assert_allclose(scores_after(model, prefix), expected + 1e-6 * popularity, atol=2e-6)
 
 
-def test_a_mix_is_that_of_the_ranks() -> None:
+@pytest.mark.parametrize("model", get_args(CountingName))
+def test_a_mix_is_that_of_the_ranks(model: Any) -> None:
     table = table_of(LOG.n_items)
-    options = {"n_neighbours": 8, "sample_size": 20}
-    mix = ContentMix(model="STAN", model_options=options, features=FEATURES, weight=0.3, constant=4.0)
+    options = {name: value for name, value in MODELS[model].items() if name != "model"}
+    mix = ContentMix(model=model, model_options=options, features=FEATURES, weight=0.3, constant=4.0)
     mix.encode_items(table, Vocabulary(table.item_ids, np.array(LOG.popularity)))
     learn(mix, LOG)
-    own = learn(STAN(**options), LOG)
+    own = learn(make_model(model), LOG)
     for prefix in ([3], [0, 1], [5, 5, 2, 7, 1, 0, 4]):
-        lists = [scores_after(model, prefix) for model in (own, mix.content)]
+        lists = [scores_after(one, prefix) for one in (own, mix.content)]
         ranks = [[1 + sum(other > score for other in scores) for score in scores] for scores in lists]
         expected = [0.7 / (4 + first) + 0.3 / (4 + second) for first, second in zip(*ranks, strict=True)]
         np.testing.assert_allclose(scores_after(mix, prefix), expected, rtol=1e-9)

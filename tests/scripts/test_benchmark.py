@@ -84,6 +84,14 @@ def test_eval_and_scale(benchmark: ModuleType, capsys: pytest.CaptureFixture[str
     assert set(rows[0]) == {"name", "us_50_items", "us_500_items", "growth", "growth_of_limit"}
 
 
+def test_features(benchmark: ModuleType) -> None:
+    rows = benchmark.features.features(["ce_32_100_2048"], 1, 1, n_items=60, n_sessions=1_000)
+    assert [row["name"] for row in rows] == ["ce_32_100_2048", "sasrec"]
+    for row in rows:
+        assert row["step_ratio"] == pytest.approx(row["us_with_features"] / row["us_a_step"])
+        assert row["evaluation_ratio"] > 0
+
+
 def test_baselines(benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark.baselines, "N_BATCHES", 2)
     monkeypatch.setattr(benchmark.baselines, "N_RECOMMENDATIONS", 20)
