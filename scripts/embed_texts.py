@@ -24,8 +24,9 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from sessrec.arguments import ScriptParser
-from sessrec.errors import SessRecError, check_least, error_text
-from sessrec.features.reading import item_id_texts, read_table
+from sessrec.errors import SessRecError, check_least, error_text, one_line
+from sessrec.features.reading import item_id_texts, read_table, typed
+from sessrec.text import counted
 from sessrec.writing import atomic_write
 
 Encoder = Callable[[list[str]], Any]
@@ -47,13 +48,14 @@ def main(args: list[str] | None = None) -> None:
         if options.items.exists():
             raise SessRecError(f"--items {options.items} exists: remove it or give another name")
         columns = options.columns.split(",")
-        table, name, _ = read_table(str(options.table), options.item_column, "TABLE", texts=columns)
+        table, name, is_text = read_table(str(options.table), options.item_column, "TABLE")
         if missing := [column for column in columns if column not in table.column_names]:
             raise SessRecError(f"{name} has no column {', '.join(missing)}; it has {', '.join(table.column_names)}")
         if options.name in table.column_names:
             raise SessRecError(f"{name} has a column {options.name} already: give another --name")
         _, table, notes = item_id_texts(table, options.item_column, name)
         texts = texts_of(table, columns)
+        table = typed(table, [options.item_column, *columns]) if is_text else table
         vectors = embed(texts, _encoder(options.encoder), options.batch_size)
         column = pa.array([None if vector is None else vector.tolist() for vector in vectors], pa.list_(pa.float32()))
         with atomic_write(options.items) as temporary:
@@ -61,8 +63,8 @@ def main(args: list[str] | None = None) -> None:
     except (SessRecError, OSError) as error:
         parser.error(error_text(error))
     size = next((len(vector) for vector in vectors if vector is not None), 0)
-    n_empty = sum(vector is None for vector in vectors)
-    print(f"{options.items}: {len(vectors):,} items, vectors of {size} numbers, {n_empty:,} items without a text")
+    without = counted(sum(vector is None for vector in vectors), "item")
+    print(f"{options.items}: {len(vectors):,} items, vectors of {size} numbers, {without} without a text")
     for note in notes:
         print(f"note: {note}")
 
@@ -94,7 +96,10 @@ def embed(texts: list[str], encoder: Encoder, batch_size: int) -> list[np.ndarra
     sizes = set()
     for start in tqdm(range(0, len(rows), batch_size), desc="texts", unit="batch"):
         batch = rows[start : start + batch_size]
-        vectors = np.asarray(encoder([texts[row] for row in batch]), dtype=np.float32)
+        try:
+            vectors = np.asarray(encoder([texts[row] for row in batch]), dtype=np.float32)
+        except Exception as error:  # a function of the user's
+            raise SessRecError(f"the encoder failed: {type(error).__name__}: {one_line(error)}") from error
         if vectors.ndim != 2 or len(vectors) != len(batch) or not np.isfinite(vectors).all():
             raise SessRecError(
                 f"the encoder gave an array of shape {vectors.shape} for {len(batch)} texts: it must be one finite row "

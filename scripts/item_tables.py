@@ -13,6 +13,7 @@ The tables are for --data.items, --data.availability and --data.path of fit and 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -36,7 +37,11 @@ def main(args: list[str] | None = None) -> None:
     options = parser.parse_args(args)
     outputs = {name: getattr(options, name) for name in ("items", "availability", "log")}
     try:
+        if not any(outputs.values()):
+            raise SessRecError("nothing to write: give --items, --availability or --log")
         for name, file in outputs.items():
+            if file is not None and file.suffix not in (".parquet", ".csv", ".tsv"):
+                raise SessRecError(f"--{name} {file}: the name of a table ends in .parquet, .csv or .tsv")
             if file is not None and file.exists():
                 raise SessRecError(f"--{name} {file} exists: remove it or give another name")
         tables = _tables(options.source, options.files, options.until)
@@ -74,8 +79,12 @@ def _write(table: pd.DataFrame, file: Path) -> None:
             table.to_parquet(temporary, index=False)
         else:
             separator = "," if file.suffix == ".csv" else "\t"
-            lists = table.select_dtypes(object).map(lambda cell: "|".join(cell) if isinstance(cell, list) else cell)
-            table.assign(**lists).to_csv(temporary, sep=separator, index=False, lineterminator="\n")
+            texts: dict[str, Any] = {
+                str(name): ["|".join(cell) if isinstance(cell, list) else cell for cell in column]
+                for name, column in table.items()
+                if any(isinstance(cell, list) for cell in column)
+            }
+            table.assign(**texts).to_csv(temporary, sep=separator, index=False, lineterminator="\n")
 
 
 def _parser() -> ScriptParser:

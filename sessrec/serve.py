@@ -92,7 +92,7 @@ def _schedule(options: argparse.Namespace) -> Any:
         return None
     from sessrec.features.availability import read_availability  # which takes a second
 
-    schedule = read_availability(str(options.availability), options.item_column)
+    schedule = read_availability(str(options.availability), options.item_column, options.time_unit, options.time_format)
     print(f"{options.availability} says when {counted(len(schedule.item_ids), 'item')} can be had", flush=True)
     for note in schedule.notes:
         print(f"{options.availability}: {note}", flush=True)
@@ -184,9 +184,17 @@ async def _serve(server: Any, services: Sequence[Service], listening: socket.soc
     with contextlib.suppress(NotImplementedError, AttributeError):  # there is no such signal on Windows
         loop.add_signal_handler(signal.SIGHUP, on_hangup)
     following = [loop.create_task(service.follow_schedule()) for service in services]
+    for task in following:
+        task.add_done_callback(_report_end)
     await server.serve(sockets=[listening])
     for task in following:
         task.cancel()
+
+
+def _report_end(task: asyncio.Task[None]) -> None:
+    """Say why items no longer come and go, where that ended by a fault."""
+    if not task.cancelled() and (fault := task.exception()) is not None:
+        print(f"sessrec.serve: --availability is no longer followed: {error_text(fault)}", file=sys.stderr, flush=True)
 
 
 def _token_of(file: Path | None) -> str | None:
@@ -227,6 +235,9 @@ def _parser() -> ScriptParser:
     text = "table of when items are there: ItemId, From, To, as --data.availability of a test takes it"
     add("--availability", type=Path, metavar="FILE", help=text)
     add("--item_column", default="ItemId", help="its column of item ids (default: ItemId)")
+    units = ["auto", "s", "ms", "us", "ns", "min", "h", "d"]
+    add("--time_unit", choices=units, default="auto", help="unit of its numeric times (default: auto)")
+    add("--time_format", help="format of its times where they are neither numbers nor ISO 8601")
     text = "click log whose sessions the page shows with ranks, written as the one that the model was fitted to"
     add("--sessions", metavar="LOG", help=text)
     add("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine alone)")

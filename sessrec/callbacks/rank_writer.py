@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from sessrec.callbacks.available_ranks import AvailableRanks
+from sessrec.callbacks.available_ranks import COUNTS, AvailableRanks
 from sessrec.callbacks.projector import item_embeddings, write_projector
 from sessrec.data.loaders import EvaluationBatch
 from sessrec.data.sessions import Sessions, digest_of_texts
@@ -62,14 +62,16 @@ class RankWriter(Callback):
         self._start = time.perf_counter()
         n_positions = _test_sessions(trainer).n_positions
         kinds = {"above": torch.int64, "tied": torch.int64, "weight": torch.float64}
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        self._available = None
+        if data.availability is not None:
+            own = (_test_sessions(trainer), data.availability, data.report.has_times)
+            self._available = AvailableRanks(pl_module, *own)
+            pl_module.rank_among_available = self._available.rank
+            kinds |= dict.fromkeys(COUNTS, torch.int64)
         self._counts = {name: torch.zeros(n_positions, dtype=kind) for name, kind in kinds.items()}
         self._is_ranked = torch.zeros(n_positions, dtype=torch.int64)
         self._times_recommended = torch.zeros(pl_module.n_items, dtype=torch.int64)
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        of_available = data.availability, data.report.has_times
-        self._available = (
-            None if of_available[0] is None else AvailableRanks(pl_module, _test_sessions(trainer), *of_available)
-        )
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: EvaluationBatch, *args: Any
@@ -83,8 +85,6 @@ class RankWriter(Callback):
         for name, kept in self._counts.items():
             kept[position] = outputs[name].cpu()
         self._is_ranked[position] = 1
-        if self._available is not None:
-            self._available.add(batch, position)
         if self.list_length:
             best = top_items_at_positions(pl_module, batch, self.list_length)
             self._times_recommended += torch.bincount(best[best >= 0].cpu(), minlength=pl_module.n_items)
@@ -93,11 +93,11 @@ class RankWriter(Callback):
         """Write the files, and print."""
         assert isinstance(pl_module, SessionRecommender)
         seconds = time.perf_counter() - self._start
-        above, tied, weight, is_ranked, times_recommended = (
-            sum_over_processes(own.to(pl_module.device)).cpu().numpy()  # each process has counted its own positions
-            for own in (*self._counts.values(), self._is_ranked, self._times_recommended)
-        )
-        columns, figures = (None, {}) if self._available is None else self._available.finish(is_ranked > 0)
+        pl_module.rank_among_available = None
+        found = {**self._counts, "is_ranked": self._is_ranked, "times_recommended": self._times_recommended}
+        # each process has counted its own positions
+        total = {name: sum_over_processes(own.to(pl_module.device)).cpu().numpy() for name, own in found.items()}
+        is_ranked = total["is_ranked"] > 0
         folder = self.folder or trainer.log_dir  # which all processes have to ask for
         if not trainer.is_global_zero:
             return
@@ -105,21 +105,22 @@ class RankWriter(Callback):
         sessions, vocabulary = _test_sessions(trainer), pl_module.vocabulary
         rules = (pl_module.exclude_last, pl_module.exclude_seen)
         allowed = None if pl_module.allowed is None else pl_module.allowed.cpu().numpy()
-        counts = (above, tied, weight)
+        counts = (total["above"], total["tied"], total["weight"])
         table = ranks_table(sessions, vocabulary, *counts, pl_module.tie_mode, rules, data.report.has_times, allowed)
-        for name, column in (columns or {}).items():
-            table = table.append_column(name, column)
-        table = table.filter(is_ranked > 0)  # all but where batches were limited
+        if self._available is not None:
+            for name, column in self._available.columns(total).items():
+                table = table.append_column(name, column)
+        table = table.filter(is_ranked)  # all but where batches were limited
         self.ranks = Ranks(table, pl_module.tie_mode)
         if not len(table):
             return
         report = test_report(pl_module, data, self.ranks)
         report |= {"checkpoint": str(self.checkpoint), "seconds": round(seconds, 3)}
         if self.list_length:
-            statistics = list_statistics(times_recommended, vocabulary.counts)
+            statistics = list_statistics(total["times_recommended"], vocabulary.counts)
             report["lists"] = {"length": min(self.list_length, pl_module.n_items), **statistics}
-        if figures:
-            report["available"] = figures
+        if self._available is not None:
+            report["available"] = self._available.figures({name: total[name][is_ranked] for name in COUNTS})
         report["slices"] = slice_metrics(self.ranks, self.slices)
         report["slice_options"] = self.slices.options()
         print(_text(report))

@@ -56,7 +56,7 @@ class AvailableAt(NamedTuple):
         bounds = self.bounds[items]
         found = torch.zeros(len(self.times), len(bounds), dtype=torch.bool, device=bounds.device)
         for bound in bounds.T:
-            if bound.isinf().all() and bound[0] > 0:  # no item of these has as many
+            if bool((bound == torch.inf).all()):  # no item of these comes or goes any more
                 break
             found ^= self.times[:, None] >= bound
         column = self.targets - items.start

@@ -96,7 +96,7 @@ def read_availability(
         SessRecError: If the table cannot be read, lacks a column, has times that cannot be read, or an interval that
             ends before it begins.
     """
-    table, name, _ = read_table(source, item_column, _OPTION, texts=COLUMNS)
+    table, name, _ = read_table(source, item_column, _OPTION)
     if missing := [column for column in COLUMNS if column not in table.column_names]:
         raise SessRecError(
             f"{name} ({_OPTION}) has no column {' and no column '.join(missing)}; it has "
@@ -107,7 +107,7 @@ def read_availability(
     ends = _times(table["To"], f"column To of {name}", np.inf, time_unit, time_format)
     if len(bad := np.flatnonzero(ends < starts)):
         such = texts[bad[0]].as_py()
-        raise SessRecError(f"{name}: {counted(len(bad), 'interval')} end before they begin, such as one of item {such}")
+        raise SessRecError(f"{name}: {counted(len(bad), 'interval')} with To before From, such as one of item {such}")
     encoded = texts.dictionary_encode()
     items, n_items = encoded.indices.to_numpy(zero_copy_only=False), len(encoded.dictionary)
     bounds = _bounds(items, starts, ends, n_items)

@@ -15,6 +15,7 @@ from sessrec.suggestions import did_you_mean
 from sessrec.text import counted
 
 _OPTION = "--model.features"
+_LARGEST = 4096  # embedding of a category
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class FeatureEncoder:
     @classmethod
     def of(
         cls,
-        features: Mapping[str, int | str | None],
+        features: Mapping[str, Any],
         table: ItemTable,
         item_ids: Iterable[str],
         before: FeatureEncoder | None = None,
@@ -74,7 +75,7 @@ class FeatureEncoder:
             before: Encoder of an earlier fit that this one goes on with: what it has stays, new categories are added.
 
         Raises:
-            SessRecError: If there is no such column, or it holds something else.
+            SessRecError: If there is no such column, or its type does not fit the option.
         """
         item_ids, encoders = list(item_ids), {}
         rows = table.rows_of(item_ids)
@@ -83,8 +84,10 @@ class FeatureEncoder:
                 f"{table.source} (--data.items) has no row for any item of the log: item ids there are such as "
                 f"{', '.join(table.item_ids[:3])}, and in the log {', '.join(item_ids[:3])}"
             )
-        for name, wanted in features.items():
-            if name not in table.columns:
+        for name, wanted in ((str(name), wanted) for name, wanted in features.items()):
+            if wanted and name in table.faults:
+                raise SessRecError(f"{table.source}: {table.faults[name]}")
+            if name not in table.columns and name not in table.faults:
                 known = list(table.columns)
                 raise SessRecError(
                     f"{_OPTION} names {name}, which is no column of {table.source}: it has {', '.join(known)}"
@@ -105,14 +108,16 @@ class FeatureEncoder:
 
         Returns:
             The items, and the number of values of each column whose category is unknown to the fit.
+
+        Raises:
+            SessRecError: If a column holds something else than that of the fit.
         """
         codes, weights, numbers = [], [], [np.empty((n_items, 0), dtype=np.float32)]
         unknown: dict[str, int] = {}
         first = 0
         for name, encoder in self.encoders.items():
-            column: Any = columns[name]
+            column: Any = _as_fitted(name, encoder, columns[name])
             if isinstance(encoder, CategoryEncoder):
-                column = column.as_categories() if isinstance(column, Numbers) else column
                 own, items, n_unknown = encoder.encode(column)
                 unknown |= {name: n_unknown} if n_unknown else {}
                 padded = _padded(own + first, items, n_items, self.n_rows)
@@ -157,9 +162,9 @@ class FeatureEncoder:
 _KINDS: dict[type, str] = {CategoryEncoder: "categories", NumberEncoder: "numbers", VectorEncoder: "vectors"}
 
 
-def _encoder(name: str, wanted: int | str, column: Column) -> Encoder:
+def _encoder(name: str, wanted: Any, column: Column) -> Encoder:
     """What encodes a column of the items that are trained on."""
-    is_size = isinstance(wanted, int) and not isinstance(wanted, bool) and wanted > 0
+    is_size = isinstance(wanted, int) and not isinstance(wanted, bool) and 0 < wanted <= _LARGEST
     if isinstance(column, Vectors) and (is_size or wanted == "vector"):
         return VectorEncoder.of(column, int(wanted) if is_size else N_COMPONENTS)
     if isinstance(column, Numbers) and wanted == "soft":
@@ -170,11 +175,36 @@ def _encoder(name: str, wanted: int | str, column: Column) -> Encoder:
         used = np.unique(column.codes)
         return CategoryEncoder([column.names[code] for code in used], int(wanted))
     kind, right = {
-        Categories: ("categories", "the size of their embedding, such as 32"),
+        Categories: ("categories", f"the size of their embedding, at most {_LARGEST}, such as 32"),
         Numbers: ("numbers", "soft"),
         Vectors: ("vectors", "vector, or a number of components"),
     }[type(column)]
     raise SessRecError(f"{_OPTION} {name} is {wanted!r}, and the column holds {kind}: give {right}")
+
+
+def _as_fitted(name: str, encoder: Encoder, column: Column) -> Column:
+    """A column as what it was in the fit; one without a value is missing whatever its kind."""
+    n_items = len(column.is_missing)
+    if isinstance(encoder, CategoryEncoder):
+        if isinstance(column, Numbers) and column.are_whole:
+            return column.as_categories()
+        if column.is_missing.all():
+            return Categories([], np.empty(0, dtype=np.int64), np.zeros(n_items + 1, dtype=np.int64))
+    elif column.is_missing.all():
+        if isinstance(encoder, NumberEncoder):
+            return Numbers(np.full(n_items, np.nan), are_whole=True)
+        return Vectors(np.zeros((n_items, len(encoder.mean)), dtype=np.float32), np.zeros(n_items, dtype=bool))
+    kind, wanted = _COLUMN_OF[type(encoder)]
+    if not isinstance(column, kind):
+        raise SessRecError(f"column {name} holds {column}, and the fit had {wanted} there")
+    return column
+
+
+_COLUMN_OF: dict[type, tuple[Any, str]] = {
+    CategoryEncoder: (Categories, "categories"),
+    NumberEncoder: (Numbers, "numbers"),
+    VectorEncoder: (Vectors, "vectors"),
+}
 
 
 def _continued(before: Encoder, now: Encoder) -> Encoder:
@@ -197,4 +227,4 @@ def _padded(codes: np.ndarray, items: np.ndarray, n_items: int, nothing: int) ->
 
 def unknown_text(unknown: Mapping[str, int]) -> list[str]:
     """What a reader has to know of categories that the fit has not seen."""
-    return [f"{counted(n, 'value')} of {name} are unknown to the fit, and add nothing" for name, n in unknown.items()]
+    return [f"{name}: {counted(n, 'value')} unknown to the fit, without effect" for name, n in unknown.items()]

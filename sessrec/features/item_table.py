@@ -35,7 +35,8 @@ class Categories:
 
     def __str__(self) -> str:
         several = int(np.diff(self.offsets).max(initial=0))
-        return f"{len(self.names):,} categories" + (f", up to {several} an item" if several > 1 else "")
+        n_names = f"{len(self.names):,} categor{'y' if len(self.names) == 1 else 'ies'}"
+        return n_names + (f", up to {several} an item" if several > 1 else "")
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,13 @@ class Numbers:
     """Value of each item, NaN where it has none, float64, shape (n,)."""
     are_whole: bool
     """Whether all of them are whole, and may be names of categories."""
+    texts: np.ndarray | None = None
+    """How each one is written, empty where there is none, str, shape (n,); None of a typed column with fractions."""
 
     def take(self, rows: np.ndarray) -> Numbers:
         """The values of some items; -1 stands for one that has none."""
-        return Numbers(np.where(rows >= 0, self.values[rows], np.nan), self.are_whole)
+        texts = None if self.texts is None else np.where(rows >= 0, self.texts[rows], "")
+        return Numbers(np.where(rows >= 0, self.values[rows], np.nan), self.are_whole, texts)
 
     @property
     def is_missing(self) -> np.ndarray:
@@ -57,11 +61,12 @@ class Numbers:
         return np.isnan(self.values)
 
     def as_categories(self) -> Categories:
-        """Whole numbers as names."""
+        """Whole numbers as names, as they are written: in a text, 007 and 7 are two."""
         has_value = ~self.is_missing
-        found, codes = np.unique(self.values[has_value].astype(np.int64), return_inverse=True)
+        own = self.values[has_value].astype(np.int64) if self.texts is None else self.texts[has_value]
+        found, codes = np.unique(own, return_inverse=True)
         offsets = np.concatenate([[0], np.cumsum(has_value)])
-        return Categories([str(number) for number in found.tolist()], codes.reshape(-1).astype(np.int64), offsets)
+        return Categories([str(name) for name in found.tolist()], codes.reshape(-1).astype(np.int64), offsets)
 
     def __str__(self) -> str:
         known = self.values[~self.is_missing]
@@ -105,6 +110,7 @@ class ItemTable:
         columns: Columns by name.
         source: Where they are from, for messages.
         notes: What a reader has to know of how they were read.
+        faults: Why other columns of the table can be no features, by their names.
 
     Example:
         >>> table = ItemTable(["a", "b"], {"price": Numbers(np.array([1.0, 2.0]), are_whole=False)}, "shop")
@@ -113,12 +119,18 @@ class ItemTable:
     """
 
     def __init__(
-        self, item_ids: Iterable[str], columns: Mapping[str, Column], source: str, notes: Iterable[str] = ()
+        self,
+        item_ids: Iterable[str],
+        columns: Mapping[str, Column],
+        source: str,
+        notes: Iterable[str] = (),
+        faults: Mapping[str, str] | None = None,
     ) -> None:
         self.item_ids = list(item_ids)
         self.columns = dict(columns)
         self.source = source
         self.notes = list(notes)
+        self.faults = dict(faults or {})
         self._row = {item_id: row for row, item_id in enumerate(self.item_ids)}
 
     def __len__(self) -> int:
@@ -129,10 +141,13 @@ class ItemTable:
         """Row of each item id, -1 where the table has none, int64."""
         return np.array([self._row.get(item_id, -1) for item_id in item_ids], dtype=np.int64)
 
-    def select(self, item_ids: Iterable[str]) -> dict[str, Column]:
-        """The columns with one row for each item id, in their order; what the table lacks is missing."""
+    def select(self, item_ids: Iterable[str], names: Iterable[str] | None = None) -> dict[str, Column]:
+        """Some columns, all where None, with one row for each item id, in their order.
+
+        Values of items that the table lacks are missing.
+        """
         rows = self.rows_of(item_ids)
-        return {name: column.take(rows) for name, column in self.columns.items()}
+        return {name: self.columns[name].take(rows) for name in (self.columns if names is None else names)}
 
     def describe(self, item_ids: Iterable[str]) -> dict[str, int | str]:
         """Figures for the data report: kinds of the columns, and how the table and the items of a log meet.
@@ -153,4 +168,5 @@ class ItemTable:
         for name, column in self.columns.items():
             n_missing = int(column.is_missing.sum())
             figures[f"column_{name}"] = str(column) + (f", {n_missing:,} missing" if n_missing else "")
-        return figures | {f"note_{number}": note for number, note in enumerate(self.notes, 1)}
+        notes = [*self.notes, *(f"left out: {fault}" for fault in self.faults.values())]
+        return figures | {f"note_{number}": note for number, note in enumerate(notes, 1)}

@@ -22,14 +22,13 @@ def retailrocket(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Category and availability of RetailRocket's items, of ``item_properties_part*.csv`` and ``category_tree.csv``.
 
-    Properties change from week to week. An item has the category that was in force at a time, or its first one where
-    it had none by then: no later one, which would be of the future.
+    Properties change from week to week. An item has the category that was in force at a time, and no later one.
 
     Args:
         properties: Files of timestamp, itemid, property and value.
         tree: File of categoryid and parentid.
-        until: Time up to which categories are taken, Unix seconds, such as the start of the test part; None takes the
-            first category of each item.
+        until: Time up to which categories are taken, Unix seconds, such as the start of the test part: an item that
+            had none by then has none. None takes the first category of each item, whenever that was.
 
     Returns:
         ItemId, category, parent (of the category) and top (of the tree); and ItemId, From and To (Unix seconds).
@@ -45,9 +44,10 @@ def retailrocket(
     rows["time"] = rows.timestamp.astype(np.int64) / 1000
     rows = rows.sort_values("time", kind="stable")
     categories = rows[rows.property == "categoryid"]
-    found = categories.groupby("itemid").value.first()
-    if until is not None:
-        found.update(categories[categories.time <= until].groupby("itemid").value.last())
+    if until is None:
+        found = categories.groupby("itemid").value.first()
+    else:
+        found = categories[categories.time <= until].groupby("itemid").value.last()
     parents = _read(tree, ",", ["categoryid", "parentid"]).to_pandas().set_index("categoryid").parentid
     parents = parents[parents != ""]
     items = pd.DataFrame({"ItemId": found.index, "category": found.to_numpy()})
@@ -90,13 +90,14 @@ def diginetica(products: Path, categories: Path) -> pd.DataFrame:
         categories: File of itemId and categoryId.
 
     Returns:
-        ItemId, category, price (its logarithm to the base 2) and words (numbers that stand for them, in a list).
+        ItemId, category (a list), price (its logarithm to the base 2) and words (a list of the numbers of words).
 
     Raises:
         SessRecError: If a file lacks a column.
     """
     table = _read(products, ";", ["itemId", "pricelog2", "product.name.tokens"]).to_pandas().set_index("itemId")
-    found = _read(categories, ";", ["itemId", "categoryId"]).to_pandas().set_index("itemId").categoryId
+    pairs = _read(categories, ";", ["itemId", "categoryId"]).to_pandas()
+    found = pairs.groupby("itemId").categoryId.agg(lambda own: list(dict.fromkeys(own)))
     words = table["product.name.tokens"].str.split(",")
     distinct = [list(dict.fromkeys(filter(None, own)))[:_MOST_TOKENS] for own in words]
     return pd.DataFrame(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from sessrec.click_log.dialect import find_layout
 from sessrec.click_log.files import IN_MEMORY, PARQUET, first_bytes, log_files, open_text
 from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.memory_table import as_arrow, is_table
+from sessrec.click_log.times import NUMBER
 from sessrec.errors import SessRecError
 from sessrec.features.item_table import Categories, Column, ItemTable, Numbers, Vectors
 from sessrec.text import counted
@@ -25,6 +27,7 @@ from sessrec.text import counted
 _OPTION = "--data.items"
 _SEPARATOR = "|"  # between the categories of an item in a text file
 _MOST_VALUES = 64
+_NOTHING = ("", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None")  # where the others are numbers
 
 
 def read_item_table(source: Any, item_column: str = "ItemId") -> ItemTable:
@@ -52,26 +55,26 @@ def read_item_table(source: Any, item_column: str = "ItemId") -> ItemTable:
         )
     names = table.column_names
     columns: dict[str, Column] = {}
+    faults: dict[str, str] = {}
     for column in names:
         if column != item_column:
-            found = _column(table[column].combine_chunks(), f"{name}: column {column}", item_ids, is_text)
-            if found is None:
-                notes.append(f"column {column} is of type {table[column].type}, which is no feature")
-            else:
-                columns[column] = found
+            try:
+                columns[column] = _column(table[column].combine_chunks(), f"column {column}", item_ids, is_text)
+            except (SessRecError, pa.ArrowException) as error:
+                faults[column] = " ".join(str(error).split())[:200]
     if not columns:
-        raise SessRecError(f"{name} has no column beside {item_column} that can be a feature")
-    return ItemTable(item_ids, columns, name, notes)
+        reasons = f": {'; '.join(faults.values())}" if faults else ""
+        raise SessRecError(f"{name} has no column beside {item_column} that can be a feature{reasons}")
+    return ItemTable(item_ids, columns, name, notes, faults)
 
 
-def read_table(source: Any, item_column: str, option: str, texts: Sequence[str] = ()) -> tuple[pa.Table, str, bool]:
-    """Read a table with a column of item ids, all its columns.
+def read_table(source: Any, item_column: str, option: str) -> tuple[pa.Table, str, bool]:
+    """Read a table with a column of item ids, all its columns; those of a text file as texts.
 
     Args:
         source: A Parquet file, a CSV or TSV file, or a table in memory.
         item_column: Column of the item ids.
         option: The option that it came from, for messages.
-        texts: Columns of a text file that are not to be taken for numbers.
 
     Returns:
         The table, its name, and whether it is of a text file.
@@ -82,11 +85,13 @@ def read_table(source: Any, item_column: str, option: str, texts: Sequence[str] 
     is_file = not is_table(source)
     name = str(_only_file(source, option)) if is_file else IN_MEMORY
     try:
-        wanted = (item_column, *texts)
-        table, is_text = _read_file(Path(name), option, *wanted) if is_file else (_of_memory(source), False)
-    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
+        table, is_text = _read_file(Path(name), option, item_column) if is_file else (_of_memory(source), False)
+    except (pa.ArrowException, OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         cause = " ".join(str(error).split())[:200]
         raise SessRecError(f"cannot read {name} ({option}): {cause}") from error
+    table = table.rename_columns([column.strip() for column in table.column_names])
+    plain = [field.with_type(pa.string()) if "string_view" in str(field.type) else field for field in table.schema]
+    table = table.cast(pa.schema(plain)) if "string_view" in str(table.schema.types) else table
     names = table.column_names
     if len(set(names)) < len(names):
         raise SessRecError(f"{name} has more than one column {next(n for n in names if names.count(n) > 1)}")
@@ -111,8 +116,8 @@ def _of_memory(table: Any) -> pa.Table:
     return as_arrow(table)
 
 
-def _read_file(file: Path, option: str, item_column: str, *texts: str) -> tuple[pa.Table, bool]:
-    """The table of a file, and whether it is a text."""
+def _read_file(file: Path, option: str, item_column: str) -> tuple[pa.Table, bool]:
+    """The table of a file, and whether it is a text, whose columns are all texts."""
     if first_bytes(file) == PARQUET:
         return pyarrow.parquet.read_table(file), False
     written = LogFormat(item_column=item_column, session_column=None, time_column=None, item_lists="all")
@@ -120,7 +125,13 @@ def _read_file(file: Path, option: str, item_column: str, *texts: str) -> tuple[
     if len(layout.separator) > 1:
         raise SessRecError(f"{file}: the fields of a table ({option}) are separated by one character")
     parse = pa.csv.ParseOptions(delimiter=layout.separator, quote_char='"' if layout.quoting else False)
-    convert = pa.csv.ConvertOptions(column_types=dict.fromkeys((item_column, *texts), pa.string()))
+    if layout.quoting:
+        with open_text(file) as stream:
+            if stream.read().count(b'"') % 2:
+                raise SessRecError(f"{file} ({option}) has a quote that is not closed: close it")
+    with open_text(file) as stream:
+        names = pa.csv.open_csv(stream, parse_options=parse).schema.names
+    convert = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))  # as they are written
     with open_text(file) as stream:
         return pa.csv.read_csv(stream, parse_options=parse, convert_options=convert), True
 
@@ -133,7 +144,7 @@ def item_id_texts(table: pa.Table, item_column: str, name: str) -> tuple[pa.Arra
     """
     ids = table[item_column]
     kind = ids.type.value_type if pa.types.is_dictionary(ids.type) else ids.type
-    is_id = pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    is_id = pa.types.is_integer(kind) or "string" in str(kind)  # also large ones and views
     if not is_id and not pa.types.is_null(kind):
         raise SessRecError(f"{name}: column {item_column} is of type {kind}; ids must be text or whole numbers")
     texts = pc.cast(ids, pa.string()).combine_chunks()
@@ -145,14 +156,18 @@ def item_id_texts(table: pa.Table, item_column: str, name: str) -> tuple[pa.Arra
     return texts, table, [f"{counted(n_empty, 'row')} dropped: empty {item_column}"] * bool(n_empty)
 
 
-def _column(array: pa.Array, where: str, item_ids: list[str], is_text: bool) -> Column | None:
-    """What a column holds; None where its type is that of no feature."""
+def _column(array: pa.Array, where: str, item_ids: list[str], is_text: bool) -> Column:
+    """What a column holds.
+
+    Raises:
+        SessRecError: If its type is that of no feature, or its values are of several kinds.
+    """
     kind = array.type
-    if pa.types.is_dictionary(kind):
-        array = array.cast(kind.value_type)
+    if pa.types.is_dictionary(kind) or "string_view" in str(kind):
+        array = array.cast(kind.value_type if pa.types.is_dictionary(kind) else pa.string())
         kind = array.type
     if pa.types.is_null(kind):
-        return Categories([], np.empty(0, dtype=np.int64), np.zeros(len(array) + 1, dtype=np.int64))
+        return _nothing(len(array))
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return _numbers(array, where, item_ids)
     if pa.types.is_boolean(kind):
@@ -162,30 +177,80 @@ def _column(array: pa.Array, where: str, item_ids: list[str], is_text: bool) -> 
         return _of_texts(texts, where, item_ids) if is_text else _categories(texts)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         inner = kind.value_type
-        if pa.types.is_floating(inner):
-            return _vectors(array, where, item_ids)
-        if pa.types.is_integer(inner) or pa.types.is_string(inner) or pa.types.is_large_string(inner):
-            lists = array.cast(pa.list_(inner)) if pa.types.is_fixed_size_list(kind) else array
-            return _listed(lists, where, item_ids)
-    return None
+        if pa.types.is_floating(inner) or pa.types.is_decimal(inner):
+            return _vectors(array.cast(pa.large_list(pa.float64())), where, item_ids)
+        if not pa.types.is_nested(inner) and not pa.types.is_temporal(inner):
+            return _listed(array.cast(pa.large_list(pa.string())), where, item_ids)
+    raise SessRecError(f"{where} is of type {array.type}, which is no feature")
+
+
+def _nothing(n_items: int) -> Categories:
+    """A column in which all values are missing."""
+    return Categories([], np.empty(0, dtype=np.int64), np.zeros(n_items + 1, dtype=np.int64))
 
 
 def _numbers(array: pa.Array, where: str, item_ids: list[str]) -> Numbers:
     values = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
     if len(bad := np.flatnonzero(np.isinf(values))):
         raise SessRecError(f"{where} is infinite for {counted(len(bad), 'item')}, such as {item_ids[bad[0]]}")
-    known = values[~np.isnan(values)]
-    return Numbers(values, are_whole=bool((known == np.rint(known)).all() and (np.abs(known) < 2**53).all()))
+    if not pa.types.is_integer(array.type):
+        return Numbers(values, _are_whole(values))
+    written = pc.fill_null(array.cast(pa.string()), "").to_numpy(zero_copy_only=False).astype(str)
+    return Numbers(values, True, written)
 
 
 def _of_texts(array: pa.Array, where: str, item_ids: list[str]) -> Column:
-    """Texts of a file are vectors where all are written in brackets, else categories, several where split."""
-    filled = array.filter(pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(array), ""), False))
-    if len(filled) and pc.all(pc.starts_with(filled, "[")).as_py():
+    """Texts of a file: numbers, vectors where all are written in brackets, or categories, several where split."""
+    if (numbers := _written_numbers(array)) is not None:
+        return numbers
+    texts = pc.utf8_trim_whitespace(array)
+    filled = texts.filter(pc.fill_null(pc.not_equal(texts, ""), False))
+    if pc.all(pc.is_in(filled, pa.array(_NOTHING))).as_py() is not False:  # also where there is none
+        return _nothing(len(array))
+    are_lists = pc.and_(pc.starts_with(filled, "["), pc.ends_with(filled, "]"))
+    if 2 * pc.sum(are_lists).as_py() > len(filled):
         return _vectors(pa.array(_parsed(array, where, item_ids), pa.list_(pa.float32())), where, item_ids)
-    if len(filled) and pc.any(pc.match_substring(filled, _SEPARATOR)).as_py():
+    if pc.any(pc.match_substring(filled, _SEPARATOR)).as_py():
         return _listed(pc.split_pattern(array, _SEPARATOR), where, item_ids)
     return _categories(array)
+
+
+def _written_numbers(array: pa.Array) -> Numbers | None:
+    """Texts as numbers, where all that say something are; None otherwise."""
+    texts = pc.fill_null(pc.utf8_trim_whitespace(array), "")
+    is_missing = pc.is_in(texts, pa.array(_NOTHING))
+    is_number = pc.match_substring_regex(texts, NUMBER)
+    if not pc.any(is_number).as_py() or not pc.all(pc.or_(is_missing, is_number)).as_py():
+        return None
+    numbers = pc.if_else(is_number, texts, None)
+    values = numbers.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    written = pc.fill_null(numbers, "").to_numpy(zero_copy_only=False).astype(str)
+    are_digits = pc.all(pc.match_substring_regex(numbers, r"^[+-]?\d+$")).as_py()
+    return Numbers(values, bool(are_digits) or _are_whole(values), written)
+
+
+def typed(table: pa.Table, but: Sequence[str]) -> pa.Table:
+    """A table of a text file with numbers for the texts that are some; texts such as 007, which are codes, stay.
+
+    Args:
+        table: The table, all columns texts.
+        but: Columns that stay as they are.
+    """
+    for place, name in enumerate(table.column_names):
+        column = table[name].combine_chunks()
+        if name in but or pc.any(pc.match_substring_regex(column, r"^\s*[+-]?0\d")).as_py():
+            continue
+        if (numbers := _written_numbers(column)) is not None:
+            kind = pa.int64() if numbers.are_whole else pa.float64()
+            values = pa.array(numbers.values, mask=numbers.is_missing).cast(kind)
+            table = table.set_column(place, name, values)
+    return table
+
+
+def _are_whole(values: np.ndarray) -> bool:
+    """Whether all numbers but NaN are whole, and exact as such."""
+    known = values[~np.isnan(values)]
+    return bool((known == np.rint(known)).all() and (np.abs(known) < 2**53).all())
 
 
 def _parsed(array: pa.Array, where: str, item_ids: list[str]) -> list[list[float] | None]:
@@ -194,7 +259,7 @@ def _parsed(array: pa.Array, where: str, item_ids: list[str]) -> list[list[float
         try:
             values = json.loads(text) if text and text.strip() else None
             found.append(None if values is None else [float(value) for value in values])
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise SessRecError(f"{where}: {text[:40]!r} of item {item_id} is no list of numbers") from error
     return found
 
@@ -206,7 +271,9 @@ def _listed(lists: pa.Array, where: str, item_ids: list[str]) -> Categories:
         raise SessRecError(
             f"{where} has {lengths[bad[0]]} values for item {item_ids[bad[0]]}, and at most {_MOST_VALUES} can be taken"
         )
-    return _categories(pc.list_flatten(lists).cast(pa.string()), pc.list_parent_indices(lists).to_numpy(), len(lists))
+    row, filled = np.flatnonzero(lengths), lists.filter(pa.array(lengths > 0))  # a missing list may have values below
+    parents = row[pc.list_parent_indices(filled).to_numpy(zero_copy_only=False)]
+    return _categories(pc.list_flatten(filled).cast(pa.string()), parents, len(lists))
 
 
 def _categories(texts: pa.Array, parents: np.ndarray | None = None, n_items: int | None = None) -> Categories:
@@ -220,11 +287,13 @@ def _categories(texts: pa.Array, parents: np.ndarray | None = None, n_items: int
     return Categories(encoded.dictionary.to_pylist(), codes, np.concatenate([[0], np.cumsum(counts)]))
 
 
-def _vectors(array: pa.Array, where: str, item_ids: list[str]) -> Vectors:
+def _vectors(array: pa.Array, where: str, item_ids: list[str]) -> Column:
     """Vectors of one length, all numbers finite."""
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     has_value = lengths > 0
     size = int(lengths.max(initial=0))
+    if not size:
+        return _nothing(len(array))
     if len(bad := np.flatnonzero(has_value & (lengths != size))):
         raise SessRecError(
             f"{where} has vectors of two lengths: {size} numbers, and {lengths[bad[0]]} for item {item_ids[bad[0]]}"

@@ -56,7 +56,7 @@ def add_items(model: Any, table: ItemTable) -> AddedItems:
     if not new_ids:
         raise SessRecError(f"the model knows all {len(table):,} items of {table.source} already")
     try:
-        own, unknown = encoder.encode(table.select(new_ids), len(new_ids))
+        own, unknown = encoder.encode(table.select(new_ids, encoder.encoders), len(new_ids))
     except SessRecError as error:
         raise SessRecError(f"{table.source}: {error}") from error
     model.encoded = joined(encoded, own, encoder.n_rows)

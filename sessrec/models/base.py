@@ -73,6 +73,8 @@ class SessionRecommender(LightningModule):
         """Which items `test` and `predict` may rank, bool, shape (N,); all where None."""
         self.automatic_optimization = False  # a batch is a window of many steps
         self._vocabulary: Vocabulary | None = None
+        self.rank_among_available: Callable[[EvaluationBatch], dict[str, Tensor]] | None = None
+        """Counts for the positions of a test among the items that were available; None where nothing is known."""
         self.ranker: Callable[[Any, EvaluationBatch, Tensor | None], PositionCounts] = rank_positions
         """Ranks the positions of a test."""
         self.seed: int | None = None
@@ -353,10 +355,15 @@ class SessionRecommender(LightningModule):
         self._update(self.val_metrics, rank_positions(self, batch))
 
     def test_step(self, batch: EvaluationBatch, batch_idx: int) -> dict[str, Tensor | None]:
-        """Rank the next item at every position of the batch, and give what stands before it, see `PositionCounts`."""
+        """Rank the next item at every position of the batch, and give what stands before it.
+
+        Returns:
+            The fields of `PositionCounts`, and what ``rank_among_available`` gives.
+        """
         counts = self.ranker(self, batch, self._count_digits)
         self._update(self.test_metrics, counts)
-        return counts._asdict()
+        more = {} if self.rank_among_available is None else self.rank_among_available(batch)
+        return counts._asdict() | more
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the validation part."""

@@ -15,7 +15,8 @@ from sessrec.models.base import SessionRecommender
 from sessrec.models.compatibility import check_ranges
 from sessrec.models.knows_features import KnowsFeatures
 
-_OF_POPULARITY = 1e-6  # of a similarity: decides where features are equal, and nowhere else
+_DIGITS = 6  # of a likeness that count
+_OF_POPULARITY = 4e-7  # less than half of the last digit: decides where likenesses are equal, and nowhere else
 
 
 class ContentKNN(KnowsFeatures, SessionRecommender):
@@ -38,7 +39,7 @@ class ContentKNN(KnowsFeatures, SessionRecommender):
 
     def __init__(
         self,
-        features: dict[str, int | str | None] | None = None,
+        features: dict[str, Any] | None = None,
         n_last: int = 5,
         decay: float = 0.5,
         cold_items: bool = False,
@@ -62,7 +63,7 @@ class ContentKNN(KnowsFeatures, SessionRecommender):
     def build(self) -> None:
         """Lay out what items hold, each column scaled so that the likeness is an inner product."""
         if self.encoder is None or self.encoded is None:  # nothing is known of any item
-            self._categories, self._numbers = csr_array((self.n_items, 1)), np.zeros((self.n_items, 0))
+            self._lay_out(csr_array((self.n_items, 1)), np.zeros((self.n_items, 0)))
             return
         items, n_rows = self.encoded, self.encoder.n_rows
         categories, numbers = csr_array((len(items.codes), n_rows)), [np.zeros((len(items.codes), 0))]
@@ -79,7 +80,11 @@ class ContentKNN(KnowsFeatures, SessionRecommender):
                 numbers.append(_of_length_1(csr_array(block)).toarray())
                 first_number += encoder.n_numbers
         scale = len(self.encoder.encoders) ** -0.5  # of both items: the mean over the columns
-        self._categories, self._numbers = categories * scale, np.concatenate(numbers, axis=1) * scale
+        self._lay_out(csr_array(categories * scale), np.concatenate(numbers, axis=1) * scale)
+
+    def _lay_out(self, categories: csr_array, numbers: np.ndarray) -> None:
+        self._categories, self._numbers = categories, numbers
+        self._categories_of_items = csr_array(categories.T)  # made once: (categories, N)
 
     def encode(self, items: Tensor) -> Tensor:
         """The last items at each position, the newest first, -1 where there are fewer, int64, shape (S, L, n_last)."""
@@ -92,16 +97,16 @@ class ContentKNN(KnowsFeatures, SessionRecommender):
         return self.n_last
 
     def score(self, queries: Tensor, items: slice) -> Tensor:
-        """Likeness of each item to the last ones, weighted, float32, shape (P, n)."""
+        """Likeness of each item to the last ones, weighted, float64, shape (P, n)."""
         last = queries.cpu().numpy()
         row, place = (last >= 0).nonzero()
         weights = csr_array(
             (self.decay ** place.astype(np.float64), (row, last[row, place])), (len(last), self.n_items)
         )
-        scores = (weights @ self._categories @ self._categories[items].T).toarray()
+        scores = (weights @ self._categories @ self._categories_of_items).toarray()[:, items]
         scores += (weights @ self._numbers) @ self._numbers[items].T
-        scores += _OF_POPULARITY * self.vocabulary.popularity[items]
-        return torch.from_numpy(scores).to(queries.device).float()
+        scores = scores.round(_DIGITS) + _OF_POPULARITY * self.vocabulary.popularity[items]
+        return torch.from_numpy(scores).to(queries.device)
 
 
 def check_has_features(model: KnowsFeatures) -> None:

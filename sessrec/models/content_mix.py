@@ -63,7 +63,7 @@ class ContentMix(KnowsFeatures, SessionRecommender):
         self,
         model: CountingName = "STAN",
         model_options: dict[str, Any] | None = None,
-        features: dict[str, int | str | None] | None = None,
+        features: dict[str, Any] | None = None,
         n_last: int = 5,
         decay: float = 0.5,
         weight: float = 0.1,

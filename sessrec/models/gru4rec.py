@@ -95,7 +95,7 @@ class GRU4Rec(FeaturedItems, NeuralRecommender):
             raise SessRecError(
                 f"--model.embedding is {embedding} but must be 0 with --model.constrained_embedding true"
             )
-        if not constrained_embedding and self.options.features:
+        if not constrained_embedding and self.uses_features:
             raise SessRecError("--model.features needs --model.constrained_embedding true: inputs have features, too")
         check_ranges(self.options, _RANGES)
         check_choice("loss", loss, LossName)
@@ -265,7 +265,8 @@ class GRU4Rec(FeaturedItems, NeuralRecommender):
         """
         n_candidates, table = step.candidates.weights.shape[0], self.output_embedding  # C, (N, H)
         rows = gather_rows(table, step.items)  # (U, H)
-        parts = None if self.item_features is None else self.item_features.look_up(step.items)
+        is_whole = self.captures or n_processes() > 1
+        parts = None if self.item_features is None else self.item_features.look_up(step.items, is_whole)
         kept = None if self.kept is None else self.kept.index_select(0, step.items)[:, None]  # (U, 1)
         if parts is not None:
             rows = parts.add_categories(rows if kept is None else rows.mul_(kept))

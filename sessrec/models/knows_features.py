@@ -29,14 +29,12 @@ class KnowsFeatures:
     takes_new_items = True
     """Whether items can be added to a fitted model; see `add_items`."""
 
-    def __init__(
-        self, features: Mapping[str, int | str | None] | None = None, cold_items: bool = False, **protocol: Any
-    ) -> None:
+    def __init__(self, features: dict[str, Any] | None = None, cold_items: bool = False, **protocol: Any) -> None:
         super().__init__(**protocol)
         self.save_hyperparameters("features", "cold_items")  # type: ignore[attr-defined]
         self.encoder: FeatureEncoder | None = None
         self.encoder_before: FeatureEncoder | None = None
-        """That of an earlier fit that this one begins with."""
+        """Encoder of the fit that --init_from names."""
         self.encoded: EncodedItems | None = None
         if cold_items and not self.uses_features:
             raise SessRecError("--model.cold_items true needs --model.features: else nothing is known of such items")
@@ -72,7 +70,7 @@ class KnowsFeatures:
         """Learn how the columns are encoded from the items that are trained on, and encode all items."""
         trained = (item_id for item_id, n in zip(vocabulary.item_ids, vocabulary.counts, strict=True) if n)
         self.encoder = FeatureEncoder.of(self.options.features, table, trained, self.encoder_before)
-        columns = table.select(vocabulary.item_ids)
+        columns = table.select(vocabulary.item_ids, self.encoder.encoders)
         self.encoded, unknown = self.encoder.encode(columns, len(vocabulary))
         for note in unknown_text(unknown):
             rank_zero_warn(note)
@@ -103,9 +101,17 @@ class KnowsFeatures:
         if (state := checkpoint.get("items")) is None:
             return
         encoded = EncodedItems(*(state[name].cpu().numpy() for name in ("codes", "weights", "numbers")))
+        encoder = FeatureEncoder.from_state_dict(state["encoder"])
+        used = [name for name, wanted in (self.options.features or {}).items() if wanted]
+        if used != list(encoder.encoders):
+            known, given = (", ".join(names) or "none" for names in (encoder.encoders, used))
+            raise SessRecError(f"the checkpoint was fitted with features of {known}, not of {given}")
         if self.encoded is not None and not _are_alike(self.encoded, encoded):
-            raise SessRecError("--data.items is not the table that the checkpoint was fitted with: give that one")
-        self.encoder, self.encoded = FeatureEncoder.from_state_dict(state["encoder"]), encoded
+            raise SessRecError(
+                "the items are not those of the checkpoint, or other features of them: give its --data.items, "
+                "--model.features and --model.cold_items"
+            )
+        self.encoder, self.encoded = encoder, encoded
 
 
 def _are_alike(one: EncodedItems, other: EncodedItems) -> bool:

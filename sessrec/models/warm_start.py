@@ -46,7 +46,7 @@ def grown_vocabulary(old: Vocabulary, new: Vocabulary, drop: bool = False, adds:
     if new.first_times is not None:
         of_kept = np.where(in_new[kept] >= 0, new.first_times[in_new[kept]], np.inf)
         if old.first_times is not None:
-            of_kept = np.minimum(of_kept, old.first_times[kept])
+            of_kept = np.fmin(of_kept, old.first_times[kept])  # one of an item without a click is NaN
         first_times = np.concatenate([of_kept, new.first_times[added]])
     return Vocabulary(item_ids, counts, first_times)
 
@@ -84,6 +84,7 @@ class WarmStart:
             SessRecError: If the model is of another class, or of other sizes.
         """
         check_class(self._checkpoint, type(model))
+        self._check_features(model)
         for name, value in model.state_dict().items():
             if name == "folded":  # which follows from the others
                 continue
@@ -128,6 +129,19 @@ class WarmStart:
         grown = torch.full_like(parameter, start)
         grown[rows[0]] = value[rows[1]].to(grown)
         return grown.detach()
+
+    def _check_features(self, model: Any) -> None:
+        """Refuse other features than those of the earlier fit: what was learnt of a column is of no use to another."""
+        before, now = (
+            {name: wanted for name, wanted in (options.get("features") or {}).items() if wanted}
+            for options in (self._checkpoint["hyper_parameters"], model.hparams)
+        )
+        kinds = [
+            [(name, type(own).__name__) for name, own in getattr(encoder, "encoders", {}).items()]
+            for encoder in (self.encoder, getattr(model, "encoder", None))
+        ]
+        if list(before.items()) != list(now.items()) or kinds[0] != kinds[1]:
+            raise SessRecError(f"--init_from was fitted with --model.features {before}, not {now}: give the same")
 
     def _rows_of(self, name: str, model: Any) -> tuple[Tensor, Tensor] | None:
         """Rows of a parameter, in the model and in the checkpoint, that stand for the same; None where it has none."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -73,14 +72,16 @@ class WholeSessions(FeaturedItems):
         return own + self.item_features(items.flatten()).view_as(own)
 
     def _candidates(self, items: Tensor | None) -> Tensor:
-        """Vectors of some candidates of a step, or of all that are trained on."""
+        """Vectors of some candidates of a step, or of all items, with features of all that have a click in training."""
         if items is not None:
             return self.rows(items)
         if self.item_features is None:
             return self.item_embedding
-        n_trained = int(np.flatnonzero(self.vocabulary.counts).max()) + 1  # cold items are the last ones
-        own, added = self.item_embedding[:n_trained], self.item_features()[:n_trained]
-        return added + (own if self.kept is None else own * self.kept[:n_trained, None])
+        items, own = self.trained_items, self.item_embedding
+        if len(items) < len(own):
+            own = own.index_select(0, items)
+        added = self.item_features(items)
+        return added + (own if self.kept is None else own * self.kept[items, None])
 
     @property
     def looks_back(self) -> int:
@@ -97,10 +98,13 @@ class WholeSessions(FeaturedItems):
         table = self.item_embedding
         self.begin_window(generator)
         inputs, targets, has_target = pieces(window, self.options.max_length)
+        chosen = targets[has_target]
+        if self.item_features is not None and not self.objective.n_sample:
+            chosen = self.place_among_trained[chosen]  # as `_candidates` orders them
         with seeded(generator), torch.enable_grad():
             queries = self.queries(inputs, has_target, training=True).to(table.dtype)  # (P, H)
             with full_precision(table.device):
-                loss = self.objective.backward(queries, targets[has_target], self._candidates, generator)
+                loss = self.objective.backward(queries, chosen, self._candidates, generator)
         self.take_step(optimizer)  # type: ignore[attr-defined]
         return loss[None]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sessrec.nn.layers import mm
+
+_LARGE = 4096  # rows of all tables, from where on those of a step alone are multiplied
 
 
 class ItemFeatures(nn.Module):
@@ -44,40 +47,57 @@ class ItemFeatures(nn.Module):
         self.sizes = [*(size for _, size in table_shapes), numbers.shape[1]]
         self.maps = nn.Parameter(torch.zeros(sum(self.sizes), hidden_size))  # in one: an update costs by the call
         self.weighs_one = (weights == 1).all(dim=0).tolist()
+        self.firsts = [0, *itertools.accumulate(rows for rows, _ in table_shapes)]
+        """Number of the first row of each table among the rows of all, and the number of these."""
 
     @property
     def number_map(self) -> Tensor:
         """The map of the numbers, shape (F, H)."""
         return self.maps[len(self.maps) - self.sizes[-1] :]
 
-    def category_rows(self) -> Tensor:
-        """What each category adds, and a row of zeros for nothing, shape (rows of all tables + 1, H)."""
+    def category_rows(self, rows: list[Tensor] | None = None) -> Tensor:
+        """What some rows of each table, all where None, add, and a row of zeros for nothing, shape (rows + 1, H)."""
         maps = self.maps.split(self.sizes)[:-1]
-        own = [table @ weight for table, weight in zip(self.tables, maps, strict=True)]
+        tables = self.tables if rows is None else map(torch.index_select, self.tables, itertools.repeat(0), rows)
+        own = [table @ weight for table, weight in zip(tables, maps, strict=True)]
         return torch.cat([*own, self.maps.new_zeros(1, self.maps.shape[1])])
+
+    def touched(self, codes: Tensor) -> tuple[list[Tensor] | None, Tensor]:
+        """Rows of each table that codes name, and the codes as numbers of these rows.
+
+        None and the codes themselves where the tables are so small that all rows are multiplied as fast.
+        """
+        if self.firsts[-1] <= _LARGE or codes.is_cuda:  # where the number of rows would have to be waited for
+            return None, codes
+        rows, codes = codes.unique(return_inverse=True)
+        bounds = torch.searchsorted(rows, torch.tensor(self.firsts)).tolist()
+        pairs = zip(self.firsts, itertools.pairwise(bounds), strict=False)
+        return [rows[start:stop] - first for first, (start, stop) in pairs], codes
 
     def forward(self, items: Tensor | None = None) -> Tensor:
         """What the features of some items add, shape (U, H), for items (U,), int64; of all where None."""
         parts = (self.codes, self.weights, self.numbers)
         codes, weights, numbers = parts if items is None else (part.index_select(0, items) for part in parts)
         if codes.shape[1]:
-            rows = self.categories(codes, None if all(self.weighs_one) else weights)
+            touched, codes = self.touched(codes)
+            rows = self.categories(codes, None if all(self.weighs_one) else weights, touched)
         else:
             rows = self.maps.new_zeros(len(codes), self.maps.shape[1])
         return rows + numbers.to(rows.dtype) @ self.number_map if numbers.shape[1] else rows
 
-    def categories(self, codes: Tensor, weights: Tensor | None) -> Tensor:
+    def categories(self, codes: Tensor, weights: Tensor | None, touched: list[Tensor] | None = None) -> Tensor:
         """What the categories of items add, shape (U, H), from codes and weights (U, M), all 1 where None."""
-        rows = self.category_rows()
+        rows = self.category_rows(touched)
         weights = None if weights is None else weights.to(rows.dtype)
         return F.embedding_bag(codes, rows, mode="sum", per_sample_weights=weights)
 
     @torch.no_grad()
-    def look_up(self, items: Tensor) -> ItemParts:
-        """The features of the U items of a step, for its hand-written gradient."""
+    def look_up(self, items: Tensor, whole: bool = False) -> ItemParts:
+        """The features of the U items of a step; with ``whole``, the gradients of tables are dense."""
         codes, numbers = self.codes.index_select(0, items), self.numbers.index_select(0, items)
         weights = None if all(self.weighs_one) else self.weights.index_select(0, items)
-        return ItemParts(self, codes, weights, numbers.to(self.maps.dtype))
+        touched, codes = (None, codes) if whole else self.touched(codes)
+        return ItemParts(self, codes, weights, numbers.to(self.maps.dtype), touched)
 
 
 class ItemParts(NamedTuple):
@@ -91,12 +111,14 @@ class ItemParts(NamedTuple):
     codes: Tensor
     weights: Tensor | None
     numbers: Tensor
+    touched: list[Tensor] | None
+    """Rows of each table that the codes number; all where None."""
 
     def add_categories(self, rows: Tensor) -> Tensor:
         """Add the part of the categories to rows, (U, H), in place."""
         if not self.codes.shape[1]:
             return rows
-        return rows.add_(self.features.categories(self.codes, self.weights))
+        return rows.add_(self.features.categories(self.codes, self.weights, self.touched))
 
     def add_to_inputs(self, inputs: Tensor, places: Tensor) -> Tensor:
         """Add the part of the numbers to input vectors, (V, H), of the items at some places, (V,); in place."""
@@ -111,7 +133,11 @@ class ItemParts(NamedTuple):
         return logits
 
     def backward_of_logits(self, d_logits: Tensor, states: Tensor, d_states: Tensor) -> Tensor:
-        """Add the part of the numbers to the gradient of the states, (V, H); gives that of the maps as yet."""
+        """Add the part of the numbers to the gradient of the states, (V, H).
+
+        Returns:
+            Gradient of the maps, the part of the logits only, shape (rows of all maps, H).
+        """
         own = self.features
         d_maps = torch.zeros_like(own.maps)
         if self.numbers.shape[1]:
@@ -135,13 +161,20 @@ class ItemParts(NamedTuple):
             d_maps[len(d_maps) - own.sizes[-1] :].add_(mm(self.numbers.index_select(0, places).T, d_inputs))
         if not self.codes.shape[1]:
             return
-        n_rows = sum(len(table) for table in own.tables) + 1
-        d_categories = d_rows.new_zeros(n_rows, d_rows.shape[1])
+        n_rows = [len(rows) for rows in (own.tables if self.touched is None else self.touched)]
+        d_categories = d_rows.new_zeros(sum(n_rows) + 1, d_rows.shape[1])
         for column, weighs_one in enumerate(own.weighs_one):
             weighted = d_rows if weighs_one or self.weights is None else d_rows * self.weights[:, column, None]
             d_categories.index_add_(0, self.codes[:, column], weighted)
-        of_tables = d_categories[:-1].split([len(table) for table in own.tables])
         maps, of_maps = (whole.split(own.sizes)[:-1] for whole in (own.maps, d_maps))
-        for table, weight, of_table, of_map in zip(own.tables, maps, of_tables, of_maps, strict=True):
-            table.grad = mm(of_table, weight.T)
-            mm(table.T, of_table, out=of_map)
+        of_tables = d_categories[:-1].split(n_rows)
+        for number, (table, weight, of_table, of_map) in enumerate(
+            zip(own.tables, maps, of_tables, of_maps, strict=True)
+        ):
+            gradient = mm(of_table, weight.T)
+            if self.touched is None:
+                table.grad, rows = gradient, table
+            else:
+                place, rows = self.touched[number], table.index_select(0, self.touched[number])
+                table.grad = torch.sparse_coo_tensor(place[None], gradient, table.shape, is_coalesced=True)
+            mm(rows.T, of_table, out=of_map)

@@ -18,7 +18,7 @@ from sessrec.serving.requests import Answer, Engine, Request
 from sessrec.serving.session_store import SessionStore
 
 if TYPE_CHECKING:  # reading one takes pandas, which a server without it does not wait for
-    from sessrec.features.availability import Availability
+    from sessrec.features.availability import Availability, ItemIntervals
 
 MOST_KEPT = 2_000_000
 """Most item ids that are kept of what is available."""
@@ -54,6 +54,8 @@ class Service:
     ) -> None:
         self.checkpoint, self.store, self.measures = checkpoint, store, Measures()
         self._load, self._schedule = load, schedule
+        self._intervals: tuple[Sequence[str], ItemIntervals] | None = None
+        self._followed_at = 0.0  # time at which the schedule was last looked at
         self.engine = load(checkpoint)
         self._probe(self.engine)
         self._unavailable: set[str] = set()
@@ -103,17 +105,32 @@ class Service:
     def _with_availability(self, engine: Engine) -> Engine:
         gone = self._unavailable
         if self._schedule is not None:
-            is_there = self._schedule.of(engine.item_ids).at(time.time())
+            self._followed_at = time.time()
+            is_there = self._intervals_of(engine).at(self._followed_at)
             gone = gone | {engine.item_ids[item] for item in np.flatnonzero(~is_there).tolist()}
         return engine.with_availability(self._available, sorted(gone))
 
+    def _intervals_of(self, engine: Engine) -> ItemIntervals:
+        """When the items of a model are there; found once for the same items."""
+        assert self._schedule is not None
+        kept = self._intervals
+        if kept is None or kept[0] is not engine.item_ids:
+            self._intervals = kept = engine.item_ids, self._schedule.of(engine.item_ids)
+        return kept[1]
+
     async def follow_schedule(self) -> None:
         """Have items come and go at their times, for ever; return at once where there is no schedule."""
+        loop = asyncio.get_running_loop()
         while self._schedule is not None:
-            change = self._schedule.of(self.engine.item_ids).next_change(time.time())
-            await asyncio.sleep(min(max(0.0, change - time.time()), _LONGEST_SLEEP))
-            with self._changing:
-                self._apply_availability()
+            change = self._intervals_of(self.engine).next_change(self._followed_at)
+            wait = min(change - time.time(), _LONGEST_SLEEP)
+            if wait > 0:
+                await asyncio.sleep(wait)
+            await loop.run_in_executor(None, self._follow)  # which may wait for a model that is loaded
+
+    def _follow(self) -> None:
+        with self._changing:
+            self._apply_availability()
 
     # -- reload ------------------------------------------------------------------------------------------------------
 

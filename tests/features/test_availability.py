@@ -16,6 +16,7 @@ from tested import LOGS, fit_run, report_of, rows_of, test_run, write_rows
 from sessrec import test
 from sessrec.callbacks.checkpoints import load_model
 from sessrec.errors import SessRecError
+from sessrec.evaluation import ranking
 from sessrec.features.availability import read_availability
 
 
@@ -78,7 +79,7 @@ def test_times_are_read_as_those_of_a_log(tmp_path: Path, written: str) -> None:
     ("columns", "message"),
     [
         ({"ItemId": ["a"], "From": [1]}, "has no column To; it has ItemId, From: an interval has ItemId, From and To"),
-        ({"ItemId": ["a"], "From": [20], "To": [10]}, "1 interval end before they begin, such as one of item a"),
+        ({"ItemId": ["a"], "From": [20], "To": [10]}, "1 interval with To before From, such as one of item a"),
         ({"ItemId": ["a"], "From": ["soon"], "To": [None]}, "column From of .*: 1 time cannot be read, first 'soon'"),
         ({"item": ["a"], "From": [1], "To": [2]}, "has no column ItemId"),
     ],
@@ -101,19 +102,28 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int
     return rows
 
 
-@pytest.mark.parametrize("rule", [[], ["--model.exclude_last", "true"], ["--model.tie_mode", "median"]])
+ALLOWED = "x0,x1,x2,x3,x11"
+RULES = {
+    "plain": [],
+    "exclude_last": ["--model.exclude_last", "true"],
+    "exclude_seen": ["--model.exclude_seen", "true", "--model.tie_mode", "median"],
+    "allow": ["--allow", ALLOWED, "--model.exclude_last", "true"],
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("model", ["Markov", "GRU4Rec"])
 def test_ranks_among_what_was_there(
-    rows: list[tuple[str, int | None, int | None]], model: str, rule: list[str], capsys: pytest.CaptureFixture[str]
+    rows: list[tuple[str, int | None, int | None]], model: str, rule: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fit_run(model)
     test_run(model)
     plain = (report_of(model), rows_of(model))
     capsys.readouterr()
-    test_run(model, "--data.availability", "there.csv", *rule)
+    test_run(model, "--data.availability", "there.csv", *RULES[rule])
     assert "among the items that were there" in capsys.readouterr().out
     report, found = report_of(model), rows_of(model)
-    if not rule:  # the plain figures are what they were
+    if rule == "plain":  # the plain figures are what they were
         assert report["metrics"] == plain[0]["metrics"]
         assert [row["rank"] for row in found] == [row["rank"] for row in plain[1]]
     scores = load_model(LOGS / model / "checkpoints" / "last.ckpt")
@@ -126,16 +136,17 @@ def test_ranks_among_what_was_there(
         time = int(session.Time.iloc[row["position"] - 1])
         there = [item for item in ids if is_there(rows, item, time) or item == row["item"]]
         n_gone += not is_there(rows, row["item"], time)
+        gone = {"exclude_last": prefix[-1:], "exclude_seen": prefix, "allow": prefix[-1:]}.get(rule, [])
+        there = [item for item in there if item not in gone and (rule != "allow" or item in ALLOWED.split(","))]
         n_candidates.append(len(there))
         with torch.inference_mode():
             queries = scores.encode(torch.tensor([[ids.index(item) for item in prefix]]))[0, -1:]
             value = dict(zip(ids, scores.score(queries, slice(0, len(ids)))[0].tolist(), strict=True))
-        gone = prefix[-1] if "--model.exclude_last" in rule else None
-        others = [value[item] for item in there if item not in (row["item"], gone)]
+        others = [value[item] for item in there if item != row["item"]]
         above = sum(own > value[row["item"]] for own in others)
         tied = sum(own == value[row["item"]] for own in others)
-        rank = 1 + above + (0.5 if "median" in rule else 1) * tied
-        ranks.append(None if row["item"] == gone else rank)
+        rank = 1 + above + (0.5 if rule == "exclude_seen" else 1) * tied
+        ranks.append(rank if row["item"] in there else None)
     assert [row["rank_available"] for row in found] == ranks
     assert [row["candidates_available"] for row in found] == n_candidates
     own = report["available"]
@@ -159,3 +170,33 @@ def test_what_cannot_be_is_refused(
     fit_run("Popularity", "--data.time_column", "null", name="untimed")
     words[1] = str(LOGS / "untimed" / "config.yaml")
     assert "--data.availability needs a click log with times" in one_error(capsys, test.main, [*words, "there.csv"])
+
+
+@pytest.mark.parametrize("n_blocks", [1, 3])
+def test_counts_in_blocks_against_plain_python(n_blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Items of which the first is never there, and the others come and go."""
+    monkeypatch.setitem(ranking._BLOCK, "cpu", -(-30 // n_blocks))
+    generator = torch.Generator().manual_seed(n_blocks)
+    scores = torch.randint(0, 9, (70, 30), generator=generator).float()
+    targets = torch.randint(30, (70,), generator=generator)
+    times = torch.rand(70, generator=generator).double() * 10
+    bounds = torch.full((30, 6), torch.inf, dtype=torch.float64)
+    bounds[1:20] = torch.sort(torch.rand(19, 6, generator=generator).double() * 10).values
+    bounds[20:, 0] = -torch.inf  # always there
+    available = ranking.AvailableAt(bounds, times, targets)
+    order = torch.arange(70)
+
+    def score(queries: torch.Tensor, items: Any) -> torch.Tensor:
+        return scores[queries[:, 0].long()][:, items]
+
+    def score_targets(queries: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        return scores[queries[:, 0].long()].gather(1, own[:, None])
+
+    queries = order[:, None].float()
+    found = ranking.count_positions(score, score_targets, queries, targets, 30, available=available)
+    for position in range(70):
+        time, target = times[position].item(), int(targets[position])
+        there = [i for i in range(30) if i == target or sum(b <= time for b in bounds[i].tolist()) % 2]
+        own = scores[position].tolist()
+        assert found.above[position] == sum(own[i] > own[target] for i in there)
+        assert found.tied[position] == sum(own[i] == own[target] for i in there) - 1

@@ -96,7 +96,7 @@ def test_types_of_columns() -> None:
         "codes": [["1", "2"], ["2"]],
         "nothing": [[], []],
     }
-    assert table.notes == ["column when is of type timestamp[us], which is no feature"]
+    assert table.faults == {"when": "column when is of type timestamp[us], which is no feature"}
 
 
 def test_the_report_counts_what_does_not_meet() -> None:
@@ -117,26 +117,72 @@ def test_the_report_counts_what_does_not_meet() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("ids", "message"),
     [
-        ({"ItemId": ["a", "b", "a"]}, "more than one row for 1 item, such as a: keep one each"),
-        ({"ItemId": [None, "", None]}, "has no row with an item id"),
-        ({"ItemId": [1.5, 2.5, 3.5]}, "column ItemId is of type double; ids must be text or whole numbers"),
-        ({"text": [[1.0, 2.0], [1.0], None]}, "column text has vectors of two lengths: 2 numbers, and 1 for item 7"),
-        ({"text": [[1.0, float("nan")], [1.0, 2.0], None]}, "the vector of item 007 has a number that is missing"),
-        ({"text": [[1.0, None], [1.0, 2.0], None]}, "the vector of item 007 has a number that is missing or infinite"),
-        ({"price": [1.0, float("inf"), 2.0]}, "column price is infinite for 1 item, such as 7"),
-        ({"tags": [["a"] * 65, [], []]}, "column tags has 65 values for item 007, and at most 64 can be taken"),
+        (["a", "b", "a"], "more than one row for 1 item, such as a: keep one each"),
+        ([None, "", None], "has no row with an item id"),
+        ([1.5, 2.5, 3.5], "column ItemId is of type double; ids must be text or whole numbers"),
     ],
 )
-def test_broken_tables_are_refused_in_one_line(change: dict[str, list[Any]], message: str) -> None:
-    frame = pd.DataFrame(ROWS).assign(**{name: pd.Series(values, dtype=object) for name, values in change.items()})
-    if change.get("ItemId", [""])[0] == 1.5:
-        frame["ItemId"] = frame["ItemId"].astype(float)
-    with pytest.raises(SessRecError) as error:
-        read_item_table(frame)
-    assert message in str(error.value)
+def test_tables_whose_ids_are_none_are_refused(ids: list[Any], message: str) -> None:
+    with pytest.raises(SessRecError, match=message):
+        read_item_table(pd.DataFrame(ROWS).assign(ItemId=ids))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "wanted", "message"),
+    [
+        ("text", [[1.0, 2.0], [1.0], None], "vector", "text has vectors of two lengths: 2 numbers, and 1 for item 7"),
+        ("text", [[1.0, float("nan")], [1.0, 2.0], None], 2, "the vector of item 007 has a number that is missing"),
+        ("text", [[1.0, None], [1.0, 2.0], None], 2, "the vector of item 007 has a number that is missing or infinite"),
+        ("price", [1.0, float("inf"), 2.0], "soft", "column price is infinite for 1 item, such as 7"),
+        ("tags", [["a"] * 65, [], []], 4, "tags has 65 values for item 007, and at most 64 can be taken"),
+        ("when", pd.to_datetime(["2024-01-01"] * 3), 4, r"column when is of type timestamp\[us\], which is no feature"),
+        ("nested", [[["a"]], None, None], 4, "column nested is of type list<.*>, which is no feature"),
+    ],
+)
+def test_broken_columns_are_refused_where_they_are_used(column: str, values: Any, wanted: Any, message: str) -> None:
+    table = read_item_table(pd.DataFrame(ROWS).assign(**{column: values}))
+    assert column not in table.columns
+    assert any(column in str(text) for name, text in table.describe(["7"]).items() if name.startswith("note"))
+    with pytest.raises(SessRecError, match=message) as error:
+        FeatureEncoder.of({"brand": 3, column: wanted}, table, ["7"])
     assert "\n" not in str(error.value)
+    FeatureEncoder.of({"brand": 3, column: 0}, table, ["7"])
+
+
+def test_names_are_kept_as_they_are_written(tmp_path: Path) -> None:
+    file = tmp_path / "items.csv"
+    file.write_text("ItemId ,zip,code\n1,01,9007199254740993\n2,1,9007199254740992\n3,001,NA\n4,,7\n")
+    table = read_item_table(str(file))
+    encoder = FeatureEncoder.of({"zip": 2, "code": 2}, table, "1234")
+    own: Any = encoder.encoders
+    assert sorted(own["zip"].names) == ["001", "01", "1"]
+    assert sorted(own["code"].names) == ["7", "9007199254740992", "9007199254740993"]
+    whole = pd.DataFrame({"ItemId": [1, 2], "code": np.array([2**60, 2**60 + 1])})
+    own = FeatureEncoder.of({"code": 2}, read_item_table(whole), "12").encoders
+    assert sorted(own["code"].names) == [str(2**60), str(2**60 + 1)]
+
+
+def test_columns_without_a_value_and_odd_types() -> None:
+    frame = pa.table(
+        {
+            "ItemId": pa.array(["a", "b"], pa.string_view()),
+            "none": pa.array([[], None], pa.list_(pa.float32())),
+            "pairs": pa.array([["x", "y"], None], pa.list_(pa.string(), 2)),
+            "flags": pa.array([[True], [False]]),
+            "view": pa.array(["u", "v"], pa.string_view()),
+            "coded": pa.array([["p"], ["q", "p"]], pa.list_(pa.string())),
+        }
+    )
+    assert as_lists(read_item_table(frame)) == {
+        "ItemId": ["a", "b"],
+        "none": [[], []],
+        "pairs": [["x", "y"], []],
+        "flags": [["true"], ["false"]],
+        "view": [["u"], ["v"]],
+        "coded": [["p"], ["p", "q"]],
+    }
 
 
 @pytest.mark.parametrize(
@@ -145,6 +191,8 @@ def test_broken_tables_are_refused_in_one_line(change: dict[str, list[Any]], mes
         ("id,price\n1,2\n", "has no column ItemId"),
         ("ItemId\n1\n", "has no column beside ItemId that can be a feature"),
         ("ItemId,v\n1,[1 2]\n", "column v: '[1 2]' of item 1 is no list of numbers"),
+        ("ItemId,v\n1,[1]\n2,[2]\n3,x\n", "column v: 'x' of item 3 is no list of numbers"),
+        ('ItemId,v\n1,"a\n2,b\n', "has a quote that is not closed"),
         ("ItemId,v\n1,a\n2\n", "cannot read"),
         ("ItemId,v,v\n1,a,b\n", "more than one column v"),
         ("", "is empty"),

@@ -65,7 +65,20 @@ def test_scores_are_the_likeness_to_the_last_items(n_last: int, decay: float) ->
     for prefix in ([3], [0, 1], [5, 5, 2, 7, 1, 0, 4]):
         weights = [decay**place for place in range(n_last)]
         expected = sum(weight * alike[item] for weight, item in zip(weights, prefix[::-1], strict=False))
-        np.testing.assert_allclose(scores_after(model, prefix), expected + 1e-6 * popularity, atol=2e-6)
+        np.testing.assert_allclose(scores_after(model, prefix), expected + 4e-7 * popularity, atol=6e-7)
+
+
+def test_equal_likeness_is_ordered_by_popularity() -> None:
+    counts = np.array([3, 900_000, 50, 51, 1])
+    kinds = Categories(["a", "b"], np.array([0, 0, 0, 0, 1]), np.arange(6))
+    table = ItemTable(map(str, range(5)), {"kind": kinds}, "x")
+    model = ContentKNN(features={"kind": 1})
+    vocabulary = Vocabulary(table.item_ids, counts)
+    model.encode_items(table, vocabulary)
+    model.set_vocabulary(vocabulary)
+    found = model.recommend(["2"], k=5)
+    assert [item_id for item_id, _ in found] == ["1", "3", "2", "0", "4"]
+    assert len({score for _, score in found}) == 5
 
 
 @pytest.mark.parametrize("model", get_args(CountingName))

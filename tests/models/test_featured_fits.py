@@ -109,7 +109,7 @@ def test_items_are_added_without_training(capsys: pytest.CaptureFixture[str]) ->
     assert "items added                  3" in printed
     assert "of them without any feature  1" in printed
     assert "items that were known        1" in printed
-    assert "note: 1 value of kind are unknown to the fit" in printed
+    assert "note: kind: 1 value unknown to the fit" in printed
     after: Any = load_model(Path("grown.ckpt"))
     assert after.vocabulary.item_ids == [*before.vocabulary.item_ids, "new1", "new2", "new3"]
     assert torch.equal(after.item_table[:6], before.item_table)
@@ -129,6 +129,15 @@ def test_items_are_added_without_training(capsys: pytest.CaptureFixture[str]) ->
         capsys, items.main, ["--ckpt_path", str(source), "--data.items", "new.csv", "--output", "grown.ckpt"]
     )
     assert "--output grown.ckpt exists" in message
+    for text in ("new,x,", "new,x,n/a", "new,,"):  # a column without a value is missing
+        Path("new.csv").write_text(f"ItemId,kind,price\n{text}\n")
+        Path("y").unlink(missing_ok=True)
+        items.main(["--ckpt_path", str(source), "--data.items", "new.csv", "--output", "y"])
+    capsys.readouterr()
+    for text, column in {"new,x,cheap": "price holds 1 category, and the fit had numbers there"}.items():
+        Path("new.csv").write_text(f"ItemId,kind,price\n{text}\n")
+        words = ["--ckpt_path", str(source), "--data.items", "new.csv", "--output", "x"]
+        assert f"new.csv: column {column}" in one_error(capsys, items.main, words)
     Path("short.csv").write_text("ItemId,kind\nnew,x\n")
     message = one_error(capsys, items.main, ["--ckpt_path", str(source), "--data.items", "short.csv", "--output", "x"])
     assert "short.csv has no column price, which the model was fitted with" in message
@@ -158,6 +167,18 @@ def test_a_warm_start_keeps_what_was_learnt_of_categories(model: str) -> None:
         before, after = old["state_dict"][name], new["state_dict"][name]
         torch.testing.assert_close(after[: len(before)], before, rtol=0, atol=1e-6)
     assert len(new["state_dict"]["item_features.tables.0"]) == 5
+
+
+@pytest.mark.parametrize(
+    "features", ["{price: soft, kind: 3}", "{kind: 3}", "{kind: 4, price: soft}", "{kind: 3, price: 0}"]
+)
+def test_a_warm_start_with_other_features_is_refused(features: str, capsys: pytest.CaptureFixture[str]) -> None:
+    fit_run("old", *FEATURES)
+    capsys.readouterr()
+    own = ["--model", "GRU4Rec", *SMALL["GRU4Rec"], *LOG, *TRAINER, "--trainer.logger.version", "new"]
+    words = [*own, *FEATURES[:2], "--init_from", str(RUNS / "old" / "checkpoints" / "last.ckpt")]
+    message = one_error(capsys, fit.main, [*words, "--model.features", features])
+    assert "--init_from was fitted with --model.features {'kind': 3, 'price': 'soft'}, not" in message
 
 
 @pytest.mark.parametrize(

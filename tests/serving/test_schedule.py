@@ -44,6 +44,42 @@ def test_what_is_there_at_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(service.close())
 
 
+def test_a_change_before_the_schedule_is_followed_is_not_lost() -> None:
+    service = service_of({"i1": [time.time() + 0.05]})
+    assert "i1" not in recommended(service)
+    time.sleep(0.1)
+
+    async def serve() -> None:
+        following = asyncio.ensure_future(service.follow_schedule())
+        for _ in range(100):
+            await asyncio.sleep(0.02)
+            if "i1" in recommended(service):
+                break
+        assert "i1" in recommended(service)
+        following.cancel()
+        await service.close()
+
+    asyncio.run(serve())
+
+
+def test_the_loop_runs_on_while_a_model_is_loaded() -> None:
+    change = time.time() + 0.1
+    service = service_of({"i1": [change]})
+
+    async def serve() -> None:
+        following = asyncio.ensure_future(service.follow_schedule())
+        with service._changing:  # as a reload holds it
+            start, n_turns = time.time(), 0
+            while time.time() < start + 0.4:
+                await asyncio.sleep(0.01)
+                n_turns += 1
+        assert n_turns > 10
+        following.cancel()
+        await service.close()
+
+    asyncio.run(serve())
+
+
 def test_items_come_and_go_while_it_serves() -> None:
     change = time.time() + 0.3
     service = service_of({"i1": [-np.inf, change], "i2": [change]})
