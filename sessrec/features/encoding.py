@@ -11,7 +11,7 @@ from sessrec.errors import SessRecError
 from sessrec.features.item_table import Categories, Numbers, Vectors
 
 N_KNOTS = 10
-N_COMPONENTS = 64
+N_COMPONENTS = 32
 _EPSILON = 1e-5  # of torch's LayerNorm
 
 

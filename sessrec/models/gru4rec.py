@@ -24,6 +24,7 @@ from sessrec.models.inference import full_precision
 from sessrec.models.neural import NeuralRecommender, set_rate
 from sessrec.nn import losses
 from sessrec.nn.cuda_graphs import CapturedRun
+from sessrec.nn.item_features import ItemParts, Kept
 from sessrec.nn.layers import GRUCell, GRUStack, ResetBeforeGRUCell, dropout_mask, initialise_gates, mm
 from sessrec.nn.negatives import LogQ, NegativeSampler
 from sessrec.nn.optim import AdagradMomentum, gather_rows
@@ -265,14 +266,14 @@ class GRU4Rec(FeaturedItems, NeuralRecommender):
         """
         n_candidates, table = step.candidates.weights.shape[0], self.output_embedding  # C, (N, H)
         rows = gather_rows(table, step.items)  # (U, H)
-        is_whole = self.captures or n_processes() > 1
-        parts = None if self.item_features is None else self.item_features.look_up(step.items, is_whole)
-        kept = None if self.kept is None else self.kept.index_select(0, step.items)[:, None]  # (U, 1)
-        if parts is not None:
-            rows = parts.add_categories(rows if kept is None else rows.mul_(kept))
+        parts = kept = None
+        if self.item_features is not None:
+            parts = ItemParts(self.item_features, step.items, whole=self.captures or n_processes() > 1)
+            kept = None if self.kept is None else Kept.of(self.kept, step.items, n_candidates)
+            rows = rows if kept is None else kept.rows(rows)
         output_rows, candidates = rows[:n_candidates], step.items[:n_candidates]  # (C, H), (C,)
         bias = self.output_bias.view(-1).index_select(0, candidates)  # (C,)
-        bias = bias if kept is None else bias * kept[:n_candidates, 0]
+        bias = bias if kept is None else kept.candidates(bias)
         layer_input = (rows if self.shared_inputs else self.input_embedding).index_select(0, step.inputs)  # (V, I)
         layer_input = layer_input if parts is None else parts.add_to_inputs(layer_input, step.inputs)
         states = [state * step.not_reset for state in hidden]  # (V, H) each
@@ -283,7 +284,8 @@ class GRU4Rec(FeaturedItems, NeuralRecommender):
             loss, d_logits = self._loss(logits, step.candidates)  # (V,), (V, C)
         d_logits.mul_(1 / (self._hidden[0].shape[0] * n_processes()))
         d_states = mm(d_logits, output_rows)  # (V, H)
-        d_maps = None if parts is None else parts.backward_of_logits(d_logits, hidden[-1], d_states)
+        if parts is not None:
+            parts.backward_of_logits(d_logits, hidden[-1], d_states)
         d_inputs = self.cells.backward(saved, d_states, step.masks)  # (V, I)
         d_rows = rows  # (U, H), whose values are no longer needed: fresh memory would cost more than the work
         mm(d_logits.T, hidden[-1], out=d_rows[:n_candidates])  # (C, V) (V, H)
@@ -293,10 +295,10 @@ class GRU4Rec(FeaturedItems, NeuralRecommender):
         else:
             self.input_embedding.grad = _in_rows(self.input_embedding, step.inputs, d_inputs, distinct=False)
         d_bias = d_logits.sum(dim=0)[:, None]  # (C, 1)
-        if parts is not None and d_maps is not None:
-            parts.backward_of_rows(d_rows, d_maps, d_inputs, step.inputs)
+        if parts is not None:
+            parts.backward_of_inputs(d_inputs, step.inputs)
         if kept is not None:
-            d_rows, d_bias = d_rows.mul_(kept), d_bias.mul_(kept[:n_candidates])
+            d_rows, d_bias = kept.rows(d_rows), kept.candidates(d_bias)
         table.grad = _in_rows(table, step.items, d_rows, step.distinct)
         self.output_bias.grad = _in_rows(self.output_bias, candidates, d_bias, step.distinct)
         return loss.sum(), hidden

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,17 +11,16 @@ from torch import Tensor, nn
 
 from sessrec.nn.layers import mm
 
-_LARGE = 4096  # rows of all tables, from where on those of a step alone are multiplied
+_LARGE = 4096  # rows of a table, from where on the gradient of those of a step alone is kept
 
 
 class ItemFeatures(nn.Module):
-    r"""The part of each item's vector that follows from its features, linear in what is learnt for each column.
+    r"""The part of each item's vector that follows from its features.
 
-    .. math:: x_i = \frac{1}{|c_i|} \sum_{c \in c_i} C_c A + n_i W
+    .. math:: x_i = [\,\bar C_{i1}, \bar C_{i2}, \ldots, n_i\,]\, W
 
-    with a table :math:`C` of the categories and a map :math:`A` for each column of categories, of which an item has the
-    mean of its values', and one map :math:`W` of all its numbers :math:`n_i`. The maps begin at 0: a fit begins as that
-    of a model without features.
+    with the mean of the rows that the item's categories have in the table of each column, and its numbers :math:`n_i`,
+    side by side. The map :math:`W` begins at 0: a fit begins as that of a model without features.
 
     Args:
         codes: Rows of the tables, one below the other, of each item; the row below the last stands for nothing; int64,
@@ -33,148 +31,137 @@ class ItemFeatures(nn.Module):
         hidden_size: Length of an item's vector, H.
     """
 
-    codes: Tensor
-    weights: Tensor
     numbers: Tensor
 
     def __init__(
         self, codes: Tensor, weights: Tensor, numbers: Tensor, table_shapes: Sequence[tuple[int, int]], hidden_size: int
     ) -> None:
         super().__init__()
-        for name, buffer in (("codes", codes), ("weights", weights), ("numbers", numbers)):
-            self.register_buffer(name, buffer, persistent=False)
+        self.register_buffer("numbers", numbers, persistent=False)
         self.tables = nn.ParameterList(torch.randn(shape) * shape[1] ** -0.5 for shape in table_shapes)
-        self.sizes = [*(size for _, size in table_shapes), numbers.shape[1]]
-        self.maps = nn.Parameter(torch.zeros(sum(self.sizes), hidden_size))  # in one: an update costs by the call
-        self.weighs_one = (weights == 1).all(dim=0).tolist()
-        self.firsts = [0, *itertools.accumulate(rows for rows, _ in table_shapes)]
-        """Number of the first row of each table among the rows of all, and the number of these."""
+        self.sizes = [size for _, size in table_shapes]
+        self.n_of_categories = sum(self.sizes)
+        self.map = nn.Parameter(torch.zeros(self.n_of_categories + numbers.shape[1], hidden_size))
+        self.weighs_one: list[bool] = []
+        """Whether each item has just one category of a column."""
+        first = 0
+        for column, (n_rows, _) in enumerate(table_shapes):
+            is_own = (codes >= first) & (codes < first + n_rows) & (weights > 0)  # (N, M)
+            used = is_own.any(dim=0)
+            own, share = (codes[:, used] - first).masked_fill(~is_own[:, used], 0), weights[:, used] * is_own[:, used]
+            self.register_buffer(f"codes_{column}", own, persistent=False)  # (N, most of an item); 0 for nothing, ...
+            self.register_buffer(f"shares_{column}", share, persistent=False)  # ... which has a share of 0
+            self.weighs_one.append(own.shape[1] == 1 and bool((share == 1).all()))
+            first += n_rows
 
-    @property
-    def number_map(self) -> Tensor:
-        """The map of the numbers, shape (F, H)."""
-        return self.maps[len(self.maps) - self.sizes[-1] :]
+    def of_categories(self, column: int, items: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Rows in the table of a column that some items name, all where None, (U, m), and shares; None for one of 1."""
+        codes, shares = getattr(self, f"codes_{column}"), getattr(self, f"shares_{column}")
+        if items is not None:
+            codes = codes.index_select(0, items)
+            shares = None if self.weighs_one[column] else shares.index_select(0, items)
+        return codes, None if self.weighs_one[column] else shares.to(self.map.dtype)
 
-    def category_rows(self, rows: list[Tensor] | None = None) -> Tensor:
-        """What some rows of each table, all where None, add, and a row of zeros for nothing, shape (rows + 1, H)."""
-        maps = self.maps.split(self.sizes)[:-1]
-        tables = self.tables if rows is None else map(torch.index_select, self.tables, itertools.repeat(0), rows)
-        own = [table @ weight for table, weight in zip(tables, maps, strict=True)]
-        return torch.cat([*own, self.maps.new_zeros(1, self.maps.shape[1])])
-
-    def touched(self, codes: Tensor) -> tuple[list[Tensor] | None, Tensor]:
-        """Rows of each table that codes name, and the codes as numbers of these rows.
-
-        None and the codes themselves where the tables are so small that all rows are multiplied as fast.
-        """
-        if self.firsts[-1] <= _LARGE or codes.is_cuda:  # where the number of rows would have to be waited for
-            return None, codes
-        rows, codes = codes.unique(return_inverse=True)
-        bounds = torch.searchsorted(rows, torch.tensor(self.firsts)).tolist()
-        pairs = zip(self.firsts, itertools.pairwise(bounds), strict=False)
-        return [rows[start:stop] - first for first, (start, stop) in pairs], codes
+    def values(self, categories: Sequence[tuple[Tensor, Tensor | None]], items: Tensor | None = None) -> Tensor:
+        """What is mapped of some items, all where None: means of the rows of their categories, then numbers, (U, K)."""
+        found = []
+        for table, (codes, shares) in zip(self.tables, categories, strict=True):
+            if shares is None:
+                found.append(table.index_select(0, codes[:, 0]))
+            elif codes.shape[1]:
+                found.append(F.embedding_bag(codes, table, mode="sum", per_sample_weights=shares))
+            else:  # no item has any
+                found.append(table.new_zeros(len(codes), table.shape[1]))
+        numbers = self.numbers if items is None else self.numbers.index_select(0, items)
+        return torch.cat([*found, numbers.to(self.map.dtype)], dim=1)
 
     def forward(self, items: Tensor | None = None) -> Tensor:
         """What the features of some items add, shape (U, H), for items (U,), int64; of all where None."""
-        parts = (self.codes, self.weights, self.numbers)
-        codes, weights, numbers = parts if items is None else (part.index_select(0, items) for part in parts)
-        if codes.shape[1]:
-            touched, codes = self.touched(codes)
-            rows = self.categories(codes, None if all(self.weighs_one) else weights, touched)
-        else:
-            rows = self.maps.new_zeros(len(codes), self.maps.shape[1])
-        return rows + numbers.to(rows.dtype) @ self.number_map if numbers.shape[1] else rows
-
-    def categories(self, codes: Tensor, weights: Tensor | None, touched: list[Tensor] | None = None) -> Tensor:
-        """What the categories of items add, shape (U, H), from codes and weights (U, M), all 1 where None."""
-        rows = self.category_rows(touched)
-        weights = None if weights is None else weights.to(rows.dtype)
-        return F.embedding_bag(codes, rows, mode="sum", per_sample_weights=weights)
-
-    @torch.no_grad()
-    def look_up(self, items: Tensor, whole: bool = False) -> ItemParts:
-        """The features of the U items of a step; with ``whole``, the gradients of tables are dense."""
-        codes, numbers = self.codes.index_select(0, items), self.numbers.index_select(0, items)
-        weights = None if all(self.weighs_one) else self.weights.index_select(0, items)
-        touched, codes = (None, codes) if whole else self.touched(codes)
-        return ItemParts(self, codes, weights, numbers.to(self.maps.dtype), touched)
+        categories = [self.of_categories(column, items) for column in range(len(self.tables))]
+        return self.values(categories, items) @ self.map
 
 
-class ItemParts(NamedTuple):
-    """Features of the U items that a step looks up: categories are added to rows, numbers act on the logits.
+class ItemParts:
+    """The features of the U items of a training step, and the gradients of what is learnt of them.
 
-    The logits are the products of states and item vectors, (h W^T) n^T for the numbers: multiplied by few lanes first,
-    they cost a tenth of what their part of every row would.
+    Their part of the logits is (h W^T) v^T, of states h and values v: multiplied by the few lanes first, it costs a
+    fraction of what W would on every row.
+
+    Args:
+        features: The features.
+        items: Items of the step, the first C of them candidates, int64, shape (U,).
+        whole: Whether gradients of tables are dense whatever the size of the tables.
     """
 
-    features: ItemFeatures
-    codes: Tensor
-    weights: Tensor | None
-    numbers: Tensor
-    touched: list[Tensor] | None
-    """Rows of each table that the codes number; all where None."""
-
-    def add_categories(self, rows: Tensor) -> Tensor:
-        """Add the part of the categories to rows, (U, H), in place."""
-        if not self.codes.shape[1]:
-            return rows
-        return rows.add_(self.features.categories(self.codes, self.weights, self.touched))
+    def __init__(self, features: ItemFeatures, items: Tensor, whole: bool = False) -> None:
+        self.features, self.whole = features, whole
+        self.categories = [features.of_categories(column, items) for column in range(len(features.tables))]
+        self.values = features.values(self.categories, items)
+        self.projected = self.d_map = self.values  # until the logits are there
+        self.d_means: list[Tensor] = []
 
     def add_to_inputs(self, inputs: Tensor, places: Tensor) -> Tensor:
-        """Add the part of the numbers to input vectors, (V, H), of the items at some places, (V,); in place."""
-        if self.numbers.shape[1]:
-            inputs.add_(mm(self.numbers.index_select(0, places), self.features.number_map))
-        return inputs
+        """Add their part to input vectors, (V, H), of the items at some places, int64, (V,); in place."""
+        return inputs.add_(mm(self.values.index_select(0, places), self.features.map))
 
     def add_to_logits(self, logits: Tensor, states: Tensor) -> Tensor:
-        """Add the part of the numbers to the logits of the first C items, (V, C), from states (V, H); in place."""
-        if self.numbers.shape[1]:
-            logits.addmm_(states @ self.features.number_map.T, self.numbers[: logits.shape[1]].T)
-        return logits
+        """Add their part to the logits of the candidates, (V, C), from states (V, H); in place."""
+        self.projected = states @ self.features.map.T  # (V, K)
+        return logits.addmm_(self.projected, self.values[: logits.shape[1]].T)
 
-    def backward_of_logits(self, d_logits: Tensor, states: Tensor, d_states: Tensor) -> Tensor:
-        """Add the part of the numbers to the gradient of the states, (V, H).
+    def backward_of_logits(self, d_logits: Tensor, states: Tensor, d_states: Tensor) -> None:
+        """Add their part to the gradient of the states, (V, H), in place, and begin the gradients of map and values."""
+        own, n_candidates = self.features, d_logits.shape[1]
+        d_projected = mm(d_logits, self.values[:n_candidates])  # (V, K) from (V, C) (C, K)
+        d_states.add_(mm(d_projected, own.map))
+        self.d_map = mm(d_projected.T, states)  # (K, H)
+        for projected in self.projected[:, : own.n_of_categories].split(own.sizes, dim=1):
+            d_means = self.values.new_zeros(len(self.values), projected.shape[1])  # (U, size)
+            mm(d_logits.T, projected, out=d_means[:n_candidates])
+            self.d_means.append(d_means)
 
-        Returns:
-            Gradient of the maps, the part of the logits only, shape (rows of all maps, H).
-        """
+    def backward_of_inputs(self, d_inputs: Tensor, places: Tensor) -> None:
+        """Leave the gradients of the tables and the map, of the inputs' gradient, (V, H), at some places, (V,), too."""
         own = self.features
-        d_maps = torch.zeros_like(own.maps)
-        if self.numbers.shape[1]:
-            d_projected = mm(d_logits, self.numbers[: d_logits.shape[1]])  # (V, F) from (V, C) (C, F)
-            d_states.add_(mm(d_projected, own.number_map))
-            mm(d_projected.T, states, out=d_maps[len(d_maps) - own.sizes[-1] :])
-        return d_maps
-
-    def backward_of_rows(self, d_rows: Tensor, d_maps: Tensor, d_inputs: Tensor, places: Tensor) -> None:
-        """Leave the gradients of tables and maps.
-
-        Args:
-            d_rows: Gradient of each item's vector, as candidate and as input, shape (U, H).
-            d_maps: What `backward_of_logits` gave.
-            d_inputs: Gradient of the lanes' inputs alone, shape (V, H).
-            places: Item of each lane's input, int64, shape (V,).
-        """
-        own = self.features
-        own.maps.grad = d_maps
-        if self.numbers.shape[1]:
-            d_maps[len(d_maps) - own.sizes[-1] :].add_(mm(self.numbers.index_select(0, places).T, d_inputs))
-        if not self.codes.shape[1]:
-            return
-        n_rows = [len(rows) for rows in (own.tables if self.touched is None else self.touched)]
-        d_categories = d_rows.new_zeros(sum(n_rows) + 1, d_rows.shape[1])
-        for column, weighs_one in enumerate(own.weighs_one):
-            weighted = d_rows if weighs_one or self.weights is None else d_rows * self.weights[:, column, None]
-            d_categories.index_add_(0, self.codes[:, column], weighted)
-        maps, of_maps = (whole.split(own.sizes)[:-1] for whole in (own.maps, d_maps))
-        of_tables = d_categories[:-1].split(n_rows)
-        for number, (table, weight, of_table, of_map) in enumerate(
-            zip(own.tables, maps, of_tables, of_maps, strict=True)
+        own.map.grad = self.d_map.add_(mm(self.values.index_select(0, places).T, d_inputs))
+        maps = own.map[: own.n_of_categories].split(own.sizes)
+        for table, weight, d_means, (codes, shares) in zip(
+            own.tables, maps, self.d_means, self.categories, strict=True
         ):
-            gradient = mm(of_table, weight.T)
-            if self.touched is None:
-                table.grad, rows = gradient, table
+            d_means.index_add_(0, places, mm(d_inputs, weight.T))
+            d_rows = d_means[:, None] if shares is None else d_means[:, None] * shares[:, :, None]  # (U, m, size)
+            rows, d_rows = codes.reshape(-1), d_rows.reshape(-1, table.shape[1])
+            if self.whole or len(table) <= _LARGE:
+                table.grad = torch.zeros_like(table).index_add_(0, rows, d_rows)
             else:
-                place, rows = self.touched[number], table.index_select(0, self.touched[number])
-                table.grad = torch.sparse_coo_tensor(place[None], gradient, table.shape, is_coalesced=True)
-            mm(rows.T, of_table, out=of_map)
+                table.grad = torch.sparse_coo_tensor(rows[None], d_rows, table.shape, is_coalesced=False)
+
+
+class Kept(NamedTuple):
+    """Which of a step's items have their own vectors; those of the others count as 0, and so do their gradients."""
+
+    shares: Tensor
+    """1 or 0 for each of U items, float, shape (U,); on a GPU, which would have to be waited for, else (0,)."""
+    gone: Tensor
+    """Places of the items without, int64; on a GPU none."""
+    gone_candidates: Tensor
+    """Those among the candidates."""
+
+    @classmethod
+    def of(cls, kept: Tensor, items: Tensor, n_candidates: int) -> Kept:
+        """Look the items of a step up, int64, (U,), the first of them candidates, among all items, float, (N,)."""
+        shares = kept.index_select(0, items)
+        if shares.is_cuda:
+            return cls(shares, items[:0], items[:0])
+        gone = (shares == 0).nonzero()[:, 0]
+        return cls(shares[:0], gone, gone[: int(torch.searchsorted(gone, n_candidates))])
+
+    def rows(self, values: Tensor) -> Tensor:
+        """Rows of all items, (U, anything), in place."""
+        return values.mul_(self.shares[:, None]) if len(self.shares) else values.index_fill_(0, self.gone, 0.0)
+
+    def candidates(self, values: Tensor) -> Tensor:
+        """Rows or numbers of the candidates, (C, ...), in place."""
+        if not len(self.shares):
+            return values.index_fill_(0, self.gone_candidates, 0.0)
+        return values.mul_(self.shares[: len(values)].view(-1, *[1] * (values.dim() - 1)))

@@ -95,7 +95,7 @@ def test_the_checkpoint_has_the_parts_and_their_sum() -> None:
         parts = model.output_embedding + model.item_features()
     torch.testing.assert_close(content["state_dict"]["folded"], parts, rtol=1e-6, atol=1e-6)
     assert torch.equal(model.item_table, content["state_dict"]["folded"])
-    assert content["state_dict"]["item_features.maps"].abs().sum() > 0
+    assert content["state_dict"]["item_features.map"].abs().sum() > 0
 
 
 def test_items_are_added_without_training(capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,9 +113,9 @@ def test_items_are_added_without_training(capsys: pytest.CaptureFixture[str]) ->
     after: Any = load_model(Path("grown.ckpt"))
     assert after.vocabulary.item_ids == [*before.vocabulary.item_ids, "new1", "new2", "new3"]
     assert torch.equal(after.item_table[:6], before.item_table)
-    x_or_y = [after.encoder.encoders["kind"].names.index(name) for name in "xyz"]
-    rows = after.item_features.category_rows()[x_or_y]
-    price = after.item_features.number_map
+    places = [after.encoder.encoders["kind"].names.index(name) for name in "xyz"]
+    own, price = after.item_features.map.split([3, len(after.item_features.map) - 3])
+    rows = after.item_features.tables[0][places] @ own
     torch.testing.assert_close(after.item_table[6], rows[0] + price[0])
     place = after.encoder.encoders["price"].encode(after_price(3.0)) @ price.detach().numpy()
     torch.testing.assert_close(after.item_table[7], (rows[1] + rows[2]) / 2 + torch.from_numpy(place[0]))
@@ -163,7 +163,7 @@ def test_a_warm_start_keeps_what_was_learnt_of_categories(model: str) -> None:
     names = new["items"]["encoder"]["kind"]["names"]
     assert names[: len(old["items"]["encoder"]["kind"]["names"])] == old["items"]["encoder"]["kind"]["names"]
     assert set(names) == {"x", "y", "z", "aa", "0"}
-    for name in ("item_features.tables.0", "item_features.maps"):
+    for name in ("item_features.tables.0", "item_features.map"):
         before, after = old["state_dict"][name], new["state_dict"][name]
         torch.testing.assert_close(after[: len(before)], before, rtol=0, atol=1e-6)
     assert len(new["state_dict"]["item_features.tables.0"]) == 5

@@ -56,8 +56,8 @@ def featured(model: Any, table: ItemTable, n_items: int = N_ITEMS, seed: int = 3
 def added_by_formula(model: Any, table: ItemTable, item: int) -> Tensor:
     """What an item's features add, column by column, for torch to differentiate."""
     parts, columns = model.item_features, table.select(map(str, range(model.n_items)))
-    maps = parts.maps.split([3, 2, len(parts.maps) - 5])  # of tags, of kinds, and of all numbers
-    total = parts.maps.new_zeros(parts.maps.shape[1])
+    maps = parts.map.split([3, 2, len(parts.map) - 5])  # of tags, of kinds, and of all numbers
+    total = parts.map.new_zeros(parts.map.shape[1])
     places, n_table = 0, 0
     for name, encoder in model.encoder.encoders.items():
         column: Any = columns[name]
@@ -166,7 +166,7 @@ def test_the_table_of_a_state_dict_is_that_of_its_parts() -> None:
     other.load_state_dict(state, strict=False)
     torch.testing.assert_close(other.item_table, other.id_embedding + other.item_features())
     with torch.no_grad():
-        other.item_features.maps.mul_(2)
+        other.item_features.map.mul_(2)
     torch.testing.assert_close(other.item_table, other.id_embedding + other.item_features())
 
 
