@@ -31,7 +31,7 @@ _COLUMNS = {
     "length": "events of the whole session",
     "repeat": "whether the target is among the events before it",
     "popularity": "share of the training events that belong to items more popular than the target",
-    "age": "seconds since the target's first training event; none where the log has no times",
+    "age": "seconds since the target's first training event; none where it has none, or the log has no times",
     "popular_odds": "probability that a candidate other than the target, drawn by popularity, scores at least as high",
     "event": "number of the target among the events of the session, from 1, those of unknown items included",
     "clicks": "training events of the target",
