@@ -94,11 +94,6 @@ def _row(log: str, model: str, trial: Mapping[str, str]) -> list[str]:
     return [log, model, *(trial[name] for name in _HEAD[2:-1]), json.dumps(options)]
 
 
-def refit_words(log: str, model: str, words: str) -> list[str]:
-    """Words of a fit to all of a log but its test part, as the final test of a study has them."""
-    return ["--config", f"configs/{model}.yaml", "--data.path", f"data/{log}.tsv.gz", *words.split()]
-
-
 def refit_published(log: str, model: str, file: Path, words: str, seeds: Sequence[int]) -> None:
     """Make the final test of a study of which only its trials are there.
 
@@ -134,7 +129,8 @@ def refit_published(log: str, model: str, file: Path, words: str, seeds: Sequenc
         "tests_of_this_study": 1,
     }
     seeds = seeds if is_random(f"configs/{model}.yaml") else seeds[:1]
-    fit_and_test_trials(trials, shared, refit_words(log, model, words), seeds)
+    data = ["--data.path", f"data/{log}.tsv.gz", *words.split()]
+    fit_and_test_trials(trials, shared, ["--config", f"configs/{model}.yaml", *data], seeds)
 
 
 def tuning_of(report: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,13 +55,10 @@ class AvailableRanks:
         times = torch.from_numpy(np.asarray(self.sessions.times)[event.numpy()].astype(np.float64))
         counts = rank_positions(self.model, batch, None, self._bounds, times.to(self._bounds.device))
         targets = batch.items[row, place + 1].cpu().numpy()
-        is_there = self._is_there(targets, times.numpy())
+        is_there = self.intervals.are_there(targets, times.numpy())
         n_candidates = self._n_candidates(batch, row, place, times.numpy(), targets, is_there)
         found = (counts.above, counts.tied, torch.from_numpy(n_candidates), torch.from_numpy(is_there.astype(np.int64)))
         return dict(zip(COUNTS, found, strict=True))
-
-    def _is_there(self, items: np.ndarray, times: np.ndarray) -> np.ndarray:
-        return (self.intervals.bounds[items] <= times[:, None]).sum(axis=1) % 2 == 1
 
     def _n_candidates(
         self,
@@ -80,7 +77,7 @@ class AvailableRanks:
             position, item = (part.cpu().numpy() for part in pairs(slice(0, len(row))))
             distinct = np.unique(position * self.model.n_items + item)
             position, item = distinct // self.model.n_items, distinct % self.model.n_items
-            counts = self._is_there(item, times[position]) | (item == targets[position])
+            counts = self.intervals.are_there(item, times[position]) | (item == targets[position])
             np.subtract.at(found, position[counts & self._allowed[item]], 1)
         return found
 

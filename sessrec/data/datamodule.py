@@ -78,9 +78,8 @@ class SessionDataModule(LightningDataModule):
         self._items, items = items, IN_MEMORY if is_table(items) else items
         self._availability, availability = availability, IN_MEMORY if is_table(availability) else availability
         path, preparation = self.preparation.path, {}  # Lightning compares the arguments, and tables compare to tables
-        own |= {"shuffle": shuffle, "items": items, "availability": availability}  # type: ignore[dict-item]
-        own |= {"cache_dir": cache_dir}  # type: ignore[dict-item]
-        self.save_hyperparameters(asdict(self.preparation) | own)
+        others = {"shuffle": shuffle, "items": items, "availability": availability, "cache_dir": cache_dir}
+        self.save_hyperparameters(asdict(self.preparation) | own | others)
         self.options: Any = self.hparams
         if cache_dir is not None and not cache_dir.strip():
             raise SessRecError("--data.cache_dir is empty: name a folder, or null to keep nothing")

@@ -65,7 +65,11 @@ class ItemIntervals:
 
     def at(self, time: float) -> np.ndarray:
         """Which items are there, bool, shape (N,)."""
-        return (self.bounds <= time).sum(axis=1) % 2 == 1
+        return _are_there(self.bounds, time)
+
+    def are_there(self, items: np.ndarray, times: np.ndarray) -> np.ndarray:
+        """Whether some items, int64, are there, each at a time of its own, bool, both of shape (P,)."""
+        return _are_there(self.bounds[items], times[:, None])
 
     def counts(self, times: np.ndarray) -> np.ndarray:
         """Number of items that are there at each time, int64."""
@@ -76,6 +80,11 @@ class ItemIntervals:
         """The first time after another at which an item comes or goes; infinite where none does."""
         later = self.bounds[self.bounds > time]
         return float(later.min(initial=np.inf))
+
+
+def _are_there(bounds: np.ndarray, time: float | np.ndarray) -> np.ndarray:
+    """Whether the last bound of each row, (n, 2 K), up to a time is one at which the item comes, bool, shape (n,)."""
+    return (bounds <= time).sum(axis=1) % 2 == 1
 
 
 def read_availability(

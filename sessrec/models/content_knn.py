@@ -9,7 +9,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from sessrec.errors import SessRecError, check_least
+from sessrec.errors import check_least
 from sessrec.features.encoding import CategoryEncoder
 from sessrec.models.base import SessionRecommender
 from sessrec.models.compatibility import check_ranges
@@ -36,6 +36,7 @@ class ContentKNN(KnowsFeatures, SessionRecommender):
     """
 
     scores_in_blocks = False
+    needs_features = True
 
     def __init__(
         self,
@@ -50,15 +51,6 @@ class ContentKNN(KnowsFeatures, SessionRecommender):
         check_least("--model.n_last", n_last, 1)
         check_ranges(self.options, {"[0, 1]": "decay"})
         self.n_last, self.decay = n_last, decay
-
-    def encode_data(self, data: Any) -> None:
-        """See `KnowsFeatures.encode_data`.
-
-        Raises:
-            SessRecError: If no features are given.
-        """
-        check_has_features(self)
-        super().encode_data(data)
 
     def build(self) -> None:
         """Lay out what items hold, each column scaled so that the likeness is an inner product."""
@@ -107,16 +99,6 @@ class ContentKNN(KnowsFeatures, SessionRecommender):
         scores += (weights @ self._numbers) @ self._numbers[items].T
         scores = scores.round(_DIGITS) + _OF_POPULARITY * self.vocabulary.popularity[items]
         return torch.from_numpy(scores).to(queries.device)
-
-
-def check_has_features(model: KnowsFeatures) -> None:
-    """Refuse to fit a model that compares features without any.
-
-    Raises:
-        SessRecError: If the options name none.
-    """
-    if not model.uses_features:
-        raise SessRecError(f"{type(model).__name__} compares features: give --model.features and --data.items")
 
 
 def _of_length_1(rows: csr_array) -> csr_array:

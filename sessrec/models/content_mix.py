@@ -9,11 +9,11 @@ from torch import Tensor
 
 from sessrec.data.sessions import Sessions
 from sessrec.data.vocabulary import Vocabulary
-from sessrec.errors import SessRecError, check_choice, check_least
+from sessrec.errors import SessRecError, check_choice
 from sessrec.models.ar import AR
 from sessrec.models.base import SessionRecommender
 from sessrec.models.compatibility import check_ranges
-from sessrec.models.content_knn import ContentKNN, check_has_features
+from sessrec.models.content_knn import ContentKNN
 from sessrec.models.item_knn import ItemKNN
 from sessrec.models.knows_features import KnowsFeatures
 from sessrec.models.markov import Markov
@@ -57,6 +57,7 @@ class ContentMix(KnowsFeatures, SessionRecommender):
     """
 
     scores_in_blocks = False
+    needs_features = True
     takes_new_items = False
 
     def __init__(
@@ -75,22 +76,12 @@ class ContentMix(KnowsFeatures, SessionRecommender):
         self.save_hyperparameters("model", "model_options", "n_last", "decay", "weight", "constant")
         check_choice("--model.model", model, CountingName)
         check_ranges(self.options, {"[0, 1]": "weight", "[0, inf)": "constant"})
-        check_least("--model.n_last", n_last, 1)
         self.content = ContentKNN(features, n_last, decay)
         try:
             self.clicks = _COUNTING[model](**(model_options or {}))
         except TypeError as error:
             raise SessRecError(f"--model.model_options {model_options}: {error}") from error
         self.weight, self.constant = weight, constant
-
-    def encode_data(self, data: Any) -> None:
-        """See `KnowsFeatures.encode_data`.
-
-        Raises:
-            SessRecError: If no features are given.
-        """
-        check_has_features(self)
-        super().encode_data(data)
 
     def build(self) -> None:
         """Build both models."""

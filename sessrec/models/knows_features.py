@@ -26,6 +26,8 @@ class KnowsFeatures:
     """
 
     vocabulary: Vocabulary
+    needs_features = False
+    """Whether a fit without any is refused."""
     takes_new_items = True
     """Whether items can be added to a fitted model; see `add_items`."""
 
@@ -60,6 +62,8 @@ class KnowsFeatures:
         Raises:
             SessRecError: If the data have no item table, or it does not have what the options name.
         """
+        if self.needs_features and not self.uses_features:
+            raise SessRecError(f"{type(self).__name__} compares features: give --model.features and --data.items")
         if not self.uses_features or self.encoded is not None:
             return
         if data.item_table is None:
