@@ -4,6 +4,7 @@ Example::
 
     python scripts/report.py --tune eshop2008        # tune and test what can be tuned on that log, then report
     python scripts/report.py --refit eshop2008       # test what the published trials chose, without their studies
+    python scripts/report.py --transfer diginetica   # test what the studies of another log chose, then report
     python scripts/report.py --fit yoochoose1_64     # fit and test what is missing on that log, then report
     python scripts/report.py                         # report what is in lightning_logs
 
@@ -21,16 +22,20 @@ import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from glob import glob
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from report_studies import (
     BUDGETS,
+    TRANSFERS,
     TUNABLE,
+    fit_transferred,
     is_tuned,
     refit_published,
     runs_of_study,
     study_command,
+    transferred_name,
     tuning_of,
     write_trials,
 )
@@ -41,7 +46,7 @@ from sessrec import audit, compare, tune
 from sessrec.arguments import ScriptParser
 from sessrec.errors import SessRecError, error_text
 from sessrec.evaluation.comparison import ComparedModel, Comparison, compare_runs
-from sessrec.evaluation.tested_runs import read_run
+from sessrec.evaluation.tested_runs import Run, read_run
 from sessrec.experiments.fit_and_test import is_random
 from sessrec.writing import write_json, write_text
 
@@ -123,6 +128,8 @@ def results_of(log: str, folder: Path) -> dict[str, Any] | None:
             if found[0].settings not in chosen:  # a study may have chosen the very options of another config
                 runs_of[model] = found
                 fitted.append(model)
+    transferred = _transferred(log, folder)
+    runs_of |= {transferred_name(log, model): found for model, found in transferred.items()}
     if not runs_of:
         return None
     runs = [run for own in runs_of.values() for run in own]
@@ -132,7 +139,26 @@ def results_of(log: str, folder: Path) -> dict[str, Any] | None:
         comparison = compare_runs(runs, METRICS, recurrent[0])
     seeds_of = {model: sorted(run.report["seed"] for run in runs_of[model]) for model in fitted}
     lines = [study_command(log, model, LOGS[log]) for model in tuned] + (commands(log, seeds_of) if seeds_of else [])
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for model, found in transferred.items():
+        groups.setdefault(tuple(sorted(run.report["seed"] for run in found)), []).append(model)
+    lines += [_transfer_command(log, models, seeds) for seeds, models in sorted(groups.items())]
     return _as_json(comparison, "\n".join(lines))
+
+
+def _transferred(log: str, folder: Path) -> dict[str, list[Run]]:
+    """Runs with options that another log chose, by model."""
+    found = {}
+    for model in TUNABLE if log in TRANSFERS else ():
+        name = f"{log}-{transferred_name(log, model)}"
+        if own := sorted(run.parent for run in folder.glob(f"{name}-*/metrics.json")):
+            found[model] = [read_run(run) for run in own]
+    return found
+
+
+def _transfer_command(log: str, models: Sequence[str], seeds: Sequence[int]) -> str:
+    words = f"--models {' '.join(models)} --seeds {' '.join(map(str, seeds))}"
+    return f"python scripts/report.py --transfer {log} {words}"
 
 
 def demo_results(folder: Path) -> dict[str, Any] | None:
@@ -215,15 +241,16 @@ def texts_of(results: Mapping[str, Any], docs: Path) -> dict[Path, str]:
 
 def _make_runs(options: argparse.Namespace) -> None:
     """Tune, fit, test and audit what the user asks for."""
-    for log in options.tune:
-        for model in (model for model in options.models if model in TUNABLE):
-            if not is_tuned(log, model, options.runs):
-                tune.main(shlex.split(study_command(log, model, LOGS[log], options.seeds or STUDY_SEEDS))[3:])
-    for log in options.refit:
-        for model in (model for model in options.models if model in TUNABLE):
-            if not is_tuned(log, model, options.runs):
-                trials = options.docs / "trials.csv.gz"
-                refit_published(log, model, trials, LOGS[log], options.seeds or STUDY_SEEDS)
+    tunable = [model for model in options.models if model in TUNABLE]
+    trials, seeds = options.docs / "trials.csv.gz", options.seeds or STUDY_SEEDS
+    for log, model in product(options.tune, tunable):
+        if not is_tuned(log, model, options.runs):
+            tune.main(shlex.split(study_command(log, model, LOGS[log], seeds))[3:])
+    for log, model in product(options.refit, tunable):
+        if not is_tuned(log, model, options.runs):
+            refit_published(log, model, trials, LOGS[log], seeds)
+    for log, model in product(options.transfer, tunable):
+        fit_transferred(log, model, trials, LOGS[log], seeds)
     for log in options.fit:
         seeds_of = {
             model: options.seeds or SEEDS[model]
@@ -243,6 +270,8 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--tune", nargs="+", choices=list(BUDGETS), default=[], help="logs to tune models on first")
     text = "logs on which to test what docs/trials.csv.gz chose"
     parser.add_argument("--refit", nargs="+", choices=list(BUDGETS), default=[], help=text)
+    text = "logs on which to test what another log's studies chose"
+    parser.add_argument("--transfer", nargs="+", choices=list(TRANSFERS), default=[], help=text)
     parser.add_argument("--fit", nargs="+", choices=list(LOGS), default=[], help="logs to fit and test models on first")
     parser.add_argument(
         "--seeds",

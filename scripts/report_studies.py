@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from sessrec.errors import SessRecError
-from sessrec.experiments.fit_and_test import is_random
+from sessrec.experiments.fit_and_test import fit_and_test, is_random
 from sessrec.tuning.final import TestedTrial, fit_and_test_trials
-from sessrec.writing import atomic_write
+from sessrec.tuning.space import words_of
+from sessrec.writing import atomic_write, write_json
 
 TUNABLE = (
     *("markov", "ar", "sr", "item_knn", "sknn", "vsknn", "stan", "vstan", "vmis_knn"),
@@ -23,6 +24,8 @@ TUNABLE = (
 BUDGETS = dict.fromkeys(("rsc15_100k", "serenade_example", "eshop2008"), "--trials 100 --minutes 15 --workers 2")
 """Budget of each model's study on the logs that models are tuned on."""
 SEEDS = (1, 2, 3)
+TRANSFERS = {"yoochoose1_64": "rsc15_100k", "retailrocket": "serenade_example", "diginetica": "serenade_example"}
+"""Logs without studies, and the log whose studies choose options for them: of the same shop, or the like."""
 _HEAD = ("log", "model", "trial", "state", "value", "epochs", "seconds", "default", "reason", "options")
 
 
@@ -107,13 +110,8 @@ def refit_published(log: str, model: str, file: Path, words: str, seeds: Sequenc
     Raises:
         SessRecError: If the table has no complete trial of that model on that log.
     """
-    with gzip.open(file, "rt", encoding="utf-8", newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if (row["log"], row["model"]) == (log, model)]
-    complete = [row for row in rows if row["state"] == "complete"]
-    default = next((row for row in complete if row["default"] == "True"), None)
-    if default is None:
-        raise SessRecError(f"{file} has no trial of the default options of {model} on {log}: report.py --tune {log}")
-    best = max(complete, key=lambda row: (float(row["value"]), -int(row["trial"])))
+    rows = _published(log, model, file)
+    best, default = _best(rows), next(row for row in rows if row["default"] == "True")
     tested = {"default": default} if best is default else {"tuned": best, "default": default}
     trials = {
         name: TestedTrial(
@@ -133,9 +131,61 @@ def refit_published(log: str, model: str, file: Path, words: str, seeds: Sequenc
     fit_and_test_trials(trials, shared, ["--config", f"configs/{model}.yaml", *data], seeds)
 
 
+def fit_transferred(log: str, model: str, file: Path, words: str, seeds: Sequence[int]) -> list[Path]:
+    """Fit and test a model with the options that the study of another log chose; gives the folders of the runs.
+
+    Args:
+        log: Name of the log, for which `TRANSFERS` names the other one.
+        model: Name of the config.
+        file: Table of all trials.
+        words: Words of every fit on the log, without its path.
+        seeds: Seeds of the fits; a model that draws nothing takes the first.
+
+    Returns:
+        Folders of the runs; none where the study chose the default options.
+
+    Raises:
+        SessRecError: If the table has no complete trial of that model on the other log.
+    """
+    source = TRANSFERS[log]
+    rows = _published(source, model, file)
+    best = _best(rows)
+    if best["default"] == "True":
+        print(f"{source} chose the default options of {model}: they are tested by --fit {log}")
+        return []
+    folders = []
+    data = ["--config", f"configs/{model}.yaml", "--data.path", f"data/{log}.tsv.gz", *words.split()]
+    origin = {"log": source, "trial": int(best["trial"]), "trials": len(rows), "validation": float(best["value"])}
+    for seed in seeds if is_random(f"configs/{model}.yaml") else seeds[:1]:
+        options = [*words_of(json.loads(best["options"])), "--seed_everything", str(seed)]
+        folders.append(fit_and_test([*data, *options], f"{log}-{transferred_name(log, model)}-{seed}"))
+        report = folders[-1] / "metrics.json"
+        write_json(report, json.loads(report.read_text(encoding="utf-8")) | {"options_of": origin})
+    return folders
+
+
+def transferred_name(log: str, model: str) -> str:
+    """Name of a model with the options that another log chose."""
+    return f"{model}-of-{TRANSFERS[log]}"
+
+
+def _published(log: str, model: str, file: Path) -> list[Mapping[str, str]]:
+    """The published trials of a model's study on a log."""
+    with gzip.open(file, "rt", encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if (row["log"], row["model"]) == (log, model)]
+    if not any(row["default"] == "True" and row["state"] == "complete" for row in rows):
+        raise SessRecError(f"{file} has no trial of the default options of {model} on {log}: report.py --tune {log}")
+    return rows
+
+
+def _best(rows: Sequence[Mapping[str, str]]) -> Mapping[str, str]:
+    complete = [row for row in rows if row["state"] == "complete"]
+    return max(complete, key=lambda row: (float(row["value"]), -int(row["trial"])))
+
+
 def tuning_of(report: Mapping[str, Any]) -> dict[str, Any]:
     """What docs/results.json says of the study behind a run, from its ``metrics.json``; nothing where there is none."""
-    origin = report.get("tuning")
-    return (
-        {"tuning": {name: value for name, value in origin.items() if name != "tests_of_this_study"}} if origin else {}
-    )
+    found = {name: dict(report[name]) for name in ("tuning", "options_of") if report.get(name)}
+    for origin in found.values():
+        origin.pop("tests_of_this_study", None)
+    return found

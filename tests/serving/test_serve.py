@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import signal
@@ -116,20 +117,23 @@ def test_reloads_under_load_and_an_end_that_drains(server: tuple[subprocess.Pope
         scores = [(item["id"], pytest.approx(item["score"], rel=1e-6)) for item in answer["items"]]
         assert scores == expected[answer["model"]["digest"]]
 
-    late: list[int] = []
-
-    def ask_late() -> None:
-        requests = [{"items": [f"x{number % 14}"] * 400} for number in range(256)]  # some tenths of a second
-        late.append(httpx.post(f"{address}/v1/recommend:batch", json={"requests": requests}, timeout=60).status_code)
-
-    thread = threading.Thread(target=ask_late)
-    thread.start()
-    time.sleep(0.15)
-    assert not late
+    late, body = http.client.HTTPConnection(address.removeprefix("http://"), timeout=20), b'{"items": ["x1"], "k": 5}'
+    late.putrequest("POST", "/v1/recommend")
+    for name, value in {
+        "Content-Type": "application/json",
+        "Content-Length": len(body),
+        "Expect": "100-continue",
+    }.items():
+        late.putheader(name, str(value))
+    late.endheaders()
+    assert late.sock.recv(99).startswith(b"HTTP/1.1 100")  # the server has begun on it, and waits for the rest
     process.send_signal(signal.SIGTERM)
-    thread.join()
+    time.sleep(0.3)
+    assert process.poll() is None
+    late.send(body)
+    assert late.getresponse().status == 200
+    late.close()
     assert process.wait(20) in (0, -signal.SIGTERM)
-    assert late == [200]
     assert process.stderr is not None
     assert "Traceback" not in process.stderr.read()
 
