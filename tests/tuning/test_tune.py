@@ -181,16 +181,16 @@ def test_a_trial_ends_in_time_and_a_fault_is_told(capsys: pytest.CaptureFixture[
 
 
 def test_two_workers(capfd: pytest.CaptureFixture[str]) -> None:
-    words = [*GRU, "--study", "two", "--trials", "6", "--max_epochs", "60", "--patience", "60", "--workers", "2"]
+    words = [*GRU, "--study", "two", "--trials", "4", "--max_epochs", "50", "--patience", "50", "--workers", "2"]
     words.append("--no_pruning")  # trials that are longer than the second worker takes to start
     subprocess.run([sys.executable, "-m", "sessrec.tune", *words], check=True)
     found = trials_of("two")
-    assert [row["state"] for row in found].count("complete") + [row["state"] for row in found].count("pruned") == 6
+    assert [row["state"] for row in found].count("complete") + [row["state"] for row in found].count("pruned") == 4
     options = [tuple(row.items())[6:] for row in found if row["state"] != "known"]
     assert len(set(options)) == len(options)
     workers = re.findall(r'"worker":\["[^"]*",(\d+)\]', Path("lightning_logs/two", JOURNAL).read_text())
     assert len(set(workers)) == 2
-    assert "(6 of 6 done)" in capfd.readouterr().out
+    assert "(4 of 4 done)" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(
