@@ -128,10 +128,10 @@ $(BROWSER): $(ENGINES_READY)
 	touch $@
 
 ENGINE_TESTS := tests/callbacks/test_trackers.py tests/serving/test_redis.py tests/serving/test_browser.py \
-	tests/scripts/test_sentence_encoder.py
+	tests/scripts/test_sentence_encoder.py tests/engines
 
-test-engines: $(ENGINES_READY) $(REDIS) $(BROWSER)  ## Run the tests of MLflow, W&B, Redis, a sentence encoder and the page in Chromium, in an own environment
-	OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest -q $(ENGINE_TESTS) $(TEST_WORDS)
+test-engines: $(ENGINES_READY) $(REDIS) $(BROWSER)  ## Run the tests of MLflow, W&B, Redis, DuckDB, a sentence encoder and the page in Chromium
+	RANDOM_LOGS=200 OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest -q $(ENGINE_TESTS) $(TEST_WORDS)
 
 lint: $(LINT_READY)  ## Check style and types
 	$(BIN)/ruff check sessrec scripts tests

@@ -15,6 +15,8 @@ scale   How much longer a step takes with a million items than with 10,000.
 data    The preparation of a log of 20 million events against pyarrow.csv.read_csv alone on the same file: ratio of the
         times, peak memory, growth of the time for an event from a log of a tenth of that, time to open the prepared log
         again, memory of a training loader, and the time to lay 5 million sessions into lanes.
+engines  The preparation of logs of three layouts by DuckDB on disk, in turn with that in memory: ratio of the times,
+        and whether the prepared logs are the same to the byte. With --large, also a log of so many events by DuckDB.
 serve   Milliseconds of an answer over HTTP at a fixed rate, and answers a second of a server that is never idle, beside
         those of a server that does nothing. The server has one core, the client another. mb is the server's memory,
         mb_more how much it grew while it answered.
@@ -31,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks import baselines, data, evaluation, features, serving, training
+from benchmarks import baselines, data, engines, evaluation, features, serving, training
 
 from sessrec.arguments import ScriptParser
 from sessrec.environment import tune_memory
@@ -48,6 +50,7 @@ MEASURES: dict[str, Callable[[argparse.Namespace], Any]] = {
     "memory": lambda o: evaluation.memory(o.repeats),
     "scale": lambda o: training.scale(o.configs or _SMALL, o.windows, o.accelerator),
     "data": lambda o: data.measure(o.events, o.repeats),
+    "engines": lambda o: engines.measure(o.events, o.repeats, o.large, o.memory_limit),
     "serve": lambda o: serving.serve(o.seconds),
 }
 
@@ -61,7 +64,11 @@ def _parser() -> ScriptParser:
     parser.add_argument(
         "--windows", type=int, default=8, help="train, scale, features: windows of 64 steps a round (default: 8)"
     )
-    parser.add_argument("--events", type=int, default=20_000_000, help="data: events of the log (default: 20,000,000)")
+    parser.add_argument(
+        "--events", type=int, default=20_000_000, help="data, engines: events of a log (default: 20,000,000)"
+    )
+    parser.add_argument("--large", type=int, help="engines: events of a larger log, prepared by DuckDB alone")
+    parser.add_argument("--memory_limit", default="1GB", help="engines: memory of DuckDB (default: 1GB)")
     parser.add_argument("--repeats", type=int, default=5, help="rounds (default: 5)")
     parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu", help="where to run (default: cpu)")
     parser.add_argument("--reference", type=Path, help="train: checkout of the reference implementation")

@@ -172,7 +172,9 @@ def transferred_name(log: str, model: str) -> str:
 def _published(log: str, model: str, file: Path) -> list[Mapping[str, str]]:
     """The published trials of a model's study on a log."""
     with gzip.open(file, "rt", encoding="utf-8", newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if (row["log"], row["model"]) == (log, model)]
+        rows: list[Mapping[str, str]] = [
+            row for row in csv.DictReader(stream) if (row["log"], row["model"]) == (log, model)
+        ]
     if not any(row["default"] == "True" and row["state"] == "complete" for row in rows):
         raise SessRecError(f"{file} has no trial of the default options of {model} on {log}: report.py --tune {log}")
     return rows

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from sessrec.click_log.arrays import compress, count_in_runs, take
 from sessrec.click_log.ids import encode_ids, plain_numbers
 from sessrec.click_log.ordering import count_codes, sort_into_sessions, take_runs
 
@@ -60,16 +61,17 @@ class Events:
     @cached_property
     def starts(self) -> np.ndarray:
         """Time of each session's first event, ascending, shape (sessions,)."""
-        return self.time[self.offsets[:-1]]
+        return take(self.time, self.offsets[:-1])
 
     def select(self, keep: np.ndarray) -> Events:
         """The events where ``keep`` (bool, shape (events,)) is True; sessions left without any are gone."""
         if not len(self):
             return self
-        lengths = np.add.reduceat(keep.view(np.int8), self.offsets[:-1], dtype=np.int64)
+        lengths = count_in_runs(keep, self.offsets)
         stays = lengths > 0
         offsets, numbers = np.concatenate([[0], np.cumsum(lengths[stays])]), self.numbers[stays]
-        selected = replace(self, item=self.item[keep], time=self.time[keep], offsets=offsets, numbers=numbers)
+        item, time = compress(self.item, keep), compress(self.time, keep)
+        selected = replace(self, item=item, time=time, offsets=offsets, numbers=numbers)
         return selected.in_order_of_start()
 
     def take_sessions(self, sessions: np.ndarray) -> Events:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +20,8 @@ _MISSING = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "none", "NONE", "
 _ROUNDED = r"^[+-]?\d+(\.\d+)?[eE]\+\d+$"
 
 
-class IdColumn(NamedTuple):
+@dataclass
+class IdColumn:
     """The ids of a log's sessions, visitors or items."""
 
     kind: str
@@ -30,41 +33,50 @@ class IdColumn(NamedTuple):
     ids: pa.Array
     """Distinct ids, text or int64."""
 
-    def first_row(self, of_ids: pa.Array) -> int:
-        """The first row whose id is one of those where ``of_ids`` (bool, one an id) is true."""
-        return int(of_ids.to_numpy(zero_copy_only=False)[self.codes].argmax())
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Number of rows of each id, int64."""
+        return count_codes(self.codes, len(self.ids))
+
+    def first_of(self, of_ids: pa.Array) -> tuple[str, int]:
+        """The id that comes first of those where ``of_ids``, bool, is true, and its first row."""
+        row = int(of_ids.to_numpy(zero_copy_only=False)[self.codes].argmax())
+        return str(self.ids[int(self.codes[row])]), row
 
 
-def check_ids(session: IdColumn, item: IdColumn, place_of: Callable[[int], str]) -> list[str]:
+FirstRow: TypeAlias = Callable[[int, int], "int | None"]
+"""Gives the first row that has both of two ids, of session and item, by their places; None where there is none."""
+
+
+def check_ids(session: IdColumn, item: IdColumn, first_row_of: FirstRow, place_of: Callable[[int], str]) -> list[str]:
     """Refuse files that were joined, and say what looks wrong in the ids; plain numbers never do.
 
     Args:
         session: Ids of the sessions, or the visitors.
         item: Ids of the items.
+        first_row_of: Gives the first row that has both of two ids.
         place_of: Gives file and line of a row.
 
     Raises:
         SessRecError: If the header or the byte-order mark of a second file stands among the rows.
     """
     texts = [column for column in (session, item) if column.ids.type != pa.int64()]
-    _check_joined_files(texts, place_of)
+    _check_joined_files(texts, first_row_of, place_of)
     found = []
     for column in texts:
         found += _warn_of_spreadsheets(column, place_of) + _warn_of_ids(column)
     return found
 
 
-def _check_joined_files(texts: list[IdColumn], place_of: Callable[[int], str]) -> None:
+def _check_joined_files(texts: list[IdColumn], first_row_of: FirstRow, place_of: Callable[[int], str]) -> None:
     for column in texts:
         marked = pc.starts_with(column.ids, "\ufeff")
         if pc.any(marked).as_py():
             fault = "an id begins with a byte-order mark: files were joined; remove it"
-            raise SessRecError(f"{place_of(column.first_row(marked))}: {fault}")
+            raise SessRecError(f"{place_of(column.first_of(marked)[1])}: {fault}")
     header = [pc.index(column.ids, column.name).as_py() for column in texts]
-    if len(texts) == 2 and min(header) >= 0:
-        is_header = np.all([column.codes == code for code, column in zip(header, texts, strict=True)], axis=0)
-        if is_header.any():
-            raise SessRecError(f"{place_of(int(is_header.argmax()))}: a header stands among the rows; remove it")
+    if len(texts) == 2 and min(header) >= 0 and (row := first_row_of(header[0], header[1])) is not None:
+        raise SessRecError(f"{place_of(row)}: a header stands among the rows; remove it")
 
 
 def _warn_of_spreadsheets(column: IdColumn, place_of: Callable[[int], str]) -> list[str]:
@@ -73,8 +85,8 @@ def _warn_of_spreadsheets(column: IdColumn, place_of: Callable[[int], str]) -> l
     suspects = pc.and_(may_be, pc.match_substring_regex(column.ids, _ROUNDED)) if pc.any(may_be).as_py() else may_be
     if not (n_suspects := pc.sum(suspects).as_py()):
         return []
-    row, kind = column.first_row(suspects), column.kind
-    first = f"{column.ids[int(column.codes[row])].as_py()!r} ({place_of(row)})"
+    kind, (text, row) = column.kind, column.first_of(suspects)
+    first = f"{text!r} ({place_of(row)})"
     return [
         f"{counted(n_suspects, f'{kind} id')} such as {first}, numbers that a spreadsheet rounded? different "
         f"{kind}s may have become one before sessrec saw them"
@@ -83,8 +95,7 @@ def _warn_of_spreadsheets(column: IdColumn, place_of: Callable[[int], str]) -> l
 
 def _warn_of_ids(column: IdColumn) -> list[str]:
     """Missing values, blanks and quotes."""
-    kind, ids, found = column.kind, column.ids, []
-    counts = count_codes(column.codes, len(ids))
+    kind, ids, counts, found = column.kind, column.ids, column.counts, []
     missing = pc.is_in(ids, pa.array(_MISSING))
     for code in np.flatnonzero(missing.to_numpy(zero_copy_only=False)).tolist():
         text = ids[code].as_py()

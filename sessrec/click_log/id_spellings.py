@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessrec.click_log.id_checks import IdColumn
-from sessrec.click_log.ordering import count_codes
 from sessrec.text import counted
 
 _LONGEST = 30  # bytes; longer ids, such as UUIDs, are no numbers
@@ -35,7 +34,7 @@ def warn_of_spellings(column: IdColumn, place_of: Callable[[int], str]) -> list[
     plain = _plain_spellings(column.ids)
     if plain is None:
         return []
-    counts = count_codes(column.codes, len(column.ids))
+    counts = column.counts
     distinct = pc.value_counts(plain)
     shared = distinct.filter(pc.greater(distinct.field("counts"), 1)).field("values")
     if not len(shared):
@@ -55,8 +54,8 @@ def warn_of_spellings(column: IdColumn, place_of: Callable[[int], str]) -> list[
 
 
 def _shown(column: IdColumn, code: int, n_events: int, place_of: Callable[[int], str]) -> str:
-    place = place_of(int((column.codes == code).argmax()))
-    return f"{column.ids[code].as_py()!r} ({counted(n_events, 'event')}, first in {place})"
+    text, row = column.first_of(pa.array(np.arange(len(column.ids)) == code))
+    return f"{text!r} ({counted(n_events, 'event')}, first in {place_of(row)})"
 
 
 def _plain_spellings(ids: pa.Array) -> pa.Array | None:

@@ -56,11 +56,16 @@ def encode_ids(pieces: list[pa.Array]) -> tuple[np.ndarray, pa.Array]:
     return encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary
 
 
+def are_dense(low: int, high: int, n_rows: int) -> bool:
+    """Whether ids that are plain numbers are numbered by their size; else in the order in which they come."""
+    return high - low <= 4 * n_rows + 1024 and high - low < 2**31
+
+
 def _encode_numbers(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Codes and distinct numbers."""
     low, high = int(min(part.min() for part in parts)), int(max(part.max() for part in parts))
     n_rows = sum(map(len, parts))
-    if high - low > 4 * n_rows + 1024 or high - low >= 2**31:
+    if not are_dense(low, high, n_rows):
         codes, distinct = pd.factorize(np.concatenate(parts))
         return (codes.astype(np.int32) if len(distinct) < 2**31 else codes), distinct
     # ids without many gaps between them: their own place is their code

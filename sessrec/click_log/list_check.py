@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sessrec.click_log.id_checks import IdColumn
-from sessrec.click_log.ordering import count_codes
 from sessrec.text import counted
 
 _PRINTED = r"""(?s)^\s*\[.*['", ].*\]\s*$"""
@@ -29,14 +28,14 @@ def warn_of_lists(item: IdColumn, place_of: Callable[[int], str]) -> list[str]:
     """
     if item.ids.type == pa.int64():
         return []
-    counts = count_codes(item.codes, len(item.ids))
+    counts = item.counts
+    n_rows = int(counts.sum())
     looks = pc.match_substring_regex(item.ids, _PRINTED)
-    if 2 * _n_events(counts, looks) < len(item.codes):
+    if 2 * _n_events(counts, looks) < n_rows:
         looks = pc.match_substring_regex(item.ids, _SEPARATED)
-        if 2 * _n_events(counts, looks) < len(item.codes) or not _parts_repeat(item.ids.filter(looks), counts, looks):
+        if 2 * _n_events(counts, looks) < n_rows or not _parts_repeat(item.ids.filter(looks), counts, looks):
             return []
-    row = item.first_row(looks)
-    shown = item.ids[int(item.codes[row])].as_py()
+    shown, row = item.first_of(looks)
     return [
         f"{counted(pc.sum(looks).as_py(), 'item id')} such as {shown[:60]!r} ({place_of(row)}), a list of items in a "
         "field? --data.item_lists all reads lists; longest, where the rows of a session repeat its list as it grows"

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
+from sessrec.click_log.arrays import concatenate, scratch_folder, spool
 from sessrec.click_log.delimited_file import DelimitedFile
 from sessrec.click_log.files import IN_MEMORY, PARQUET, file_identity, first_bytes
 from sessrec.click_log.json_lines import JsonLinesFile, is_json_lines
@@ -127,7 +128,7 @@ def _read(source: Source, log_format: LogFormat) -> LogTable:
     for piece in pieces:
         for role, column in piece.columns.items():
             arrays.setdefault(role, []).extend([column] if len(column) else [])
-    complete = None if kept is None else np.concatenate([piece.complete for piece in pieces])
+    complete = None if kept is None else concatenate([piece.complete for piece in pieces])
 
     def column_of(role: str) -> pa.ChunkedArray:
         """One column, read again as text where its pieces do not agree, so that every complaint can show the text."""
@@ -161,8 +162,10 @@ def _pieces(source: Source, log_format: LogFormat, lists: ListColumns, newlines_
         expanded, parents = lists.expand(batch)
         piece = piece_of_batch(expanded, log_format)
         piece.n_rows, piece.parents = batch.num_rows, parents
+        piece.columns = spool(piece.columns, folder)
         return piece
 
+    folder = scratch_folder()  # which other threads do not see
     futures: list[Future[Piece]] = []
     try:
         with ThreadPoolExecutor() as pool:  # the work releases the interpreter's lock
@@ -211,7 +214,7 @@ def _count(source: Source, pieces: list[Piece]) -> tuple[dict[str, int], list[st
             notes.append(f"{source.file}: {counted(len(rows), 'row')} dropped: empty {name}, {where}")
     if all(piece.complete.all() for piece in pieces):
         return figures, notes, parents
-    kept = np.flatnonzero(np.concatenate([piece.complete for piece in pieces]))
+    kept = np.flatnonzero(concatenate([piece.complete for piece in pieces]))
     figures["incomplete_rows"] = figures["rows"] - len(kept)
     return figures, notes, kept if parents is None else parents[kept]
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sessrec.click_log.arrays import empty
+
 _RUNS, _ROWS = 1 << 17, 1 << 20  # in a block
 
 
@@ -98,7 +100,7 @@ def take_runs(
     lengths = offsets[runs + 1] - offsets[runs]
     ends = np.cumsum(lengths)
     new_offsets = np.concatenate([[0], ends])
-    taken = [np.empty(new_offsets[-1], dtype=column.dtype) for column in columns]
+    taken = [empty(int(new_offsets[-1]), column.dtype) for column in columns]
     shift = offsets[runs] - new_offsets[:-1]
     for first in range(0, len(runs), _RUNS):
         start, stop = new_offsets[first], new_offsets[min(first + _RUNS, len(runs))]

@@ -39,6 +39,8 @@ def piece_of_batch(batch: pa.RecordBatch, log_format: LogFormat) -> Piece:
             complete &= ~mask
     if empty:
         batch = batch.filter(pa.array(complete))
+    else:
+        complete = np.broadcast_to(np.True_, batch.num_rows)  # takes no memory
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     for role, column in columns.items():
         if role == "event":

@@ -7,24 +7,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sessrec.click_log.arrays import concatenate
 from sessrec.click_log.events import Events
 from sessrec.click_log.files import IN_MEMORY, log_files
-from sessrec.click_log.id_checks import IdColumn, check_ids
+from sessrec.click_log.gaps import cut_at_gaps
+from sessrec.click_log.id_checks import check_ids
 from sessrec.click_log.id_spellings import warn_of_spellings
-from sessrec.click_log.ids import encode_ids
 from sessrec.click_log.list_check import warn_of_lists
-from sessrec.click_log.lists import longest_lists
 from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.log_table import LogTable, has_columns, read_log_table
 from sessrec.click_log.memory_table import is_table
-from sessrec.click_log.ordering import count_codes, sort_into_sessions
+from sessrec.click_log.ordering import count_codes
+from sessrec.click_log.row_index import IndexRows, MemoryIndex, Rows
 from sessrec.click_log.time_checks import warn_of_times
 from sessrec.click_log.times import unit_of_note
 from sessrec.errors import SessRecError
@@ -41,6 +41,7 @@ def read_events(
     gap_events: GapEvents = "all",
     event_kinds: Sequence[str] | None = None,
     option: str = "--data.path",
+    index_rows: IndexRows = MemoryIndex,
 ) -> Events:
     """Read a click log, whatever the order of its rows.
 
@@ -53,6 +54,8 @@ def read_events(
         gap_events: Whether a gap lies between events of any kind (``all``) or of the kinds that are kept (``kept``).
         event_kinds: Kinds of event that are kept; None keeps all.
         option: The option that the files came from, for messages.
+        index_rows: Finds the distinct ids of the rows and puts them into session order; another engine than this
+            process's memory has another one.
 
     Returns:
         The events in session order.
@@ -61,18 +64,18 @@ def read_events(
         SessRecError: If a file is missing, damaged or empty, lacks a column, or holds a time that cannot be read.
     """
     files = [paths] if is_table(paths) else log_files(paths, option)
-    events, keep = _read(files, log_format or LogFormat(), event_kinds)
+    events, keep = _read(files, log_format or LogFormat(), event_kinds, index_rows)
     if keep is not None and gap_events == "kept":
         events, keep = events.select(keep), None
     if session_gap is not None and len(events):
-        events = _cut_at_gaps(events, session_gap)
+        events = cut_at_gaps(events, session_gap)
     if keep is not None:
         events = events.select(keep)
     return events.in_order_of_start()
 
 
 def _read(
-    files: list[Any], log_format: LogFormat, event_kinds: Sequence[str] | None
+    files: list[Any], log_format: LogFormat, event_kinds: Sequence[str] | None, index_rows: IndexRows
 ) -> tuple[Events, np.ndarray | None]:
     """All events of some files, and which of them are of the kinds wanted, bool; None where all kinds are."""
     tables = [_read_table(file, log_format, len(files)) for file in files]
@@ -95,43 +98,49 @@ def _read(
         return tables[number].place_of_row(row - int(ends[number - 1] if number else 0))
 
     kind = "session" if log_format.visitor_column is None else "visitor"
-    name = log_format.visitor_column or log_format.session_column or ""
-    sessions = _all_pieces([table.session for table in tables])
+    names = log_format.visitor_column or log_format.session_column or "", log_format.item_column
+    sessions, items = (_all_pieces([getattr(table, role) for table in tables]) for role in ("session", "item"))
     if log_format.rows_are_sessions:
         sessions = [pa.array(_row_numbers(tables) + 1)]
-    session = IdColumn(kind, name, *encode_ids(sessions))
-    item = IdColumn("item", log_format.item_column, *encode_ids(_all_pieces([table.item for table in tables])))
-    warnings = check_ids(session, item, place_of) + warn_of_lists(item, place_of)
-    warnings += warn_of_spellings(session, place_of) + warn_of_spellings(item, place_of)
-    notes += _time_notes(tables) or ["no time column: the order of rows is the time"]
-    times = _concatenated([table.time for table in tables])
-    columns = [item.codes, np.arange(len(item.codes)) if times is None else times]
+    times, order = (_concatenated([getattr(table, role) for table in tables]) for role in ("time", "order"))
+    rows = Rows(kind, names, sessions, items, times, order, None)
+    of_kinds: list[str] = []
     if event_kinds is not None:
         pieces = [piece for table in tables for piece in table.event]
-        warnings += _warn_of_missing_kinds(pieces, event_kinds)
-        is_wanted, others = _is_of_kind(pieces, event_kinds)
-        columns.append(is_wanted)
+        of_kinds = _warn_of_missing_kinds(pieces, event_kinds)
+        rows.is_wanted, others = _is_of_kind(pieces, event_kinds)
         figures["rows_of_other_events"] = others.total()
-        if others:
-            notes.append("rows of other events: " + ", ".join(f"{n:,} {kind}" for kind, n in others.most_common(20)))
+    index = index_rows(rows)
+    session, item = index.session, index.item
+    warnings = check_ids(session, item, index.first_row_of, place_of) + warn_of_lists(item, place_of)
+    warnings += warn_of_spellings(session, place_of) + warn_of_spellings(item, place_of) + of_kinds
+    notes += _time_notes(tables) or ["no time column: the order of rows is the time"]
+    if event_kinds is not None and others:
+        notes.append("rows of other events: " + ", ".join(f"{n:,} {kind}" for kind, n in others.most_common(20)))
     if times is not None:
         units = {unit_of_note(table.time_note) for table in tables}
-        warnings += warn_of_times(times, len(session.ids), units.pop() if len(units) == 1 else None)
-    codes, tie_break = session.codes, _concatenated([table.order for table in tables])
+        warnings += warn_of_times(times, index.n_sessions, units.pop() if len(units) == 1 else None)
     if log_format.item_lists == "longest":
-        rows = _row_numbers(tables)
-        is_chosen, times, n_others = longest_lists(codes, rows, *columns[:2])
-        codes, *columns = (column[is_chosen] for column in (codes, *columns))
-        columns[1] = times
-        tie_break = None if tie_break is None else tie_break[is_chosen]
-        n_lists = int(np.count_nonzero(np.diff(rows, prepend=-1))) + figures["empty_lists"]
-        figures["earlier_lists"] = n_lists - len(session.ids)
+        of_list = _row_numbers(tables)
+        n_others = index.longest_lists(of_list)
+        n_lists = int(np.count_nonzero(np.diff(of_list, prepend=-1))) + figures["empty_lists"]
+        figures["earlier_lists"] = n_lists - index.n_sessions
         notes.append(f"{counted(figures['earlier_lists'], 'row')} held earlier states of a session's list")
         warnings += _warn_of_other_lists(n_others)
-    (items, times, *keep), offsets, codes = sort_into_sessions(codes, columns[1], columns, tie_break)
-    item_ids, has_times = item.ids.cast(pa.string()), log_format.time_column is not None
-    events = Events(items, times, offsets, codes, session.ids, item_ids, has_times, dict(figures), notes, warnings)
-    return events, keep[0] if keep else None
+    ordered = index.sort()
+    events = Events(
+        ordered.item,
+        ordered.time,
+        ordered.offsets,
+        ordered.numbers,
+        ordered.session_ids,
+        item.ids.cast(pa.string()),
+        log_format.time_column is not None,
+        dict(figures),
+        notes,
+        warnings,
+    )
+    return events, ordered.is_wanted
 
 
 def _read_table(file: Any, log_format: LogFormat, n_files: int) -> LogTable:
@@ -175,7 +184,7 @@ def _is_of_kind(pieces: list[pa.Array], kinds: Sequence[str]) -> tuple[np.ndarra
         others.update(
             {kind: n for kind, n in zip(piece.dictionary.to_pylist(), counts, strict=True) if kind not in kinds}
         )
-    mask = np.concatenate([pc.is_in(piece.dictionary, wanted).to_numpy(False)[piece.indices] for piece in pieces])
+    mask = concatenate([pc.is_in(piece.dictionary, wanted).to_numpy(False)[piece.indices] for piece in pieces])
     return mask, others
 
 
@@ -186,13 +195,13 @@ def _row_numbers(tables: list[LogTable]) -> np.ndarray:
         n_rows = table.figures.get("lists", table.figures["rows"])
         numbers.append(start + (np.arange(n_rows) if table.rows is None else table.rows))
         start += n_rows
-    return np.concatenate(numbers)
+    return concatenate(numbers)
 
 
 def _concatenated(parts: list[np.ndarray | None]) -> np.ndarray | None:
     """The parts of all files as one, without a copy where there is one file; None where the log lacks them."""
     found = [part for part in parts if part is not None]
-    return np.concatenate(found) if len(found) > 1 else next(iter(found), None)
+    return concatenate(found) if len(found) > 1 else next(iter(found), None)
 
 
 def _order_note(files: list[Any]) -> list[str]:
@@ -218,22 +227,3 @@ def _all_pieces(columns: list[list[pa.Array]]) -> list[pa.Array]:
     for column in columns:
         column.clear()
     return pieces
-
-
-def _cut_at_gaps(events: Events, gap: float) -> Events:
-    """Begin a new session where more than ``gap`` seconds pass; session ids get the number of the piece."""
-    if not events.has_times:
-        raise SessRecError("--data.session_gap needs times, and --data.time_column is null")
-    begins = np.zeros(len(events), dtype=bool)
-    begins[1:] = np.diff(events.time) > gap
-    begins[events.offsets[:-1]] = True
-    first_rows = np.flatnonzero(begins)
-    whole = np.searchsorted(events.offsets, first_rows, side="right") - 1  # session that each piece is of
-    piece = np.arange(len(whole)) - np.searchsorted(whole, whole) + 1
-    ids = events.session_ids.take(pa.array(events.numbers[whole])).cast(pa.string())
-    session_ids = pc.binary_join_element_wise(ids, pa.array(piece).cast(pa.string()), "_")
-    n_sessions = events.n_sessions
-    figures = events.figures | {"visitors_or_sessions": n_sessions, "cuts_at_gaps": len(piece) - n_sessions}
-    offsets = np.concatenate([first_rows, [len(events)]])
-    numbers = np.arange(len(piece), dtype=np.int32)
-    return replace(events, offsets=offsets, numbers=numbers, session_ids=session_ids, figures=figures)

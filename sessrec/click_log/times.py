@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sessrec.click_log.arrays import empty
 from sessrec.errors import SessRecError
 
 TimeUnit = Literal["auto", "s", "ms", "us", "ns", "min", "h", "d"]
@@ -153,7 +154,7 @@ def _unit(low: float, high: float, where: str) -> TimeUnit:
 
 def _seconds(column: pa.ChunkedArray, per_second: int) -> np.ndarray:
     """Numbers divided by ``per_second``, int64 where nothing is lost by it, else float64."""
-    seconds = np.empty(len(column), dtype=np.int64)
+    seconds = empty(len(column), np.int64)
     start = 0
     for chunk in column.chunks:
         numbers, stop = chunk.to_numpy(zero_copy_only=False), start + len(chunk)
@@ -161,7 +162,8 @@ def _seconds(column: pa.ChunkedArray, per_second: int) -> np.ndarray:
             if np.abs(numbers).max(initial=0) < 2**53 or numbers.dtype.kind != "f":
                 np.floor_divide(numbers, per_second, out=seconds[start:stop], casting="unsafe")
             if not np.array_equal(seconds[start:stop] * per_second, numbers):
-                seconds = seconds.astype(np.float64)  # not whole, and so for all that follow
+                whole, seconds = seconds, empty(len(column), np.float64)
+                seconds[:] = whole  # not whole, and so for all that follow
         if seconds.dtype.kind == "f":
             np.divide(numbers, per_second, out=seconds[start:stop])
         start = stop

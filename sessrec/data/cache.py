@@ -29,6 +29,7 @@ from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
 from sessrec.writing import probe_folder
 
+_ENGINE_OPTIONS = ("engine", "memory_limit", "scratch_dir")
 _FIELDS = ("items", "offsets", "times", "session_ids", "event_numbers")  # of a part's `Sessions`
 
 
@@ -73,6 +74,8 @@ def open_or_prepare(preparation: Preparation, cache_dir: str | Path | None) -> P
         save_prepared(prepared, preparation, folder)
     for old in stale:
         _remove(old)
+    if preparation.engine != "local":  # whose own arrays take as much of the disk again
+        prepared.sessions = open_prepared(folder).sessions
     return prepared
 
 
@@ -92,16 +95,21 @@ def _place(preparation: Preparation, cache_dir: Path) -> tuple[list[dict[str, An
     sources = preparation.sources.items()
     found = {name: [file_identity(file) for file in log_files(path, f"--data.{name}")] for name, path in sources}
     files = [file for own in found.values() for file in own]
-    settings = asdict(preparation) | {name: [file["path"] for file in own] for name, own in found.items()}
+    settings = _settings(preparation) | {name: [file["path"] for file in own] for name, own in found.items()}
     stem = Path(files[0]["path"]).name.split(".")[0]
     return files, cache_dir / f"{stem}-{_digest(settings)[:16]}-{_digest([files, _code()])[:16]}"
+
+
+def _settings(preparation: Preparation) -> dict[str, Any]:
+    """Options that the prepared log follows from: whatever the engine, it is the same."""
+    return {name: value for name, value in asdict(preparation).items() if name not in _ENGINE_OPTIONS}
 
 
 @cache
 def _code() -> str:
     """Digest of the modules that prepare a log: other code may prepare it otherwise."""
     package = Path(__file__).parents[1]
-    files = sorted(file for room in ("click_log", "data") for file in (package / room).glob("*.py"))
+    files = sorted(file for room in ("click_log", "data", "engines") for file in (package / room).glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
@@ -139,7 +147,7 @@ def save_prepared(prepared: PreparedLog, preparation: Preparation, folder: Path)
             if array is not None:
                 _write(temporary / name, array)
         index = {
-            "settings": asdict(preparation),
+            "settings": _settings(preparation),
             "parts": list(prepared.sessions),
             "digests": _digests(temporary),
             "report": prepared.report.as_dict(),

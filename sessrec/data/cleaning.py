@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sessrec.click_log.arrays import place_in_run, take
 from sessrec.click_log.events import Events
 
 
@@ -39,8 +40,7 @@ def clean_events(
     if drop_repeats and (repeats := is_repeat(events)).any():
         events = count("repeats", events.select(~repeats))
     if max_session_length is not None and (sessions_cut := int((events.lengths > max_session_length).sum())):
-        position = np.arange(len(events)) - np.repeat(events.offsets[:-1], events.lengths)
-        events = count("beyond_max_session_length", events.select(position < max_session_length))
+        events = count("beyond_max_session_length", events.select(place_in_run(events.offsets) < max_session_length))
     while True:
         is_long = events.lengths >= min_session_length
         if not is_long.all():
@@ -50,7 +50,7 @@ def clean_events(
         is_rare = (events.item_counts < min_item_support) & (events.item_counts > 0)
         if not is_rare.any():
             break
-        events = count("of_rare_items", events.select(~is_rare[events.item]))
+        events = count("of_rare_items", events.select(take(~is_rare, events.item)))
         passes += 1
     figures = {f"events_dropped_{rule}": n_events for rule, n_events in dropped.items()}
     return events, figures | {"sessions_cut": sessions_cut, "sessions_dropped": sessions_before - events.n_sessions}

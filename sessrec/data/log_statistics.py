@@ -104,7 +104,7 @@ def _warn_of_times(events: Events, has_order: bool) -> list[str]:
     if steps.max(initial=0) > 7 and len(per_day) < 1_000_000:
         begin = np.datetime64(first_day + int(days[steps.argmax()]), "D")
         found.append(f"the clock jumps: no event for {steps.max() - 1:,} days after {begin}; are all times right?")
-    if not has_order and len(per_day) > 1 and times[0] % _DAY == 0 and (times % _DAY == 0).all():
+    if not has_order and len(per_day) > 1 and _are_at_midnight(times):
         found.append(
             "all times are at midnight: within a day, events are in the order of rows, unless --data.order_column "
             "orders them"
@@ -117,6 +117,10 @@ def _warn_of_times(events: Events, has_order: bool) -> list[str]:
             f"{spans[longest] / _DAY:.1f} days: does its id come back? --data.session_gap cuts at gaps"
         )
     return found
+
+
+def _are_at_midnight(times: np.ndarray) -> bool:
+    return all(not (times[start : start + _BLOCK] % _DAY).any() for start in range(0, len(times), _BLOCK))
 
 
 def _session_id(events: Events, session: int) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
+from sessrec.click_log.arrays import arrays_on_disk
 from sessrec.click_log.events import Events, events_from_frame
 from sessrec.click_log.files import IN_MEMORY, check_paths
 from sessrec.click_log.log_format import BadLines, ItemLists, LogFormat
@@ -26,6 +30,7 @@ from sessrec.data.split import Straddling, leakage_report, split_events, split_t
 from sessrec.data.synthetic import generate_synthetic_sessions
 from sessrec.data.training_window import RatioOf, TrainingWindow
 from sessrec.data.vocabulary import Vocabulary
+from sessrec.engines import Engine, index_by
 from sessrec.errors import SessRecError, check_choice, check_least
 from sessrec.text import time_text
 
@@ -80,6 +85,12 @@ class Preparation(LogFormat):
             goes to the later part as a whole (test).
         expected: Published counts, such as {train_positions: 554.0k, test_sessions: 15324}: the report says whether the
             prepared log has them.
+        engine: What prepares the log: this process in its memory (local), or on disk with DuckDB (duckdb), for logs
+            that are larger than the memory. The prepared log is the same to the byte.
+        memory_limit: Memory that the engine takes, such as 2GB, beside half a gigabyte of Python; null: as much as
+            DuckDB takes, four fifths of the machine's.
+        scratch_dir: Folder of the engine's files while it works, on a disk with room for some times the log; null: that
+            of the system's temporary files.
 
     Raises:
         SessRecError: If an option is out of its range, or two of them do not go together.
@@ -109,6 +120,9 @@ class Preparation(LogFormat):
     replay: float | None = None
     straddling: Straddling = "cut"
     expected: dict[str, str | int] | None = None
+    engine: Engine = "local"
+    memory_limit: str | None = None
+    scratch_dir: str | None = None
     _tables: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
@@ -136,6 +150,7 @@ class Preparation(LogFormat):
         if self.item_lists is not None:
             check_choice("--data.item_lists", self.item_lists, ItemLists)
         check_choice("--data.bad_lines", self.bad_lines, BadLines)
+        self._check_engine()
         if self.test_duration is not None and self.test_start is not None:
             raise SessRecError("give --data.test_duration or --data.test_start, not both")
         self.training_window.check()
@@ -143,6 +158,11 @@ class Preparation(LogFormat):
             raise SessRecError("--data.visitor_column needs --data.session_gap, such as 30m or 1h, to cut sessions")
         if (self.event_column is None) != (self.events is None):
             raise SessRecError("--data.event_column and --data.events go together: the column, and the kinds to keep")
+
+    def _check_engine(self) -> None:
+        check_choice("--data.engine", self.engine, Engine)
+        if self.engine == "local" and (self.memory_limit or self.scratch_dir):
+            raise SessRecError("--data.memory_limit and --data.scratch_dir are for --data.engine duckdb")
 
     def _name_sources(self) -> None:
         """Make text of paths, and a mark of tables, which no field holds: no config or checkpoint must."""
@@ -220,6 +240,10 @@ class Preparation(LogFormat):
         Raises:
             SessRecError: If the log cannot be read, or nothing is left to train on.
         """
+        with self._scratch():
+            return self._run(vocabulary, grow)
+
+    def _run(self, vocabulary: Vocabulary | None, grow: Callable[[Vocabulary], Vocabulary] | None) -> PreparedLog:
         report = DataReport()
         events = self.read(report, "train_path" if "train_path" in self.sources else "path")
         report.warn(log_warnings(events, self.max_session_length, self.order_column is not None))
@@ -262,7 +286,9 @@ class Preparation(LogFormat):
             source = path if isinstance(path, str) else ", ".join(path)
             gap = None if self.session_gap is None else parse_duration(self.session_gap, "--data.session_gap")
             log, name = self._tables.get(option, path), f"--data.{option}"
-            events = read_events(log, self, gap, self.gap_events, self.events, name)
+            with self._scratch():
+                index_rows = index_by(self.engine, self.memory_limit)
+                events = read_events(log, self, gap, self.gap_events, self.events, name, index_rows)
         if len(events) == 0:
             raise SessRecError(f"no event of {source} is left: none is of the kinds {self.events} (--data.events)")
         report.has_times = events.has_times
@@ -270,6 +296,19 @@ class Preparation(LogFormat):
         report.add(section, {f"note_{number}": note for number, note in enumerate(events.notes, 1)})
         report.warn(events.warnings)
         return events
+
+    @contextmanager
+    def _scratch(self) -> Iterator[None]:
+        """Keep large arrays on disk meanwhile, where the engine works there."""
+        if self.engine == "local":
+            yield
+            return
+        try:
+            folder = tempfile.TemporaryDirectory(prefix="sessrec-", dir=self.scratch_dir)
+        except OSError as error:
+            raise SessRecError(f"--data.scratch_dir {self.scratch_dir}: {error.strerror}") from error
+        with folder as name, arrays_on_disk(Path(name)):
+            yield
 
     def _split(self, events: Events, report: DataReport, needs_train: bool) -> dict[str, Events]:
         """Cut off the test part and then the validation part; in the order train (if it is needed), val, test."""

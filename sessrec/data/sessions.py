@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sessrec.click_log.arrays import place_in_run, take, take_texts
 from sessrec.click_log.events import Events
 from sessrec.data.vocabulary import Vocabulary
 
@@ -99,7 +100,7 @@ def map_events(events: Events, vocabulary: Vocabulary, min_length: int = 2) -> t
     """
     index_of_code = vocabulary.index_of(events.item_ids.to_pylist()).astype(np.int32)  # (item ids of the log,)
     is_unknown = (index_of_code < 0) & (events.item_counts > 0)
-    known = events.select(~is_unknown[events.item]) if is_unknown.any() else events
+    known = events.select(take(~is_unknown, events.item)) if is_unknown.any() else events
     is_long = known.lengths >= min_length
     counts: dict[str, int | str] = {
         "unknown_events": len(events) - len(known),
@@ -110,13 +111,14 @@ def map_events(events: Events, vocabulary: Vocabulary, min_length: int = 2) -> t
     if is_unknown.any():
         counts["unknown_such_as"] = ", ".join(events.item_ids.filter(pa.array(is_unknown))[:5].to_pylist())
     kept = known if is_long.all() else known.take_sessions(np.flatnonzero(is_long))
-    session_ids = kept.session_ids.take(pa.array(kept.numbers)).cast(pa.string())
+    session_ids = take_texts(kept.session_ids, kept.numbers)
     numbers = _event_numbers(events, is_unknown, is_long) if is_unknown.any() else None
-    return Sessions(index_of_code[kept.item], kept.offsets, kept.time, session_ids, numbers), counts
+    return Sessions(take(index_of_code, kept.item), kept.offsets, kept.time, session_ids, numbers), counts
 
 
 def _event_numbers(events: Events, is_unknown: np.ndarray, is_long: np.ndarray) -> np.ndarray:
     """Number in its session of each event that `map_events` keeps, from 1, int32."""
-    number = np.arange(len(events)) - np.repeat(events.offsets[:-1], events.lengths) + 1
-    numbered = replace(events, item=number.astype(np.int32)).select(~is_unknown[events.item])
+    number = place_in_run(events.offsets)
+    number += 1
+    numbered = replace(events, item=number).select(take(~is_unknown, events.item))
     return numbered.take_sessions(np.flatnonzero(is_long)).item

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # a server of exported models has neither pandas nor torch to
     from sessrec.click_log.events import Events
 
 _POPULAR_AT_ONCE = 4096
+_EVENTS = 1 << 20  # worked on at a time
 
 
 class Vocabulary:
@@ -46,7 +47,9 @@ class Vocabulary:
         counts, codes, first_times = events.item_counts, pd.unique(events.item), None
         if events.has_times:  # sessions overlap, so that the first event in session order may not be the earliest
             earliest = np.full(len(counts), np.inf)
-            np.minimum.at(earliest, events.item, events.time)
+            for start in range(0, len(events), _EVENTS):
+                block = slice(start, start + _EVENTS)
+                np.minimum.at(earliest, events.item[block], events.time[block])
             first_times = earliest[codes]
         return cls(events.item_ids.take(pa.array(codes)).to_pylist(), counts[codes], first_times)
 

@@ -92,6 +92,14 @@ def test_features(benchmark: ModuleType) -> None:
         assert row["evaluation_ratio"] > 0
 
 
+def test_engines(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark.engines, "in_new_process", lambda function, *words: function(*words))
+    found = benchmark.engines.measure(30_000, 1, 60_000, "200MB")
+    assert found["digests_equal"] is True
+    assert found["duckdb_ratio"] > 0
+    assert found["duckdb_large_seconds"] > 0
+
+
 def test_baselines(benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark.baselines, "N_BATCHES", 2)
     monkeypatch.setattr(benchmark.baselines, "N_RECOMMENDATIONS", 20)

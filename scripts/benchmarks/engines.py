@@ -1,0 +1,109 @@
+"""What the engines that prepare logs on disk cost: `benchmark.py engines`."""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from tqdm import tqdm
+
+from benchmarks import data
+from benchmarks.common import in_new_process
+from sessrec.click_log.files import PREPARED
+from sessrec.data import SessionDataModule
+
+_COLUMNS = ["SessionId", "Time", "ItemId", "Category"]
+
+
+def _write_interleaved(file: str, n_events: int) -> None:
+    """Whole numbers, rows by time, so that thousands of sessions run side by side."""
+    generator = np.random.default_rng(1)
+    row = np.arange(n_events)
+    columns = [row // 5_000 * 1_000 + generator.integers(0, 1_000, n_events), row // 10 + 1_396_000_000]
+    columns += [generator.zipf(1.2, n_events) % 100_000, generator.integers(13, size=n_events)]
+    options = pa.csv.WriteOptions(include_header=False, quoting_style="none")
+    pa.csv.write_csv(pa.table(columns, names=_COLUMNS), file, options)
+
+
+def _write_parquet(file: str, n_events: int) -> None:
+    """Ids as texts, sessions whose rows stand together."""
+    generator = np.random.default_rng(2)
+    session = np.arange(n_events) // 4
+    ids = [pa.array(numbers).cast(pa.string()) for numbers in (session, generator.zipf(1.2, n_events) % 100_000)]
+    texts = [pa.compute.binary_join_element_wise(kind, own, "-") for kind, own in zip("si", ids, strict=True)]
+    time = pa.array(session * 3 + np.arange(n_events) % 4 + 1_396_000_000)
+    table = pa.table([texts[0], time, texts[1], pa.array(np.zeros(n_events, np.int8))], names=_COLUMNS)
+    pa.parquet.write_table(table, file)
+
+
+LAYOUTS: dict[str, Callable[[str, int], None]] = {
+    "by_session.csv": data.write_log,
+    "interleaved.csv": _write_interleaved,
+    "texts.parquet": _write_parquet,
+}
+
+
+def prepare(folder: str, layout: str, engine: str, memory_limit: str) -> dict[str, float]:
+    """Seconds and peak memory in GB of the preparation of all files of a layout in a folder."""
+    names = None if layout.endswith(".parquet") else _COLUMNS
+    own: dict[str, Any] = (
+        {} if engine == "local" else {"engine": engine, "memory_limit": memory_limit, "scratch_dir": folder}
+    )
+    start = time.perf_counter()
+    SessionDataModule(
+        f"{folder}/*-{layout}", cache_dir=f"{folder}/{engine}", column_names=names, test_ratio=0.1, **own
+    ).prepare()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return {"seconds": time.perf_counter() - start, "peak_gb": peak}
+
+
+def measure(n_events: int, repeats: int, n_large: int | None, memory_limit: str) -> dict[str, float | bool]:
+    """Time of an event with DuckDB over that with the default engine, and whether they prepare the same bytes.
+
+    Args:
+        n_events: Events of a log of each layout.
+        repeats: Rounds; the ratio is the median over rounds and layouts.
+        n_large: Events of a log of the first layout that DuckDB alone prepares, too; None for no such log.
+        memory_limit: Memory that DuckDB may take.
+    """
+    ratios, are_equal = [], True
+    found: dict[str, float | bool] = {}
+    for layout, write in LAYOUTS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            write(f"{folder}/0-{layout}", n_events)
+            for number in tqdm(range(repeats), desc=layout, disable=None):
+                seconds, digests = {}, set()
+                for engine in ("local", "duckdb"):
+                    own = in_new_process(prepare, folder, layout, engine, memory_limit)
+                    seconds[engine] = own["seconds"]
+                    found[f"{engine}_seconds_{layout}"] = own["seconds"]
+                    (index,) = Path(folder, engine).glob(f"*/{PREPARED}")
+                    digests.add(json.loads(index.read_text())["digest"])
+                    index.parent.rename(f"{folder}/{engine}-{number}")
+                are_equal &= len(digests) == 1
+                ratios.append(seconds["duckdb"] / seconds["local"])
+    found |= {"digests_equal": are_equal, "duckdb_ratio": statistics.median(ratios)}
+    if n_large is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            layout = next(iter(LAYOUTS))
+            for number in range(-(-n_large // n_events)):
+                data.write_log(f"{folder}/{number:04}-{layout}", n_events, number)
+            own = in_new_process(prepare, folder, layout, "duckdb", memory_limit)
+            per_event = found[f"local_seconds_{layout}"] / n_events
+            large = {
+                "seconds": own["seconds"],
+                "peak_gb": own["peak_gb"],
+                "ratio": own["seconds"] / n_large / per_event,
+            }
+            found |= {f"duckdb_large_{name}": value for name, value in large.items()}
+    return found
