@@ -68,6 +68,18 @@ def compress(values: np.ndarray, keep: np.ndarray) -> np.ndarray:
     return kept
 
 
+def differences(values: np.ndarray) -> np.ndarray:
+    """``np.diff(values)``."""
+    if _folder.get() is None:
+        return np.diff(values)
+    found = empty(len(values) - 1, values.dtype)
+    for start in range(0, len(found), _ROWS):
+        np.subtract(
+            values[1:][start : start + _ROWS], values[:-1][start : start + _ROWS], out=found[start : start + _ROWS]
+        )
+    return found
+
+
 def concatenate(parts: Sequence[np.ndarray]) -> np.ndarray:
     """``np.concatenate(parts)``."""
     if _folder.get() is None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sessrec.click_log.arrays import compress, count_in_runs, take
+from sessrec.click_log.arrays import compress, count_in_runs, differences, take
 from sessrec.click_log.ids import encode_ids, plain_numbers
 from sessrec.click_log.ordering import count_codes, sort_into_sessions, take_runs
 
@@ -51,7 +51,7 @@ class Events:
     @property
     def lengths(self) -> np.ndarray:
         """Number of events of each session, int64, shape (sessions,)."""
-        return np.diff(self.offsets)
+        return differences(self.offsets)
 
     @property
     def session(self) -> np.ndarray:
