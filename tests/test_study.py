@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 from helpers import ROOT, random_rows
 
 
@@ -119,6 +120,32 @@ def test_studies_stand_beside_the_models_that_have_none(
         assert again[name]["tuning"] == pytest.approx(found["models"][name]["tuning"], abs=0.1)
     assert not Path(f"lightning_logs/{study}").exists()
     capsys.readouterr()
+
+
+def test_options_of_another_log_are_tested_beside_the_models_own(
+    report: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(report.LOGS, "diginetica", "--data.test_ratio 0.2 --data.val_ratio 0 --trainer.accelerator cpu")
+    Path("data/diginetica.tsv.gz").write_bytes(gzip.compress(Path("data/serenade_example.tsv").read_bytes()))
+    for folder in ("lightning_logs", "docs"):
+        Path(folder).mkdir()
+    head = "log,model,trial,state,value,epochs,seconds,default,reason,options\n"
+    row = "serenade_example,{},{},complete,{},1,0.1,{},,{}\n"
+    chosen = '"{""model.n_rules"": ""3""}"'
+    rows = [("item_knn", 0, 0.1, True, "{}"), ("item_knn", 1, 0.2, "", chosen), ("markov", 0, 0.3, True, "{}")]
+    text = head + "".join(row.format(*own) for own in rows)
+    Path("docs/trials.csv.gz").write_bytes(gzip.compress(text.encode()))
+    report.main(["--transfer", "diginetica", "--fit", "diginetica", "--models", "item_knn", "markov"])
+    assert "serenade_example chose the default options of markov" in capsys.readouterr().out
+    entry = json.loads(Path("docs/results.json").read_text())["diginetica"]
+    assert set(entry["models"]) == {"item_knn", "markov", "item_knn-of-serenade_example"}
+    command = "python scripts/report.py --transfer diginetica --models item_knn --seeds 1"
+    assert entry["command"].splitlines()[-1] == command
+    own = entry["models"]["item_knn-of-serenade_example"]["options_of"]
+    assert own == {"log": "serenade_example", "trial": 1, "trials": 2, "validation": 0.2}
+    run = Path("lightning_logs/diginetica-item_knn-of-serenade_example-1")
+    assert yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["n_rules"] == 3
+    assert not re.search("^`item_knn-of|waits?", Path("docs/results.md").read_text())
 
 
 def test_the_verdict_names_who_is_above(report: ModuleType) -> None:
