@@ -41,10 +41,11 @@ class NegativeSampler(nn.Module):
         super().__init__()
         log_counts = counts.double().log().numpy()  # of which a great power does not overflow
         weights = np.where(counts > 0, np.exp(alpha * np.maximum(log_counts - log_counts.max(), -1e30)), 0.0)
-        kept_share, lent_to = _alias_table(weights)
+        order = _ascending(counts.numpy() if alpha else (counts > 0).long().numpy())
+        kept_share, lent_to = _alias_table(weights, order)
         self.register_buffer("kept_share", torch.from_numpy(kept_share), persistent=False)
         # in 32 bits, as the look-ups of a large catalogue wait for memory
-        self.register_buffer("lent_to", torch.from_numpy(lent_to).int(), persistent=False)
+        self.register_buffer("lent_to", torch.from_numpy(lent_to), persistent=False)
 
     def sample(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Draw item indices, int64, by a generator on the sampler's device; one large block is cheaper than many."""
@@ -56,23 +57,43 @@ class NegativeSampler(nn.Module):
         return torch.where(kept, column, self.lent_to.index_select(0, column)).view(shape)
 
 
-def _alias_table(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Share of its own column that each item keeps, and the item that has the rest; float64 and int64, shape (N,)."""
+def _ascending(counts: np.ndarray) -> np.ndarray:
+    """Items by their counts, equal ones by falling index, int32, shape (N,)."""
+    last = len(counts) - 1
+    if int(counts.max()) >= 2**62 // len(counts):
+        return np.argsort(-counts, kind="stable").astype(np.int32)[::-1]
+    keys = counts * len(counts)  # numbers are sorted in a fraction of the time that their places take
+    keys += np.arange(last, -1, -1)
+    keys.sort()
+    keys %= len(counts)
+    return (last - keys).astype(np.int32)
+
+
+def _alias_table(weights: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Share of its own column that each item keeps, and the item that has the rest; float64 and int32, shape (N,).
+
+    The low items, the lowest first, borrow from the tall ones, the least tall first. A tall item lends until it is low
+    itself, and then borrows from the next one. So sums of what is missing and of what is to spare tell who lends.
+
+    Args:
+        weights: What an item is drawn in proportion to, shape (N,).
+        order: Items by their weights, ascending, shape (N,).
+    """
     heights = weights * (len(weights) / weights.sum())
-    order = np.argsort(-heights, kind="stable")
-    tall, low = order[heights[order] >= 1].tolist(), order[heights[order] < 1].tolist()
-    kept_share, lent_to, height = np.ones(len(weights)), np.arange(len(weights)), heights.tolist()
-    lenders, borrowers, shares = [], [], []
-    while tall and low:  # the lowest first, so that items of no height surely borrow
-        item, other = low.pop(), tall[-1]
-        lenders.append(item)
-        borrowers.append(other)
-        shares.append(height[item])
-        height[other] -= 1 - height[item]
-        if height[other] < 1:
-            low.append(tall.pop())
-    kept_share[lenders], lent_to[lenders] = shares, borrowers
-    return kept_share, lent_to  # what is left over has a height of 1 but for rounding
+    n_low = int(np.count_nonzero(heights < 1))
+    low, tall = order[:n_low], order[n_low:]
+    kept_share, lent_to = np.ones(len(weights)), np.arange(len(weights), dtype=np.int32)
+    spare = np.cumsum(heights[tall] - 1)
+    missing = np.append(0.0, np.cumsum(1 - heights[low]))  # before each low item, and in all
+    lender = np.searchsorted(spare, missing[:-1]).astype(np.int32)
+    n_borrowers = int(np.searchsorted(lender, len(tall)))  # what is left over has a height of 1 but for rounding
+    kept_share[low[:n_borrowers]] = heights[low[:n_borrowers]]
+    lent_to[low[:n_borrowers]] = tall[lender[:n_borrowers]]
+    left = 1 + spare - missing[np.searchsorted(missing[:-1], spare, side="right")]  # of each tall item's height
+    emptied = np.flatnonzero(left[:-1] < 1)
+    kept_share[tall[emptied]] = left[emptied]
+    lent_to[tall[emptied]] = tall[emptied + 1]
+    return kept_share, lent_to
 
 
 class LogQ(nn.Module):
