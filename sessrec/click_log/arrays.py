@@ -17,8 +17,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from sessrec.errors import SessRecError
+
 _ROWS = 1 << 20  # in a block
 _SMALL = 1 << 20  # bytes; smaller arrays stay in memory
+_MOST_BYTES = 2**31  # of an array of texts with offsets of 32 bits
 _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
 
 
@@ -42,8 +45,19 @@ def empty(n: int, dtype: Any) -> np.ndarray:
     folder, kind = _folder.get(), np.dtype(dtype)
     if folder is None or n * kind.itemsize < _SMALL:
         return np.empty(n, dtype)
-    with tempfile.TemporaryFile(dir=folder) as file:
+    with _named(folder), tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):  # else a full disk would kill the process where it writes
+            os.posix_fallocate(file.fileno(), 0, n * kind.itemsize)
         return np.asarray(np.memmap(file, kind, "w+", shape=(n,)))
+
+
+@contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Name the folder in an error of the file system."""
+    try:
+        yield
+    except OSError as error:
+        raise SessRecError(f"cannot write to {folder} (--data.scratch_dir): {error.strerror or error}") from error
 
 
 def take(values: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -133,7 +147,7 @@ def joined_texts(blocks: Iterator[pa.Array]) -> pa.Array:
     folder = _folder.get()
     if folder is None:
         return pa.concat_arrays(list(blocks))
-    with tempfile.TemporaryFile(dir=folder) as ends, tempfile.TemporaryFile(dir=folder) as content:
+    with _named(folder), tempfile.TemporaryFile(dir=folder) as ends, tempfile.TemporaryFile(dir=folder) as content:
         ends.write(np.zeros(1, np.int64).tobytes())
         n_texts, n_bytes = 0, 0
         for block in blocks:
@@ -147,7 +161,7 @@ def joined_texts(blocks: Iterator[pa.Array]) -> pa.Array:
         offsets = np.memmap(ends, np.int64, "r", shape=(n_texts + 1,))
         texts = np.memmap(content, np.uint8, "r", shape=(n_bytes,)) if n_bytes else np.empty(0, np.uint8)
     kind = pa.large_string()
-    if n_bytes < 2**31:
+    if n_bytes < _MOST_BYTES:
         kind, narrow = pa.string(), empty(n_texts + 1, np.int32)
         narrow[:] = offsets
         offsets = narrow
@@ -159,12 +173,8 @@ def spool(columns: dict[str, pa.Array], folder: Path | None) -> dict[str, pa.Arr
     if folder is None or not columns:
         return columns
     batch = pa.record_batch(list(columns.values()), names=list(columns))
-    handle, name = tempfile.mkstemp(dir=folder)
-    os.close(handle)
-    try:
-        with pa.OSFile(name, "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+    with _named(folder), tempfile.NamedTemporaryFile(dir=folder) as file:
+        with pa.OSFile(file.name, "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
             writer.write_batch(batch)
-        mapped = pa.ipc.open_file(pa.memory_map(name)).get_batch(0)
-    finally:
-        os.unlink(name)
+        mapped = pa.ipc.open_file(pa.memory_map(file.name)).get_batch(0)
     return dict(zip(columns, mapped.columns, strict=True))

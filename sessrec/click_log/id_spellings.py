@@ -81,7 +81,7 @@ def _plain_spellings(ids: pa.Array) -> pa.Array | None:
         respellings[place] = number.rstrip("0").rstrip(".") if "." in number else number
     is_odd = np.zeros(len(ids), dtype=bool)
     is_odd[may_be] = odd.to_numpy(zero_copy_only=False)
-    return pc.replace_with_mask(plain, pa.array(is_odd), pa.array(respellings, pa.string()).filter(odd))
+    return pc.replace_with_mask(plain, pa.array(is_odd), pa.array(respellings, plain.type).filter(odd))
 
 
 def _has_outer_blanks(ids: pa.Array) -> bool:
@@ -99,7 +99,8 @@ def _begins_like_a_number(ids: pa.Array) -> np.ndarray:
 
 def _edge_bytes(ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """First and last byte of each id; 0 for an id that is blank but for its blanks."""
-    offsets = np.frombuffer(ids.buffers()[1], dtype=np.int32)[ids.offset : ids.offset + len(ids) + 1]
+    width = np.int64 if pa.types.is_large_string(ids.type) else np.int32
+    offsets = np.frombuffer(ids.buffers()[1], dtype=width)[ids.offset : ids.offset + len(ids) + 1]
     content = np.frombuffer(ids.buffers()[2], dtype=np.uint8)
     if not len(content):
         return np.zeros(len(ids), np.uint8), np.zeros(len(ids), np.uint8)

@@ -240,14 +240,16 @@ def _order(source: Source, column: pa.ChunkedArray, kept: np.ndarray | None) -> 
     """Numbers of the order column."""
     if pa.types.is_integer(column.type):
         return column.to_numpy()
-    texts = pc.utf8_trim_whitespace(column.cast(pa.string()))
     is_float = pa.types.is_floating(column.type)
+    if column.type == pa.float16():
+        column = column.cast(pa.float32())
+    texts = column if is_float else pc.utf8_trim_whitespace(column.cast(pa.string()))
     is_number = pc.is_finite(column) if is_float else pc.match_substring_regex(texts, NUMBER)
     bad = np.flatnonzero(~is_number.to_numpy())
     if len(bad):
         raise SessRecError(
             f"{source.file}, {_places(source, bad, kept)}: {len(bad)} of column {source.columns['order']!r} are no "
-            f"numbers, first {texts[int(bad[0])].as_py()!r} (--data.order_column)"
+            f"numbers, first {str(texts[int(bad[0])])!r} (--data.order_column)"
         )
     return (column if is_float else texts.cast(pa.float64())).to_numpy()
 

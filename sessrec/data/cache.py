@@ -22,14 +22,13 @@ import numpy as np
 import pyarrow as pa
 
 from sessrec.click_log.files import PREPARED, file_identity, log_files
-from sessrec.data.preparation import Preparation, PreparedLog
+from sessrec.data.preparation import ENGINE_OPTIONS, Preparation, PreparedLog
 from sessrec.data.report import DataReport
 from sessrec.data.sessions import Sessions
 from sessrec.data.vocabulary import Vocabulary
 from sessrec.errors import SessRecError
 from sessrec.writing import probe_folder
 
-_ENGINE_OPTIONS = ("engine", "memory_limit", "scratch_dir")
 _FIELDS = ("items", "offsets", "times", "session_ids", "event_numbers")  # of a part's `Sessions`
 
 
@@ -75,7 +74,8 @@ def open_or_prepare(preparation: Preparation, cache_dir: str | Path | None) -> P
     for old in stale:
         _remove(old)
     if preparation.engine != "local":  # whose own arrays take as much of the disk again
-        prepared.sessions = open_prepared(folder).sessions
+        with suppress(BrokenCacheError):  # removed by another process: its own are as good
+            prepared.sessions = open_prepared(folder).sessions
     return prepared
 
 
@@ -102,7 +102,7 @@ def _place(preparation: Preparation, cache_dir: Path) -> tuple[list[dict[str, An
 
 def _settings(preparation: Preparation) -> dict[str, Any]:
     """Options that the prepared log follows from: whatever the engine, it is the same."""
-    return {name: value for name, value in asdict(preparation).items() if name not in _ENGINE_OPTIONS}
+    return {name: value for name, value in asdict(preparation).items() if name not in ENGINE_OPTIONS}
 
 
 @cache

@@ -16,7 +16,7 @@ from sessrec.data.cache import find_prepared, open_or_prepare
 from sessrec.data.cleaning import clean_events
 from sessrec.data.loaders import EvaluationLoader, LogLoader, SessionLoader, SessionParallelLoader, TrainingBatches
 from sessrec.data.prediction_log import read_for_prediction
-from sessrec.data.preparation import Preparation, PreparedLog, map_part
+from sessrec.data.preparation import ENGINE_OPTIONS, Preparation, PreparedLog, map_part
 from sessrec.data.report import DataReport
 from sessrec.data.sessions import Sessions
 from sessrec.data.vocabulary import Vocabulary, with_cold_items
@@ -79,7 +79,8 @@ class SessionDataModule(LightningDataModule):
         self._availability, availability = availability, IN_MEMORY if is_table(availability) else availability
         path, preparation = self.preparation.path, {}  # Lightning compares the arguments, and tables compare to tables
         others = {"shuffle": shuffle, "items": items, "availability": availability, "cache_dir": cache_dir}
-        self.save_hyperparameters(asdict(self.preparation) | own | others)
+        kept = {name: value for name, value in asdict(self.preparation).items() if name not in ENGINE_OPTIONS}
+        self.save_hyperparameters(kept | own | others)  # no checkpoint asks another machine for an engine
         self.options: Any = self.hparams
         if cache_dir is not None and not cache_dir.strip():
             raise SessRecError("--data.cache_dir is empty: name a folder, or null to keep nothing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +34,9 @@ from sessrec.data.vocabulary import Vocabulary
 from sessrec.engines import Engine, index_by
 from sessrec.errors import SessRecError, check_choice, check_least
 from sessrec.text import time_text
+
+ENGINE_OPTIONS = ("engine", "memory_limit", "scratch_dir")
+"""Options of this machine, on which no result depends."""
 
 
 @dataclass
@@ -87,10 +91,10 @@ class Preparation(LogFormat):
             prepared log has them.
         engine: What prepares the log: this process in its memory (local), or on disk with DuckDB (duckdb), for logs
             that are larger than the memory. The prepared log is the same to the byte.
-        memory_limit: Memory that the engine takes, such as 2GB, beside half a gigabyte of Python; null: as much as
-            DuckDB takes, four fifths of the machine's.
-        scratch_dir: Folder of the engine's files while it works, on a disk with room for some times the log; null: that
-            of the system's temporary files.
+        memory_limit: Memory that DuckDB takes, such as 2GB, beside half a gigabyte of Python; null: four fifths of the
+            machine's.
+        scratch_dir: Folder of DuckDB's files while it works, on a disk with room for 100 bytes an event; null: that of
+            the system's temporary files.
 
     Raises:
         SessRecError: If an option is out of its range, or two of them do not go together.
@@ -161,8 +165,8 @@ class Preparation(LogFormat):
 
     def _check_engine(self) -> None:
         check_choice("--data.engine", self.engine, Engine)
-        if self.engine == "local" and (self.memory_limit or self.scratch_dir):
-            raise SessRecError("--data.memory_limit and --data.scratch_dir are for --data.engine duckdb")
+        if self.memory_limit is not None and not re.fullmatch(r"0*[1-9]\d*(\.\d+)? ?[KMGT]i?B", str(self.memory_limit)):
+            raise SessRecError(f"--data.memory_limit is {self.memory_limit!r}; write a number and a unit, such as 2GB")
 
     def _name_sources(self) -> None:
         """Make text of paths, and a mark of tables, which no field holds: no config or checkpoint must."""
@@ -304,7 +308,8 @@ class Preparation(LogFormat):
             yield
             return
         try:
-            folder = tempfile.TemporaryDirectory(prefix="sessrec-", dir=self.scratch_dir)
+            place = None if self.scratch_dir is None else Path(self.scratch_dir).expanduser()
+            folder = tempfile.TemporaryDirectory(prefix="sessrec-", dir=place)
         except OSError as error:
             raise SessRecError(f"--data.scratch_dir {self.scratch_dir}: {error.strerror}") from error
         with folder as name, arrays_on_disk(Path(name)):

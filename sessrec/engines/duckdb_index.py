@@ -223,27 +223,36 @@ class DuckDBIndex:
     def _as_table(self, table: pa.Table | pa.RecordBatchReader) -> Iterator[None]:
         """Name a table ``block`` in queries."""
         self._database.register("block", table)
-        yield
-        self._database.unregister("block")
+        try:
+            yield
+        finally:
+            self._database.unregister("block")
 
     def _query(self, query: str) -> Iterator[pa.RecordBatch]:
         """The rows that a query gives, block by block."""
-        return (block for block in self._database.sql(query).to_arrow_reader(_ROWS) if len(block))
+        try:
+            yield from (block for block in self._database.sql(query).to_arrow_reader(_ROWS) if len(block))
+        except (pa.ArrowException, OSError) as error:  # of the rows that are still to come
+            raise self._error(error) from error
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
         """Name the option in an error of the database."""
         try:
             yield
-        except SessRecError:
+        except RuntimeError as error:
+            if "interrupted" in str(error):
+                raise KeyboardInterrupt from error
             raise
         except Exception as error:  # DuckDB has many kinds
             if not type(error).__module__.startswith("_duckdb"):
                 raise
-            limit = "" if self._memory_limit is None else f" --data.memory_limit {self._memory_limit}"
-            raise SessRecError(
-                f"--data.engine duckdb{limit}, which writes to {self._folder.name}: {one_line(error)}"
-            ) from error
+            raise self._error(error) from error
+
+    def _error(self, error: Exception) -> SessRecError:
+        limit = "" if self._memory_limit is None else f" --data.memory_limit {self._memory_limit}"
+        text = one_line(error).partition(" Possible solutions")[0]
+        return SessRecError(f"--data.engine duckdb{limit}, which writes to {self._folder.name}: {text}")
 
 
 def _connect(folder: Path, memory_limit: str | None) -> Any:
@@ -253,7 +262,7 @@ def _connect(folder: Path, memory_limit: str | None) -> Any:
         raise SessRecError("--data.engine duckdb needs DuckDB: pip install 'sessrec[duckdb]'") from error
     database = duckdb.connect(str(folder / "rows.duckdb"))
     database.execute("SET preserve_insertion_order = false")
-    database.execute(f"SET temp_directory = '{folder / 'spilled'}'".replace("\\", "/"))
+    database.execute("SET temp_directory = ?", [str(folder / "spilled")])
     if memory_limit is not None:
         database.execute("SET memory_limit = ?", [memory_limit])
     return database

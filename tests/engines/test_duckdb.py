@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,7 +28,7 @@ from test_presets import (  # noqa: F401
     test_yoochoose1_64,
 )
 
-from sessrec import prepare
+from sessrec import fit, predict, prepare
 from sessrec.click_log import arrays
 from sessrec.click_log.files import PREPARED
 from sessrec.data.cache import save_prepared
@@ -35,7 +37,7 @@ from sessrec.errors import SessRecError
 
 pytest.importorskip("duckdb", reason="needs DuckDB: make test-engines")
 N_LOGS = int(os.environ.get("RANDOM_LOGS", "40"))
-LOCAL_RUN = Preparation.run
+PLAIN_RUN = Preparation.run
 
 
 def saved(prepared: PreparedLog, preparation: Preparation, folder: Path) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def saved(prepared: PreparedLog, preparation: Preparation, folder: Path) -> dict
 
 def outcome(preparation: Preparation, folder: Path) -> Any:
     try:
-        return saved(LOCAL_RUN(preparation), preparation, folder)
+        return saved(PLAIN_RUN(preparation), preparation, folder)
     except SessRecError as error:
         return str(error)
 
@@ -60,7 +62,10 @@ def _small_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
     monkeypatch.setattr(arrays, "_SMALL", 1)
     monkeypatch.setattr(arrays, "_ROWS", 7)
-    monkeypatch.setattr("sessrec.engines.duckdb_index._ROWS", 5)
+    for name in ("engines.duckdb_index._ROWS", "click_log.gaps._ROWS", "data.log_statistics._BLOCK"):
+        monkeypatch.setattr(f"sessrec.{name}", 5)
+    for name in ("data.vocabulary._EVENTS", "click_log.ordering._RUNS", "data.split._SESSIONS"):
+        monkeypatch.setattr(f"sessrec.{name}", 3)
     yield
     assert not list(scratch.iterdir())
 
@@ -74,7 +79,7 @@ def _by_both_engines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         found = []
         for engine in ("local", "duckdb"):
             own = self if engine == self.engine else replace(self, engine=engine, memory_limit=None, scratch_dir=None)
-            prepared = LOCAL_RUN(own, *args, **options)
+            prepared = PLAIN_RUN(own, *args, **options)
             found.append(saved(prepared, own, tmp_path / f"{engine}-{next(count)}"))
         assert found[0] == found[1]
         return prepared
@@ -200,7 +205,7 @@ def test_random_logs_with_random_options(tmp_path: Path) -> None:
 def test_either_engine_opens_what_the_other_has_prepared(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Preparation, "run", LOCAL_RUN)
+    monkeypatch.setattr(Preparation, "run", PLAIN_RUN)
     write_rows(random_rows(60))
     words = ["--data.path", "clicks.tsv", "--data.cache_dir", "prepared"]
     prepare.main([*words, "--data.engine", "duckdb", "--data.memory_limit", "100MB"])
@@ -220,16 +225,17 @@ def write_rows(rows: list[tuple[str, str, int]]) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--data.memory_limit", "1GB"], "--data.memory_limit and --data.scratch_dir are for --data.engine duckdb"),
         (["--data.engine", "spork"], "engine"),
         (["--data.engine", "duckdb", "--data.scratch_dir", "nowhere"], "--data.scratch_dir nowhere: No such file"),
-        (["--data.engine", "duckdb", "--data.memory_limit", "much"], "--data.engine duckdb --data.memory_limit much"),
+        (["--data.engine", "duckdb", "--data.memory_limit", "much"], "--data.memory_limit is 'much'; write a number"),
+        (["--data.engine", "duckdb", "--data.memory_limit", "0GB"], "--data.memory_limit is '0GB'; write a number"),
+        (["--data.engine", "duckdb", "--data.memory_limit", "20KB"], "--data.engine duckdb --data.memory_limit 20KB"),
     ],
 )
 def test_what_it_cannot_do_is_one_line(
     words: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Preparation, "run", LOCAL_RUN)
+    monkeypatch.setattr(Preparation, "run", PLAIN_RUN)
     write_rows(random_rows(20))
     assert message in one_error(capsys, prepare.main, ["--data.path", "clicks.tsv", *words])
     assert not list(Path().rglob(PREPARED))
@@ -240,3 +246,43 @@ def test_without_duckdb_its_extra_is_named(capsys: pytest.CaptureFixture[str], m
     monkeypatch.setitem(sys.modules, "duckdb", None)
     message = one_error(capsys, prepare.main, ["--data.path", "clicks.tsv", "--data.engine", "duckdb"])
     assert "--data.engine duckdb needs DuckDB: pip install 'sessrec[duckdb]'" in message
+
+
+def test_a_checkpoint_asks_for_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Preparation, "run", PLAIN_RUN)
+    write_rows(random_rows(60))
+    Path("it's here").mkdir()
+    words = ["--data.path", "clicks.tsv", "--data.engine", "duckdb", "--data.scratch_dir", "it's here"]
+    fit.main(["--model", "Markov", *words, "--trainer.logger.version", "run", "--trainer.accelerator", "cpu"])
+    assert not list(Path("it's here").iterdir())
+    Path("it's here").rmdir()
+    checkpoint = "lightning_logs/run/checkpoints/best.ckpt"
+    predict.main(["--ckpt_path", checkpoint, "--data.path", "clicks.tsv", "--output", "lists.csv"])
+    assert Path("lists.csv").exists()
+
+
+def test_a_full_disk_is_told_by_its_folder(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Preparation, "run", PLAIN_RUN)
+    write_rows(random_rows(60))
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for name in ("os.posix_fallocate", "pyarrow.OSFile"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"sessrec.click_log.arrays.{name.replace('pyarrow', 'pa')}", full)
+            message = one_error(capsys, prepare.main, ["--data.path", "clicks.tsv", "--data.engine", "duckdb"])
+        assert re.search(r"cannot write to \S+ \(--data.scratch_dir\): No space left on device", message), message
+
+
+def test_texts_beyond_32_bits_of_offsets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of a very large log are, here from the first byte on."""
+    monkeypatch.setattr(arrays, "_MOST_BYTES", 1)
+    rows = [(session, item.replace("x", "0"), time) for session, item, time in random_rows(40)]
+    write_rows([*rows, ("s0 ", "1.0", 5), ("s0 ", "01", 6)])
+    local, duckdb = (PLAIN_RUN(Preparation("clicks.tsv", engine=engine)) for engine in ("local", "duckdb"))
+    assert local.report.as_dict() == duckdb.report.as_dict()
+    assert "several spellings" in str(local.report.as_dict())
+    for part, sessions in local.sessions.items():
+        assert duckdb.sessions[part].digest == sessions.digest
+        assert duckdb.sessions[part].session_ids.to_pylist() == sessions.session_ids.to_pylist()
