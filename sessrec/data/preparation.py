@@ -89,12 +89,9 @@ class Preparation(LogFormat):
             goes to the later part as a whole (test).
         expected: Published counts, such as {train_positions: 554.0k, test_sessions: 15324}: the report says whether the
             prepared log has them.
-        engine: What prepares the log: this process in its memory (local), or on disk with DuckDB (duckdb), for logs
-            that are larger than the memory. The prepared log is the same to the byte.
-        memory_limit: Memory that DuckDB takes, such as 2GB, beside half a gigabyte of Python; null: four fifths of the
-            machine's.
-        scratch_dir: Folder of DuckDB's files while it works, on a disk with room for 100 bytes an event; null: that of
-            the system's temporary files.
+        engine: What prepares the log: local in memory, or duckdb on disk; the result is the same to the byte.
+        memory_limit: Memory of DuckDB, such as 2GB, beside that of Python; null: four fifths of the machine's.
+        scratch_dir: Folder of DuckDB's files, 100 bytes an event; null: that of temporary files.
 
     Raises:
         SessRecError: If an option is out of its range, or two of them do not go together.
