@@ -34,7 +34,9 @@ from report_studies import (
     is_tuned,
     refit_published,
     runs_of_study,
+    runs_transferred,
     study_command,
+    transfer_command,
     transferred_name,
     tuning_of,
     write_trials,
@@ -46,7 +48,7 @@ from sessrec import audit, compare, tune
 from sessrec.arguments import ScriptParser
 from sessrec.errors import SessRecError, error_text
 from sessrec.evaluation.comparison import ComparedModel, Comparison, compare_runs
-from sessrec.evaluation.tested_runs import Run, read_run
+from sessrec.evaluation.tested_runs import read_run
 from sessrec.experiments.fit_and_test import is_random
 from sessrec.writing import write_json, write_text
 
@@ -128,7 +130,7 @@ def results_of(log: str, folder: Path) -> dict[str, Any] | None:
             if found[0].settings not in chosen:  # a study may have chosen the very options of another config
                 runs_of[model] = found
                 fitted.append(model)
-    transferred = _transferred(log, folder)
+    transferred = {model: [read_run(run) for run in own] for model, own in runs_transferred(log, folder).items()}
     runs_of |= {transferred_name(log, model): found for model, found in transferred.items()}
     if not runs_of:
         return None
@@ -142,23 +144,8 @@ def results_of(log: str, folder: Path) -> dict[str, Any] | None:
     groups: dict[tuple[int, ...], list[str]] = {}
     for model, found in transferred.items():
         groups.setdefault(tuple(sorted(run.report["seed"] for run in found)), []).append(model)
-    lines += [_transfer_command(log, models, seeds) for seeds, models in sorted(groups.items())]
+    lines += [transfer_command(log, models, seeds) for seeds, models in sorted(groups.items())]
     return _as_json(comparison, "\n".join(lines))
-
-
-def _transferred(log: str, folder: Path) -> dict[str, list[Run]]:
-    """Runs with options that another log chose, by model."""
-    found = {}
-    for model in TUNABLE if log in TRANSFERS else ():
-        name = f"{log}-{transferred_name(log, model)}"
-        if own := sorted(run.parent for run in folder.glob(f"{name}-*/metrics.json")):
-            found[model] = [read_run(run) for run in own]
-    return found
-
-
-def _transfer_command(log: str, models: Sequence[str], seeds: Sequence[int]) -> str:
-    words = f"--models {' '.join(models)} --seeds {' '.join(map(str, seeds))}"
-    return f"python scripts/report.py --transfer {log} {words}"
 
 
 def demo_results(folder: Path) -> dict[str, Any] | None:

@@ -164,6 +164,20 @@ def fit_transferred(log: str, model: str, file: Path, words: str, seeds: Sequenc
     return folders
 
 
+def runs_transferred(log: str, folder: Path) -> dict[str, list[Path]]:
+    """Folders of the runs with options that another log chose, by model."""
+    found = {}
+    for model in TUNABLE if log in TRANSFERS else ():
+        if own := sorted(run.parent for run in folder.glob(f"{log}-{transferred_name(log, model)}-*/metrics.json")):
+            found[model] = own
+    return found
+
+
+def transfer_command(log: str, models: Sequence[str], seeds: Sequence[int]) -> str:
+    """The command that tests models on a log with the options that another log chose."""
+    return f"python scripts/report.py --transfer {log} --models {' '.join(models)} --seeds {' '.join(map(str, seeds))}"
+
+
 def transferred_name(log: str, model: str) -> str:
     """Name of a model with the options that another log chose."""
     return f"{model}-of-{TRANSFERS[log]}"

@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from sessrec.click_log.row_index import ENGINE_OPTIONS
 from sessrec.models import SessionRecommender
 from sessrec.option_types import known_classes
 
@@ -31,7 +32,10 @@ _COMMANDS_OF = {
     "data.availability": ("test",),
 }
 """Commands that use an option or a group of options; all of them use those that are not named here."""
-_DATA_OF_CHECKPOINT = ("data.path", "data.eval_batch_size", "data.availability")  # the others come with the checkpoint
+_DATA_OF_CHECKPOINT = {  # the others come with the checkpoint
+    *("data.path", "data.eval_batch_size", "data.availability"),
+    *(f"data.{name}" for name in ENGINE_OPTIONS),
+}
 _TRAINER = {
     "max_epochs": "Epochs to train.",
     "max_steps": "Steps to train, where they are fewer; -1 for no limit.",

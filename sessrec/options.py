@@ -101,7 +101,7 @@ def add_options(parser: LightningArgumentParser) -> None:
         "--ckpt_path",
         type=str | None,
         default=None,
-        help="Checkpoint to start from: a file, or `best`, `last` or `auto` of the run that the config names. `auto` "
+        help="Checkpoint to start from: a file, or `best`, `last` or `auto` of the config's run. `auto` "
         "is for a fit that a scheduler may start again: it resumes from last where there is one, else begins.",
     )
     parser.add_argument(

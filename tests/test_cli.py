@@ -21,8 +21,8 @@ from resuming import curves, differences
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sessrec import fit, models, predict, prepare, test, validate
+from sessrec.click_log.row_index import ENGINE_OPTIONS
 from sessrec.data import SessionDataModule
-from sessrec.data.preparation import ENGINE_OPTIONS
 from sessrec.experiments.fit_and_test import parsed
 from sessrec.models import GRU4Rec, Markov, SessionRecommender
 

@@ -26,6 +26,8 @@ MODELS = {file.stem for file in (ROOT / "configs").glob("*.yaml")} - {
 MODELS = {name for name in MODELS if not name.startswith("gru4rec_") or name == "gru4rec_bpr-max"}
 TUNED = {log for log in RESULTS if any("tuning" in own for own in RESULTS[log].get("models", {}).values())}
 """Logs on which models were tuned."""
+MEASURED_ANEW = {"yoochoose1_64"}
+"""Logs without studies that have the models that were added since 0.2, too."""
 SECTIONS = {part.split("\n")[0]: part for part in re.split(r"^## ", TEXT, flags=re.MULTILINE)[1:] if "```" in part}
 
 
@@ -50,7 +52,7 @@ def test_all_logs_are_there() -> None:
         if log in TUNED:
             assert MODELS - {"gru4rec_bpr-max"} <= plain <= MODELS  # whose options the study of gru4rec may have chosen
         else:
-            assert plain in (MODELS, MODELS - {"esasrec", "narm", "sr_gnn"})
+            assert plain == (MODELS if log in MEASURED_ANEW else MODELS - {"esasrec", "narm", "sr_gnn"})
         recurrent = [model for model in models if model.startswith("gru4rec")]
         assert RESULTS[log]["against"] == max(recurrent, key=lambda model, log=log: value(log, model))
 

@@ -7,7 +7,7 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,34 +76,37 @@ def measure(n_events: int, repeats: int, n_large: int | None, memory_limit: str)
         n_large: Events of a log of the first layout that DuckDB alone prepares, too; None for no such log.
         memory_limit: Memory that DuckDB may take.
     """
-    ratios, are_equal = [], True
     found: dict[str, float | bool] = {}
+    ratios, are_equal = [], True
     for layout, write in LAYOUTS.items():
         with tempfile.TemporaryDirectory() as folder:
             write(f"{folder}/0-{layout}", n_events)
             for number in tqdm(range(repeats), desc=layout, disable=None):
-                seconds, digests = {}, set()
-                for engine in ("local", "duckdb"):
-                    own = in_new_process(prepare, folder, layout, engine, memory_limit)
-                    seconds[engine] = own["seconds"]
-                    found[f"{engine}_seconds_{layout}"] = own["seconds"]
-                    (index,) = Path(folder, engine).glob(f"*/{PREPARED}")
-                    digests.add(json.loads(index.read_text())["digest"])
-                    index.parent.rename(f"{folder}/{engine}-{number}")
-                are_equal &= len(digests) == 1
+                seconds, is_equal = _by_both(folder, layout, memory_limit, number)
                 ratios.append(seconds["duckdb"] / seconds["local"])
+                are_equal &= is_equal
+                found |= {f"{engine}_seconds_{layout}": own for engine, own in seconds.items()}
     found |= {"digests_equal": are_equal, "duckdb_ratio": statistics.median(ratios)}
-    if n_large is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            layout = next(iter(LAYOUTS))
-            for number in range(-(-n_large // n_events)):
-                data.write_log(f"{folder}/{number:04}-{layout}", n_events, number)
-            own = in_new_process(prepare, folder, layout, "duckdb", memory_limit)
-            per_event = found[f"local_seconds_{layout}"] / n_events
-            large = {
-                "seconds": own["seconds"],
-                "peak_gb": own["peak_gb"],
-                "ratio": own["seconds"] / n_large / per_event,
-            }
-            found |= {f"duckdb_large_{name}": value for name, value in large.items()}
-    return found
+    return found if n_large is None else found | _large(n_large, n_events, memory_limit, found)
+
+
+def _by_both(folder: str, layout: str, memory_limit: str, number: int) -> tuple[dict[str, float], bool]:
+    """Seconds of each engine, and whether both prepare the same bytes; the prepared logs are put aside."""
+    seconds, digests = {}, set()
+    for engine in ("local", "duckdb"):
+        seconds[engine] = in_new_process(prepare, folder, layout, engine, memory_limit)["seconds"]
+        (index,) = Path(folder, engine).glob(f"*/{PREPARED}")
+        digests.add(json.loads(index.read_text())["digest"])
+        index.parent.rename(f"{folder}/{engine}-{number}")
+    return seconds, len(digests) == 1
+
+
+def _large(n_large: int, n_events: int, memory_limit: str, found: Mapping[str, float]) -> dict[str, float]:
+    """Time and memory of DuckDB with a larger log of the first layout, in files of ``n_events``."""
+    layout = next(iter(LAYOUTS))
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(-(-n_large // n_events)):
+            data.write_log(f"{folder}/{number:04}-{layout}", n_events, number)
+        own = in_new_process(prepare, folder, layout, "duckdb", memory_limit)
+    ratio = own["seconds"] / n_large / (found[f"local_seconds_{layout}"] / n_events)
+    return {f"duckdb_large_{name}": value for name, value in {**own, "ratio": ratio}.items()}

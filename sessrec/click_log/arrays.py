@@ -60,13 +60,18 @@ def _named(folder: Path) -> Iterator[None]:
         raise SessRecError(f"cannot write to {folder} (--data.scratch_dir): {error.strerror or error}") from error
 
 
+def _blocks(n: int) -> Iterator[slice]:
+    """Consecutive parts of n rows."""
+    return (slice(start, start + _ROWS) for start in range(0, n, _ROWS))
+
+
 def take(values: np.ndarray, places: np.ndarray) -> np.ndarray:
     """``values[places]``."""
     if _folder.get() is None:
         return values[places]
     taken = empty(len(places), values.dtype)
-    for start in range(0, len(places), _ROWS):
-        taken[start : start + _ROWS] = values[places[start : start + _ROWS]]
+    for rows in _blocks(len(places)):
+        taken[rows] = values[places[rows]]
     return taken
 
 
@@ -75,8 +80,8 @@ def compress(values: np.ndarray, keep: np.ndarray) -> np.ndarray:
     if _folder.get() is None:
         return values[keep]
     kept, end = empty(int(np.count_nonzero(keep)), values.dtype), 0
-    for start in range(0, len(values), _ROWS):
-        block = values[start : start + _ROWS][keep[start : start + _ROWS]]
+    for rows in _blocks(len(values)):
+        block = values[rows][keep[rows]]
         kept[end : end + len(block)] = block
         end += len(block)
     return kept
@@ -87,10 +92,8 @@ def differences(values: np.ndarray) -> np.ndarray:
     if _folder.get() is None:
         return np.diff(values)
     found = empty(len(values) - 1, values.dtype)
-    for start in range(0, len(found), _ROWS):
-        np.subtract(
-            values[1:][start : start + _ROWS], values[:-1][start : start + _ROWS], out=found[start : start + _ROWS]
-        )
+    for rows in _blocks(len(found)):
+        np.subtract(values[1:][rows], values[:-1][rows], out=found[rows])
     return found
 
 
@@ -113,8 +116,8 @@ def place_in_run(offsets: np.ndarray) -> np.ndarray:
         [0, 1, 2, 0, 1]
     """
     places = empty(int(offsets[-1]), np.int32)
-    for first in range(0, len(offsets) - 1, _ROWS):
-        own = offsets[first : first + _ROWS + 1]
+    for runs in _blocks(len(offsets) - 1):
+        own = offsets[runs.start : runs.stop + 1]
         places[own[0] : own[-1]] = np.arange(own[0], own[-1]) - np.repeat(own[:-1], np.diff(own))
     return places
 
@@ -127,10 +130,10 @@ def count_in_runs(is_counted: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         [2, 2]
     """
     counts = empty(len(offsets) - 1, np.int64)
-    for first in range(0, len(counts), _ROWS):
-        own = offsets[first : first + _ROWS + 1]
+    for runs in _blocks(len(counts)):
+        own = offsets[runs.start : runs.stop + 1]
         block = is_counted[own[0] : own[-1]].view(np.int8)
-        np.add.reduceat(block, own[:-1] - own[0], dtype=np.int64, out=counts[first : first + _ROWS])
+        np.add.reduceat(block, own[:-1] - own[0], dtype=np.int64, out=counts[runs])
     return counts
 
 
@@ -138,8 +141,7 @@ def take_texts(texts: pa.Array, places: np.ndarray) -> pa.Array:
     """Entries of an array of texts or whole numbers, as texts."""
     if _folder.get() is None or len(places) < _ROWS:
         return texts.take(pa.array(places)).cast(pa.string())
-    blocks = (texts.take(pa.array(places[start : start + _ROWS])) for start in range(0, len(places), _ROWS))
-    return joined_texts(block.cast(pa.string()) for block in blocks)
+    return joined_texts(texts.take(pa.array(places[rows])).cast(pa.string()) for rows in _blocks(len(places)))
 
 
 def joined_texts(blocks: Iterator[pa.Array]) -> pa.Array:

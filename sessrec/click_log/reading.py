@@ -97,13 +97,7 @@ def _read(
         number = int(np.searchsorted(ends, row, side="right"))
         return tables[number].place_of_row(row - int(ends[number - 1] if number else 0))
 
-    kind = "session" if log_format.visitor_column is None else "visitor"
-    names = log_format.visitor_column or log_format.session_column or "", log_format.item_column
-    sessions, items = (_all_pieces([getattr(table, role) for table in tables]) for role in ("session", "item"))
-    if log_format.rows_are_sessions:
-        sessions = [pa.array(_row_numbers(tables) + 1)]
-    times, order = (_concatenated([getattr(table, role) for table in tables]) for role in ("time", "order"))
-    rows = Rows(kind, names, sessions, items, times, order, None)
+    rows = _rows_of(tables, log_format)
     of_kinds: list[str] = []
     if event_kinds is not None:
         pieces = [piece for table in tables for piece in table.event]
@@ -117,9 +111,9 @@ def _read(
     notes += _time_notes(tables) or ["no time column: the order of rows is the time"]
     if event_kinds is not None and others:
         notes.append("rows of other events: " + ", ".join(f"{n:,} {kind}" for kind, n in others.most_common(20)))
-    if times is not None:
+    if rows.time is not None:
         units = {unit_of_note(table.time_note) for table in tables}
-        warnings += warn_of_times(times, index.n_sessions, units.pop() if len(units) == 1 else None)
+        warnings += warn_of_times(rows.time, index.n_sessions, units.pop() if len(units) == 1 else None)
     if log_format.item_lists == "longest":
         of_list = _row_numbers(tables)
         n_others = index.longest_lists(of_list)
@@ -128,19 +122,21 @@ def _read(
         notes.append(f"{counted(figures['earlier_lists'], 'row')} held earlier states of a session's list")
         warnings += _warn_of_other_lists(n_others)
     ordered = index.sort()
-    events = Events(
-        ordered.item,
-        ordered.time,
-        ordered.offsets,
-        ordered.numbers,
-        ordered.session_ids,
-        item.ids.cast(pa.string()),
-        log_format.time_column is not None,
-        dict(figures),
-        notes,
-        warnings,
-    )
-    return events, ordered.is_wanted
+    ids, has_times = (ordered.session_ids, item.ids.cast(pa.string())), log_format.time_column is not None
+    columns = ordered.item, ordered.time, ordered.offsets, ordered.numbers
+    return Events(*columns, *ids, has_times, dict(figures), notes, warnings), ordered.is_wanted
+
+
+def _rows_of(tables: list[LogTable], log_format: LogFormat) -> Rows:
+    """The rows of all files; the ids leave the tables."""
+    kind = "session" if log_format.visitor_column is None else "visitor"
+    names = log_format.visitor_column or log_format.session_column or "", log_format.item_column
+    sessions, items = (_all_pieces([getattr(table, role) for table in tables]) for role in ("session", "item"))
+    if log_format.rows_are_sessions:
+        ends = np.cumsum([len(piece) for piece in items])
+        sessions = [pa.array(numbers) for numbers in np.split(_row_numbers(tables) + 1, ends[:-1])]
+    times, order = (_concatenated([getattr(table, role) for table in tables]) for role in ("time", "order"))
+    return Rows(kind, names, sessions, items, times, order, None)
 
 
 def _read_table(file: Any, log_format: LogFormat, n_files: int) -> LogTable:

@@ -14,6 +14,9 @@ from sessrec.click_log.ids import encode_ids
 from sessrec.click_log.lists import longest_lists
 from sessrec.click_log.ordering import sort_into_sessions
 
+ENGINE_OPTIONS = ("engine", "memory_limit", "scratch_dir")
+"""Options of the data that choose who indexes the rows, and with what of this machine; no result depends on them."""
+
 
 @dataclass
 class Rows:
@@ -26,7 +29,7 @@ class Rows:
     session: list[pa.Array]
     """Session ids in pieces, as `plain_numbers` gives them; emptied once they are read."""
     item: list[pa.Array]
-    """Item ids, likewise."""
+    """Item ids, likewise, in pieces of the same rows."""
     time: np.ndarray | None
     """Unix seconds, int64 or float64; None where the order of rows is the time."""
     order: np.ndarray | None
@@ -98,8 +101,8 @@ class MemoryIndex:
 
     def longest_lists(self, rows: np.ndarray) -> int:
         """See `RowIndex`."""
-        session, item, _ = self._columns
-        is_chosen, times, n_others = longest_lists(session, rows, item, self._columns[2])
+        session, item, time = self._columns
+        is_chosen, times, n_others = longest_lists(session, rows, item, time)
         self._columns = [session[is_chosen], item[is_chosen], times]
         self._is_wanted, self._order = (
             None if column is None else column[is_chosen] for column in (self._is_wanted, self._order)

@@ -22,7 +22,8 @@ import numpy as np
 import pyarrow as pa
 
 from sessrec.click_log.files import PREPARED, file_identity, log_files
-from sessrec.data.preparation import ENGINE_OPTIONS, Preparation, PreparedLog
+from sessrec.click_log.row_index import ENGINE_OPTIONS
+from sessrec.data.preparation import Preparation, PreparedLog
 from sessrec.data.report import DataReport
 from sessrec.data.sessions import Sessions
 from sessrec.data.vocabulary import Vocabulary

@@ -12,11 +12,12 @@ from lightning.pytorch import LightningDataModule, Trainer
 
 from sessrec.click_log.files import IN_MEMORY
 from sessrec.click_log.memory_table import is_table
+from sessrec.click_log.row_index import ENGINE_OPTIONS
 from sessrec.data.cache import find_prepared, open_or_prepare
 from sessrec.data.cleaning import clean_events
 from sessrec.data.loaders import EvaluationLoader, LogLoader, SessionLoader, SessionParallelLoader, TrainingBatches
 from sessrec.data.prediction_log import read_for_prediction
-from sessrec.data.preparation import ENGINE_OPTIONS, Preparation, PreparedLog, map_part
+from sessrec.data.preparation import Preparation, PreparedLog, map_part
 from sessrec.data.report import DataReport
 from sessrec.data.sessions import Sessions
 from sessrec.data.vocabulary import Vocabulary, with_cold_items

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import re
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from sessrec.click_log.arrays import arrays_on_disk
 from sessrec.click_log.events import Events, events_from_frame
 from sessrec.click_log.files import IN_MEMORY, check_paths
 from sessrec.click_log.log_format import BadLines, ItemLists, LogFormat
@@ -31,12 +26,9 @@ from sessrec.data.split import Straddling, leakage_report, split_events, split_t
 from sessrec.data.synthetic import generate_synthetic_sessions
 from sessrec.data.training_window import RatioOf, TrainingWindow
 from sessrec.data.vocabulary import Vocabulary
-from sessrec.engines import Engine, index_by
+from sessrec.engines import Engine, check_engine, index_by, scratch_of
 from sessrec.errors import SessRecError, check_choice, check_least
 from sessrec.text import time_text
-
-ENGINE_OPTIONS = ("engine", "memory_limit", "scratch_dir")
-"""Options of this machine, on which no result depends."""
 
 
 @dataclass
@@ -62,7 +54,7 @@ class Preparation(LogFormat):
         val_path: Its validation part; without one, val_ratio or val_duration cut it off the training part.
         test_path: Its test part; without one, the test part is cut off the training part likewise.
         session_gap: Time without an event after which a new session begins, such as 30m or 1h; null cuts nowhere.
-        gap_events: Whether a gap lies between events of any kind (all) or of the kinds that are kept (kept).
+        gap_events: Whether a gap lies between events of any kind (all) or of the kept kinds (kept).
         events: Kinds of event to keep, such as [view]; null keeps all.
         drop_repeats: Whether to drop immediate repeats of an item inside a session.
         min_session_length: Shorter sessions are dropped, at least 2.
@@ -73,7 +65,7 @@ class Preparation(LogFormat):
         test_ratio: Share of the sessions that are the test part, the latest ones; 0 for no test part. Used where
             neither test_duration nor test_start is given.
         test_duration: Length of the test part in time, such as 1d, 12h or seconds.
-        test_start: Time at which the test part begins: seconds (row numbers where the log has those) or ISO text.
+        test_start: Begin of the test part: seconds (row numbers where the log has those) or ISO text.
         val_ratio: Share of the training sessions that are the validation part, the latest ones; 0 or null for none:
             then the whole training part is fitted and the last checkpoint kept. Used where val_duration is not given.
         val_duration: Length of the validation part in time, such as 1d; 0 for no validation part.
@@ -151,7 +143,7 @@ class Preparation(LogFormat):
         if self.item_lists is not None:
             check_choice("--data.item_lists", self.item_lists, ItemLists)
         check_choice("--data.bad_lines", self.bad_lines, BadLines)
-        self._check_engine()
+        check_engine(self.engine, self.memory_limit)
         if self.test_duration is not None and self.test_start is not None:
             raise SessRecError("give --data.test_duration or --data.test_start, not both")
         self.training_window.check()
@@ -159,11 +151,6 @@ class Preparation(LogFormat):
             raise SessRecError("--data.visitor_column needs --data.session_gap, such as 30m or 1h, to cut sessions")
         if (self.event_column is None) != (self.events is None):
             raise SessRecError("--data.event_column and --data.events go together: the column, and the kinds to keep")
-
-    def _check_engine(self) -> None:
-        check_choice("--data.engine", self.engine, Engine)
-        if self.memory_limit is not None and not re.fullmatch(r"0*[1-9]\d*(\.\d+)? ?[KMGT]i?B", str(self.memory_limit)):
-            raise SessRecError(f"--data.memory_limit is {self.memory_limit!r}; write a number and a unit, such as 2GB")
 
     def _name_sources(self) -> None:
         """Make text of paths, and a mark of tables, which no field holds: no config or checkpoint must."""
@@ -241,7 +228,7 @@ class Preparation(LogFormat):
         Raises:
             SessRecError: If the log cannot be read, or nothing is left to train on.
         """
-        with self._scratch():
+        with scratch_of(self.engine, self.scratch_dir):
             return self._run(vocabulary, grow)
 
     def _run(self, vocabulary: Vocabulary | None, grow: Callable[[Vocabulary], Vocabulary] | None) -> PreparedLog:
@@ -287,7 +274,7 @@ class Preparation(LogFormat):
             source = path if isinstance(path, str) else ", ".join(path)
             gap = None if self.session_gap is None else parse_duration(self.session_gap, "--data.session_gap")
             log, name = self._tables.get(option, path), f"--data.{option}"
-            with self._scratch():
+            with scratch_of(self.engine, self.scratch_dir):
                 index_rows = index_by(self.engine, self.memory_limit)
                 events = read_events(log, self, gap, self.gap_events, self.events, name, index_rows)
         if len(events) == 0:
@@ -297,20 +284,6 @@ class Preparation(LogFormat):
         report.add(section, {f"note_{number}": note for number, note in enumerate(events.notes, 1)})
         report.warn(events.warnings)
         return events
-
-    @contextmanager
-    def _scratch(self) -> Iterator[None]:
-        """Keep large arrays on disk meanwhile, where the engine works there."""
-        if self.engine == "local":
-            yield
-            return
-        try:
-            place = None if self.scratch_dir is None else Path(self.scratch_dir).expanduser()
-            folder = tempfile.TemporaryDirectory(prefix="sessrec-", dir=place)
-        except OSError as error:
-            raise SessRecError(f"--data.scratch_dir {self.scratch_dir}: {error.strerror}") from error
-        with folder as name, arrays_on_disk(Path(name)):
-            yield
 
     def _split(self, events: Events, report: DataReport, needs_train: bool) -> dict[str, Events]:
         """Cut off the test part and then the validation part; in the order train (if it is needed), val, test."""

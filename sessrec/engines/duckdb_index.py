@@ -118,7 +118,9 @@ class DuckDBIndex:
     def _row_blocks(self) -> Iterator[pa.RecordBatch]:
         """Number, ids and times of the rows, and what orders and selects them."""
         rows, start = self._rows, 0
-        for session, item in _aligned(*(_blocks(getattr(rows, role), kind) for role, kind in self._ids.items())):
+        for session, item in zip(
+            *(_blocks(getattr(rows, role), kind) for role, kind in self._ids.items()), strict=True
+        ):
             stop = start + len(session)
             row = np.arange(start, stop, dtype=np.uint32 if self._n_rows < 2**32 else np.int64)
             columns: dict[str, Any] = {"row": row, "session": session, "item": item}
@@ -282,13 +284,3 @@ def _blocks(pieces: list[pa.Array], kind: pa.DataType) -> Iterator[pa.Array]:
         for start in range(0, len(piece), _ROWS):
             block = piece.slice(start, _ROWS)
             yield block if kind == pa.int64() else block.cast(pa.string()).cast(pa.binary())
-
-
-def _aligned(one: Iterator[pa.Array], other: Iterator[pa.Array]) -> Iterator[tuple[pa.Array, pa.Array]]:
-    """Blocks of two columns of one length, cut so that they have the same rows."""
-    left, right = next(one, None), next(other, None)
-    while left is not None and right is not None:
-        n = min(len(left), len(right))
-        yield left.slice(0, n), right.slice(0, n)
-        left = left.slice(n) if len(left) > n else next(one, None)
-        right = right.slice(n) if len(right) > n else next(other, None)

@@ -13,12 +13,13 @@ from typing import Any
 
 import yaml
 
+from sessrec.click_log.row_index import ENGINE_OPTIONS
 from sessrec.errors import SessRecError
 from sessrec.evaluation.rank_table import RANKS_FILE, Ranks, gains, read_ranks
 from sessrec.program import program
 
 # what may differ between fits that are one model: where they lie and ran, and the seed
-RESULT_NEUTRAL_OPTIONS = {"cache_dir", "eval_batch_size", "engine", "memory_limit", "scratch_dir"}
+RESULT_NEUTRAL_OPTIONS = {"cache_dir", "eval_batch_size", *ENGINE_OPTIONS}
 """Options of the data that change no result."""
 ADDED_OPTIONS = {"schedule": "constant", "schedule_unit": "step", "warmup": 0, "stair": 3, "bad_lines": "error"}
 ADDED_OPTIONS |= {"process_drift": 0.0, "process_turnover": 0.0, "train_ratio_of": "sessions"}

@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from sessrec.click_log.arrays import place_in_run
+
 
 @dataclass(frozen=True)
 class Categories:
@@ -25,8 +27,7 @@ class Categories:
         counts = np.where(rows >= 0, np.diff(self.offsets, append=0)[rows], 0)
         offsets = np.concatenate([[0], np.cumsum(counts)])
         starts = np.where(rows >= 0, self.offsets[:-1][rows], 0)
-        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
-        return Categories(self.names, self.codes[np.repeat(starts, counts) + within], offsets)
+        return Categories(self.names, self.codes[np.repeat(starts, counts) + place_in_run(offsets)], offsets)
 
     @property
     def is_missing(self) -> np.ndarray:
