@@ -10,6 +10,10 @@ features  Time of a training step and of a ranking with two categories and a vec
         the same model without.
 baselines  Positions a second of a full ranking, milliseconds of a recommendation, and size beside the training clicks'
         own, of the neighbourhood methods and rules, on generated sessions or a --log.
+ddp     Time of a training step of two processes, in turn with that of one process with as many lanes in all; one thread
+        each, on this machine.
+sharded  Memory of tables and optimiser in each of one to three processes that share two million items out, and the time
+        of a step.
 memory  Peak memory of evaluation and training with a million items, and the time of a fit of a single step.
 scale   How much longer a step takes with a million items than with 10,000.
 data    The preparation of a log of 20 million events against pyarrow.csv.read_csv alone on the same file: ratio of the
@@ -33,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks import baselines, data, engines, evaluation, features, serving, training
+from benchmarks import baselines, data, engines, evaluation, features, processes, serving, training
 
 from sessrec.arguments import ScriptParser
 from sessrec.environment import tune_memory
@@ -47,6 +51,8 @@ MEASURES: dict[str, Callable[[argparse.Namespace], Any]] = {
     "eval": lambda o: evaluation.evaluate(o.repeats, o.accelerator),
     "features": lambda o: features.features(o.configs or _SMALL, o.windows, o.repeats),
     "baselines": lambda o: baselines.baselines(o.repeats, o.log, o.time_column, o.test_start),
+    "ddp": lambda o: processes.ddp(o.configs or _SMALL, o.windows, o.repeats),
+    "sharded": lambda o: processes.sharded(2_000_000, o.windows),
     "memory": lambda o: evaluation.memory(o.repeats),
     "scale": lambda o: training.scale(o.configs or _SMALL, o.windows, o.accelerator),
     "data": lambda o: data.measure(o.events, o.repeats),
@@ -59,10 +65,10 @@ def _parser() -> ScriptParser:
     parser = ScriptParser(__doc__)
     parser.add_argument("what", choices=MEASURES, help="what to measure")
     parser.add_argument(
-        "--configs", nargs="+", choices=list(training.CONFIGS), help="train, scale, features: some of the sizes"
+        "--configs", nargs="+", choices=list(training.CONFIGS), help="train, ddp, scale, features: some of the sizes"
     )
     parser.add_argument(
-        "--windows", type=int, default=8, help="train, scale, features: windows of 64 steps a round (default: 8)"
+        "--windows", type=int, default=8, help="train, ddp, scale, features: windows of 64 steps a round (default: 8)"
     )
     parser.add_argument(
         "--events", type=int, default=20_000_000, help="data, engines: events of a log (default: 20,000,000)"

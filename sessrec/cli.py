@@ -22,6 +22,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import cuda
 
 import sessrec.models  # noqa: F401 - makes the models known by their class names
 from sessrec.callbacks.checkpoints import CheckpointFiles, resolve_checkpoint
@@ -38,6 +39,7 @@ from sessrec.models.base import SessionRecommender
 from sessrec.models.candidates import ItemList, candidates_of_options
 from sessrec.models.checkpoint_format import read_checkpoint
 from sessrec.models.compatibility import check_trainer
+from sessrec.models.sharded import ShardedStrategy
 from sessrec.options import (
     CommandParser,
     add_options,
@@ -47,11 +49,14 @@ from sessrec.options import (
     with_current_options,
 )
 from sessrec.paths import with_home_folder
+from sessrec.ray_launcher import Outcome, is_ray_worker, ray_strategy, run_on_ray
 from sessrec.text import escape_on_console
 from sessrec.trainer_options import check_hardware, check_seed, check_share, trainer_refusal
 from sessrec.writing import check_writable
 
 _RUN_NAME = "SESSREC_RUN_NAME"
+_REJECTED = 2  # exit code
+_STRATEGIES = {"ddp": LanesStrategy, "sharded": ShardedStrategy}
 _LOGGERS = ("pytorch.utilities.rank_zero", "fabric.utilities.rank_zero", "fabric.utilities.seed")
 _SAYS_NOTHING = re.compile(
     "Tip:|^(Seed set to|[GT]PU available:|Restoring states from|Restored all states|Loaded model weights|"
@@ -127,6 +132,34 @@ class SessRecCLI(LightningCLI):
         os.environ[_RUN_NAME], self._is_numbered = name, True
         return name
 
+    @property
+    def launches(self) -> bool:
+        """Whether other processes are to do the work, which this one has to start."""
+        return self.config.launcher is not None and not is_ray_worker()
+
+    def launch(self, run: Callable[[list[str]], Outcome]) -> None:
+        """Have the processes that the launcher starts do the work; what they reject ends this one, too.
+
+        Args:
+            run: Runs the command with some arguments in one of them.
+
+        Raises:
+            SessRecError: If an option says otherwise how many processes there are, or the launcher fails.
+            StoppedError: If they were stopped.
+        """
+        assert self.run_folder is not None
+        trainer = self.config.trainer
+        if trainer.devices not in ("auto", 1, "1") or trainer.num_nodes != 1:
+            raise SessRecError("with --launcher ray, --workers says how many processes there are: give no other number")
+        name = self.run_folder.name if "version" in self.run_option else str(self.run_folder)
+        words = [*self.args, "--ckpt_path", "auto", self.run_option, name]
+        use_gpu = trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and cuda.is_available())
+        code, message = run_on_ray(run, words, self.config.workers, use_gpu, self.run_folder / "ray")
+        if code == _REJECTED:
+            raise SessRecError(message)
+        if code:
+            raise StoppedError(message, code - 128)
+
     def find_checkpoint(self, run_folder: Path) -> Path | None:
         """The checkpoint that ``--ckpt_path`` names, None where there is no such option.
 
@@ -166,10 +199,15 @@ class SessRecCLI(LightningCLI):
             self.trainer_defaults["callbacks"].append(TQDMProgressBar(refresh_rate=0))  # a file is no place for a bar
         check_hardware(self.config_init.trainer)
         named = self.config_init.trainer.strategy
-        if named not in ("auto", "ddp"):
-            raise SessRecError(f"--trainer.strategy {named} is not supported: auto for one device, ddp for several")
-        strategy = LanesStrategy() if named == "ddp" else named
-        changed = {"plugins": [CheckpointFiles()], "strategy": strategy, "enable_autolog_hparams": False}
+        if named not in ("auto", *_STRATEGIES):
+            raise SessRecError(
+                f"--trainer.strategy {named} is not supported: auto for one device, ddp or sharded for several"
+            )
+        strategy, plugins = _STRATEGIES[named]() if named in _STRATEGIES else named, [CheckpointFiles()]
+        if is_ray_worker():
+            strategy, environment = ray_strategy()
+            plugins.append(environment)
+        changed = {"plugins": plugins, "strategy": strategy, "enable_autolog_hparams": False}
         if self.command not in ("fit", "test"):
             changed["logger"] = False  # which log nothing
         self.trainer = self.instantiate_trainer(**changed)
@@ -252,6 +290,27 @@ def run_command(command: str, story: Callable[[SessRecCLI], None], args: Sequenc
             raise
         exit_with_error(command, error_text(fault))
     return cli
+
+
+def outcome_of(command: str, story: Callable[[SessRecCLI], None], args: Sequence[str]) -> Outcome:
+    """Run a command, and give its exit code and what it says last, in place of ending this process by them.
+
+    Args:
+        command: Name of the command.
+        story: What it does with the parsed command line.
+        args: Command-line arguments.
+    """
+    tune_memory()
+    try:
+        with quiet(command):
+            story(SessRecCLI(command, args))
+    except StoppedError as stop:
+        return stop.exit_code, str(stop)
+    except Exception as error:
+        if (fault := user_error(error)) is None:
+            raise
+        return _REJECTED, error_text(fault)
+    return 0, ""
 
 
 def user_error(error: BaseException | None) -> BaseException | None:

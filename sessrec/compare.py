@@ -45,7 +45,8 @@ from sessrec.evaluation.gate import EXIT_CODES, decide, read_rule
 from sessrec.evaluation.rank_table import check_metrics
 from sessrec.evaluation.slices import Slices
 from sessrec.evaluation.tested_runs import read_run
-from sessrec.experiments.fit_and_test import fit_seeds, model_of_config, model_words
+from sessrec.experiments.fit_and_test import fit_and_test, model_of_config, model_words, words_of_seeds
+from sessrec.experiments.side_by_side import RUNS, Fit, run_fits
 from sessrec.figures.results import comparison_figure, cutoff_curves, slices_figure
 from sessrec.figures.style import save_figures
 from sessrec.shipped_configs import find_config
@@ -58,13 +59,19 @@ _NOT_HERE = {
 }
 
 
-def fit_configs(configs: Sequence[Path], seeds: Sequence[int], name: str, words: Sequence[str]) -> list[Path]:
+def fit_configs(options: argparse.Namespace, words: Sequence[str]) -> list[Path]:
     """Fit and test every config with every seed, each fit with more words; gives the folders of the runs."""
-    chosen = {config: model_words(str(config)) for config in configs}  # a missing one is found before any fit
-    runs = []
-    for config, own in chosen.items():
-        runs += fit_seeds(str(config), [*own, *words], seeds, f"{name}-{config.stem}")
-    return runs
+    chosen = {config: model_words(str(config)) for config in options.configs}  # a missing one is found before any fit
+    fits = [
+        Fit(run, of_seed)
+        for config, own in chosen.items()
+        for of_seed, run in words_of_seeds(str(config), [*own, *words], options.seeds, f"{options.name}-{config.stem}")
+    ]
+    if options.workers == 1 and options.launcher is None:
+        return [fit_and_test(fit.words, fit.run) for fit in fits]
+    output = RUNS / f"{options.name}-output"
+    run_fits(fits, output, options.workers, lambda fit: print(f"{fit.run} is tested", flush=True), options.launcher)
+    return [RUNS / fit.run for fit in fits]
 
 
 def slices_of(comparison: Comparison) -> Slices:
@@ -106,6 +113,9 @@ def _parser() -> ScriptParser:
         "--configs", nargs="+", default=[], help="configs of models to fit and test first, by file or name"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[1], help="seeds of each random model (default: 1)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that fit side by side (default: 1)")
+    text = "what starts them: ray, on its cluster (default: this machine)"
+    parser.add_argument("--launcher", choices=["ray"], help=text)
     parser.add_argument("--name", default="compare", help="first part of the new runs' names (default: compare)")
     parser.add_argument(
         "--metrics",
@@ -150,7 +160,7 @@ def main(args: list[str] | None = None) -> None:
             raise SessRecError("--json goes with --gate")
         check_metrics(options.metrics)
         runs = [read_run(folder) for folder in folders]
-        runs += [read_run(folder) for folder in fit_configs(options.configs, options.seeds, options.name, words)]
+        runs += [read_run(folder) for folder in fit_configs(options, words)]
         prefix = "" if folders else f"{options.name}-"
         rules = (options.metrics, options.against, options.resamples, options.seed)
         comparison = compare_runs(runs, *rules, prefix=prefix)
@@ -169,6 +179,8 @@ def _check_fits(parser: ScriptParser, folders: list[Path], options: argparse.Nam
     """Say what would only be found out after the fits."""
     if len({config.stem for config in options.configs}) < len(options.configs):
         parser.error("two of the --configs have one name: their runs would, too")
+    if options.workers < 1:
+        parser.error(f"--workers must be at least 1, got {options.workers}")
     if len(set(options.seeds)) < len(options.seeds):
         parser.error("--seeds has one seed twice")
     if Path(options.name).name != options.name or not options.name:

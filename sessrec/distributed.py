@@ -1,13 +1,15 @@
-"""Several processes that train one model, each on lanes of its own.
+"""Several processes that train one model, each on its own part of every step.
 
-Every process takes its own lanes of each session-parallel step and works out their gradients; these are summed up over
-the processes, and every process makes the same update. Rows of the item tables travel as rows: nothing of the size of
-a table does.
+All processes read the same batch and draw the same negatives, so each one knows the whole step: which items it looks
+up, and in which order. A process computes the gradients of its own lanes or sessions, the processes add them up, and
+each makes the same update. So R processes of B lanes train as one process of R x B lanes does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -23,13 +25,30 @@ class LanesStrategy(DDPStrategy):
         """Give all processes the weights of the first one; from there on all make the same updates."""
         assert isinstance(self.model, LightningModule)
         if dist.is_initialized():
-            for tensor in [*self.model.parameters(), *self.model.buffers()]:
+            for tensor in self.common_tensors(self.model):
                 dist.broadcast(tensor.detach(), src=0)
+
+    def common_tensors(self, model: LightningModule) -> list[Tensor]:
+        """Weights and buffers that are the same in all processes."""
+        return [*model.parameters(), *model.buffers()]
+
+
+def _let_others_run() -> None:
+    """Give the core to the threads that wait for it."""
+    if hasattr(os, "sched_yield"):
+        os.sched_yield()
+    else:
+        time.sleep(0)
 
 
 def n_processes() -> int:
     """Number of processes of this fit or evaluation."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def can_be_captured() -> bool:
+    """Whether what the processes exchange can be part of a CUDA graph; where there is one, there is nothing."""
+    return n_processes() == 1 or dist.get_backend() == "nccl"
 
 
 def process_rank() -> int:
@@ -39,8 +58,16 @@ def process_rank() -> int:
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
     """Sum of the tensors that all processes give, of the same shape in each; in place."""
-    if n_processes() > 1:
+    if n_processes() == 1:
+        return tensor
+    if tensor.is_cuda:
         dist.all_reduce(tensor)
+        return tensor
+    # a core that sleeps in the meantime takes a millisecond to wake up, as long as a whole step
+    work = dist.all_reduce(tensor, async_op=True)
+    while not work.is_completed():
+        _let_others_run()
+    work.wait()  # and raise what has gone wrong
     return tensor
 
 
@@ -53,7 +80,22 @@ def greatest_of_processes(numbers: Sequence[int], device: torch.device) -> list[
     return tensor.tolist()
 
 
-def join_lanes(own: Tensor) -> Tensor:
+def own_part(n: int) -> slice:
+    """This process's part of n things, next to each other and as many for each as can be."""
+    return part_of(n, process_rank(), n_processes())
+
+
+def part_of(n: int, rank: int, n_ranks: int) -> slice:
+    """The part of n things that one of several processes takes.
+
+    Example:
+        >>> [part_of(5, rank, 2) for rank in range(2)]
+        [slice(0, 2, None), slice(2, 5, None)]
+    """
+    return slice(rank * n // n_ranks, (rank + 1) * n // n_ranks)
+
+
+def join_rows(own: Tensor) -> Tensor:
     """The rows of all processes one after the other, from the same number of rows in each."""
     if n_processes() == 1:
         return own
@@ -62,29 +104,55 @@ def join_lanes(own: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def exchange_gradients(tables: Sequence[nn.Parameter], others: Sequence[nn.Parameter], takes_part: bool) -> bool:
-    """Give every process the sum of all processes' gradients; all have to call it for every step.
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Add up the gradients of all processes, which have the same shapes, and the same rows where they are sparse.
 
-    Args:
-        tables: Parameters whose gradients are sparse, in rows.
-        others: Parameters whose gradients are dense.
-        takes_part: Whether this process has learnt something in the step; otherwise it has no gradients to give.
-
-    Returns:
-        Whether any process takes part; if none does, there is no update to make.
+    All of them travel at once, and nothing of the size of a table does.
     """
-    n_rows = [table.grad._nnz() if takes_part and table.grad is not None else 0 for table in tables]
-    counts = torch.tensor([[int(takes_part), *n_rows]], device=tables[0].device)
-    all_counts = join_lanes(counts).tolist()
-    if not any(count[0] for count in all_counts):
-        return False
-    for place, table in enumerate(tables, 1):
-        _exchange_rows(table, [count[place] for count in all_counts])
-    gradients = [p.grad if takes_part and p.grad is not None else torch.zeros_like(p) for p in others]
-    total = sum_over_processes(torch.cat([gradient.flatten() for gradient in gradients]))
-    for parameter, gradient in zip(others, total.split([p.numel() for p in others]), strict=True):
-        parameter.grad = gradient.view_as(parameter)
-    return True
+    own = [(parameter, parameter.grad) for parameter in parameters if parameter.grad is not None]
+    values = [gradient._values() if gradient.is_sparse else gradient for _, gradient in own]
+    total = sum_over_processes(torch.cat([value.reshape(-1) for value in values]))
+    parts = total.split([value.numel() for value in values])
+    for (parameter, gradient), value, part in zip(own, values, parts, strict=True):
+        part = part.view_as(value)
+        parameter.grad = _with_values(gradient, part) if gradient.is_sparse else part
+
+
+def _with_values(gradient: Tensor, values: Tensor) -> Tensor:
+    """A sparse gradient with other values in its rows."""
+    return torch.sparse_coo_tensor(
+        gradient._indices(), values, gradient.shape, is_coalesced=gradient.is_coalesced(), check_invariants=False
+    )
+
+
+def exchange_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Give every process the sum of all gradients, which may have other rows in each, or be missing.
+
+    A gradient that some process has is left in all of them: in rows where it is sparse in each, else as a whole. Rows
+    that two processes have stay two.
+    """
+    own = [_n_rows(parameter) for parameter in parameters]
+    counts = join_rows(torch.tensor([own], device=parameters[0].device)).T.tolist()  # of each parameter, by process
+    dense = []
+    for parameter, of_processes in zip(parameters, counts, strict=True):
+        if _WHOLE in of_processes:
+            dense.append(parameter)
+            if parameter.grad is None or parameter.grad.is_sparse:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.to_dense()
+        elif max(of_processes) > _NONE:
+            _exchange_rows(parameter, [max(count, 0) for count in of_processes])
+    if dense:
+        sum_gradients(dense)
+
+
+_WHOLE, _NONE = -2, -1
+
+
+def _n_rows(parameter: nn.Parameter) -> int:
+    """Number of rows of a sparse gradient, or what stands for another one."""
+    if parameter.grad is None:
+        return _NONE
+    return parameter.grad._nnz() if parameter.grad.is_sparse else _WHOLE
 
 
 def _exchange_rows(table: nn.Parameter, counts: list[int]) -> None:
@@ -96,5 +164,5 @@ def _exchange_rows(table: nn.Parameter, counts: list[int]) -> None:
         assert table.grad is not None
         rows[:own], values[:own] = table.grad._indices()[0], table.grad._values()
     is_filled = torch.cat([torch.arange(most, device=table.device) < count for count in counts])
-    rows, values = join_lanes(rows)[is_filled], join_lanes(values)[is_filled]
+    rows, values = join_rows(rows)[is_filled], join_rows(values)[is_filled]
     table.grad = torch.sparse_coo_tensor(rows[None], values, table.shape, is_coalesced=False, check_invariants=False)

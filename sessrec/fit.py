@@ -12,7 +12,7 @@ from sessrec.callbacks.checkpoints import BestCheckpoint, check_run_is_free, is_
 from sessrec.callbacks.early_stopping import OwnPatience
 from sessrec.callbacks.loggers import open_loggers
 from sessrec.callbacks.run_folder import RunConfig, RunSummary
-from sessrec.cli import SessRecCLI, is_follower, run_command
+from sessrec.cli import SessRecCLI, is_follower, outcome_of, run_command
 from sessrec.data import SessionDataModule
 from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender
@@ -31,14 +31,11 @@ from sessrec.writing import check_writable
 def fit(cli: SessRecCLI) -> None:
     """Fit the model; whatever can be rejected is rejected before the trainer starts and writes."""
     run_folder, config = cli.name_run(), cli.config
-    for option in ("allow", "exclude"):
-        if config[option] is not None:
-            raise SessRecError(f"--{option} is for validate, test and predict: a fit ranks all items")
-    checkpoint = cli.find_checkpoint(run_folder)
-    if not is_follower():
-        check_run_is_free(run_folder, checkpoint, cli.run_option)
-        check_writable(run_folder / "checkpoints", cli.folder_option)
-    check_trainer_options(config.trainer)
+    checkpoint = _check_run(cli, run_folder)
+    if cli.launches:
+        cli.launch(partial(outcome_of, "fit", fit))
+        return
+    config.launcher, config.workers = None, 1  # a saved config says nothing of where it was fitted
     model, data = cli.build_model_and_data()
     metrics = [str(name) for name in model.val_metrics]
     if data.has_validation and config.monitor not in metrics:
@@ -72,6 +69,19 @@ def fit(cli: SessRecCLI) -> None:
         place = (content["global_step"], inside_epoch)
     with open_loggers(trainer, *place):
         trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
+
+
+def _check_run(cli: SessRecCLI, run_folder: Path) -> Path | None:
+    """Reject options that are not a fit's, and a run that it would overwrite; the checkpoint that it resumes from."""
+    for option in ("allow", "exclude"):
+        if cli.config[option] is not None:
+            raise SessRecError(f"--{option} is for validate, test and predict: a fit ranks all items")
+    checkpoint = cli.find_checkpoint(run_folder)
+    if not is_follower():
+        check_run_is_free(run_folder, checkpoint, cli.run_option)
+        check_writable(run_folder / "checkpoints", cli.folder_option)
+    check_trainer_options(cli.config.trainer)
+    return checkpoint
 
 
 def _set_up(cli: SessRecCLI, begins: bool) -> None:

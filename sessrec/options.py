@@ -23,6 +23,7 @@ from sessrec.models.checkpoint_format import current_options, read_checkpoint
 from sessrec.option_errors import explain
 from sessrec.paths import expanded
 from sessrec.program import DESCRIPTIONS, program
+from sessrec.ray_launcher import Launcher
 from sessrec.shipped_configs import DEFAULT_CONFIG, find_config
 
 _OWN_LOG = """
@@ -111,6 +112,10 @@ def add_options(parser: LightningArgumentParser) -> None:
         help="Checkpoint whose weights and optimiser state, or whose counts, a new fit begins with; items that only "
         "the new log has are added.",
     )
+    text = "What starts the processes of a fit, if not Lightning: `ray`, on a Ray cluster; see docs/cluster.md."
+    parser.add_argument("--launcher", type=Launcher | None, default=None, help=text)
+    text = "Number of processes that --launcher starts, each on a CPU or a GPU of its own."
+    parser.add_argument("--workers", type=int, default=1, help=text)
     text = "Whether items of --init_from that the new training part lacks are left out."
     parser.add_argument("--init_drop", type=bool, default=False, help=text)
     parser.add_class_arguments(LastCheckpoint, "checkpoint")

@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -36,8 +37,9 @@ from sessrec.errors import SessRecError, check_least, error_text
 from sessrec.evaluation.rank_table import check_metrics, metric_name
 from sessrec.evaluation.tested_runs import read_run
 from sessrec.experiments.fit_and_test import parsed
+from sessrec.experiments.side_by_side import RUNS, Fit, run_fits
 from sessrec.rolling.cells import Steps, cells_of_rows
-from sessrec.rolling.fits import RUNS, Fit, Retrain, fits_of, rows_of, run_fits
+from sessrec.rolling.fits import Retrain, fits_of, rows_of
 from sessrec.rolling.models import chosen_models, common_preparation
 from sessrec.rolling.report import write_rolled
 from sessrec.rolling.results import Rolled
@@ -117,7 +119,8 @@ def roll(options: argparse.Namespace, words: list[str]) -> Rolled:
         figures = [write_window(events, window, logs, min_length) for window in windows]
         _report_plan(windows, figures, len(fits))
         done: list[str] = []
-        run_fits(fits, folder / "output", options.workers, lambda fit: _tell(fit, done, len(fits), options.metrics[-1]))
+        tell = partial(_tell, done=done, n_fits=len(fits), metric=options.metrics[-1])
+        run_fits(fits, folder / "output", options.workers, tell, options.launcher)
     tests = [cut_window(events, window, min_length)[1] for window in windows]
     cells, seconds = cells_of_rows(rows, tests, steps, options.metrics)
     rolled = Rolled(cells, seconds, pd.DataFrame(figures), options.metrics, str(options.step), plan.n_steps)
@@ -192,6 +195,7 @@ def _parser() -> ScriptParser:
     text = "recall@K, mrr@K or ndcg@K, whatever K; the last gives the order (default: recall@20 mrr@20)"
     add("--metrics", nargs="+", default=["recall@20", "mrr@20"], help=text)
     add("--workers", type=int, default=1, help="processes that fit side by side (default: 1)")
+    add("--launcher", choices=["ray"], help="what starts them: ray, on its cluster (default: this machine)")
     add("--name", default="roll", help="folder of the results, and first part of the runs' names (default: roll)")
     return parser
 

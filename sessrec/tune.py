@@ -42,7 +42,7 @@ try:
     from sessrec.tuning.space import SearchSpace, read_space, text_of, words_of
     from sessrec.tuning.study import Study
     from sessrec.tuning.trial import TrialRules
-    from sessrec.tuning.worker import Budget, other_workers, work
+    from sessrec.tuning.worker import Budget, other_workers, ray_workers, work
 except ModuleNotFoundError as error:
     if error.name not in ("optuna", "filelock"):
         raise
@@ -96,8 +96,12 @@ def _tune(options: argparse.Namespace, words: list[str], args: Sequence[str]) ->
     if options.parent:
         work(*task, parent=options.parent)
         return
-    with other_workers(options.workers - 1, args):
-        work(*task)
+    if options.launcher == "ray":
+        with ray_workers(options.workers, args):
+            pass
+    else:
+        with other_workers(options.workers - 1, args):
+            work(*task)
     files = write_study(study, words, options.monitor)
     print(f"\n{best_table(study).markdown()}\n\n{counts_text(study)}")
     for note in notes_of(study):
@@ -158,6 +162,7 @@ def _parser() -> ScriptParser:
     add("--trials", type=int, default=30, help="number of trials (default: 30)")
     add("--minutes", type=float, default=60.0, help="minutes after which no trial goes on (default: 60)")
     add("--workers", type=int, default=1, help="processes that run trials side by side (default: 1)")
+    add("--launcher", choices=["ray"], help="what starts them: ray, on its cluster (default: this machine)")
     add("--monitor", default="val/mrr@20", help="validation metric to maximise (default: val/mrr@20)")
     add("--max_epochs", type=int, default=50, help="most epochs of a trial (default: 50)")
     add("--patience", type=int, default=2, help="validations without a better one that end a trial (default: 2)")

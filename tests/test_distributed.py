@@ -1,13 +1,17 @@
-"""Two real processes train and evaluate one model."""
+"""Several real processes train and evaluate one model."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +23,13 @@ import torch.multiprocessing
 from helpers import make_sessions, make_vocabulary, one_error
 from resuming import differences, finish, start
 
-from sessrec import fit
+from sessrec import fit, predict, test
 from sessrec.data.datamodule import SessionDataModule
-from sessrec.data.loaders import EvaluationLoader, SessionParallelLoader
+from sessrec.data.loaders import EvaluationLoader, SessionLoader, SessionParallelLoader
 from sessrec.data.session_parallel import Window
-from sessrec.distributed import exchange_gradients
-from sessrec.models import GRU4Rec
+from sessrec.distributed import exchange_gradients, part_of
+from sessrec.models import NARM, SRGNN, GRU4Rec, SASRec
+from sessrec.models.neural import NeuralRecommender
 
 SEQUENCES = [[(7 * session + 3 * step) % 11 for step in range(2 + (session * session) % 6)] for session in range(23)]
 ARGS = [
@@ -34,92 +39,120 @@ ARGS = [
     *("--model", "GRU4Rec", "--model.layers", "[8,6]", "--model.n_sample", "9", "--model.dropout_p_hidden", "0.2"),
     *("--model.momentum", "0.3", "--trainer.logger.version", "run"),
 ]
-MODELS: list[tuple[str, dict[str, Any]]] = [
-    ("cross-entropy", {}),
-    ("bpr-max", {}),
-    ("cross-entropy", {"constrained_embedding": False, "embedding": 4}),
-]
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
 LAUNCH = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SESSREC_RUN_NAME")
 ONE = ["--trainer.devices", "1", "--trainer.strategy", "auto"]
 LAST = ["--ckpt_path", "last"]
 
 
-@pytest.mark.parametrize("n_lanes", [1, 3, 20])
-def test_each_process_takes_its_own_lanes_of_the_same_steps(n_lanes: int) -> None:
-    sessions = make_sessions(SEQUENCES)
-    whole = list(SessionParallelLoader(sessions, 2 * n_lanes, steps_per_window=5))
-    halves = [list(SessionParallelLoader(sessions, n_lanes, 5, rank=rank, n_ranks=2)) for rank in range(2)]
-    assert len(whole) == len(halves[0]) == len(halves[1])
-    for window, *parts in zip(whole, *halves, strict=True):
-        for joined, *own in zip(window[:4], *(part[:4] for part in parts), strict=True):
-            assert torch.equal(joined, torch.cat(own, dim=1))
-        assert window.widths.tolist() == (parts[0].widths + parts[1].widths).tolist()
-        assert {part.first_step for part in parts} == {window.first_step}
+def test_each_part_is_of_one_process_and_as_large_as_the_others() -> None:
+    for n, n_ranks in [(0, 2), (1, 3), (6, 3), (7, 3), (100, 7)]:
+        parts = [range(n)[part_of(n, rank, n_ranks)] for rank in range(n_ranks)]
+        assert [one for part in parts for one in part] == list(range(n))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 @pytest.mark.parametrize("n_ranks", [1, 2, 3, 30])
-def test_each_session_is_evaluated_by_one_process(n_ranks: int) -> None:
+def test_each_session_is_evaluated_by_one_process_in_as_many_batches(n_ranks: int) -> None:
     sessions = make_sessions(SEQUENCES)
     seen: list[int] = []
-    for rank in range(n_ranks):
-        loader = EvaluationLoader(sessions, 4, rank=rank, n_ranks=n_ranks)
-        assert len(loader) >= 1
+    loaders = [EvaluationLoader(sessions, 4, rank=rank, n_ranks=n_ranks) for rank in range(n_ranks)]
+    assert len({len(loader) for loader in loaders}) == 1
+    for loader in loaders:
         for batch in (loader[number] for number in range(len(loader))):
             seen += batch.sessions.tolist()
     assert sorted(seen) == list(range(len(SEQUENCES)))
 
 
-def model_of(loss: str, table: dict[str, Any]) -> GRU4Rec:
+# 1. Processes of which each trains on its part of every step
+
+
+def gru_of(loss: str, **options: Any) -> NeuralRecommender:
+    return GRU4Rec(**{"layers": [5], "loss": loss, "n_sample": 4, "momentum": 0.3, "dropout_p_embed": 0.0} | options)
+
+
+SEPARATE = {"constrained_embedding": False, "embedding": 4}
+BY_AUTOGRAD: list[tuple[str, dict[str, Any]]] = [("cross-entropy", {}), ("bpr-max", {}), ("cross-entropy", SEPARATE)]
+DEEP = {"layers": [6, 5], "dropout_p_embed": 0.2, "dropout_p_hidden": 0.3}
+MODELS: dict[str, Callable[[], NeuralRecommender]] = {
+    **{f"autograd-{number}": partial(gru_of, loss, **table) for number, (loss, table) in enumerate(BY_AUTOGRAD)},
+    "deep": partial(gru_of, "cross-entropy", **DEEP),
+    "deep-bpr-max": partial(gru_of, "bpr-max", **DEEP),
+    "one-hot": partial(gru_of, "cross-entropy", constrained_embedding=False),
+    "top1-max-without-samples": partial(gru_of, "top1-max", n_sample=0),
+    "deep-sharded": partial(gru_of, "cross-entropy", **DEEP),
+    "bpr-max-sharded": partial(gru_of, "bpr-max"),
+    "separate-sharded": partial(gru_of, "cross-entropy", **SEPARATE),
+    "sasrec-sampled": partial(SASRec, hidden_size=6, max_length=4, n_sample=5, dropout=0.0),
+    "sasrec-full": partial(SASRec, hidden_size=6, max_length=4, n_sample=0, dropout=0.0),
+    "narm": partial(NARM, hidden_size=5, embedding_size=4, dropout_p_embed=0.0, dropout_p_session=0.0),
+    "sr-gnn": partial(SRGNN, hidden_size=6),
+}
+SESSIONS_IN_BATCH = {2: 11, 3: 7}  # the last batch has fewer sessions than there are processes
+
+
+def negatives_of(number: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(number).integers(0, 11, (5, 4)))
+
+
+def train(name: str, n_ranks: int, n_in_all: int) -> dict[str, Any]:
+    """An epoch of one model as one of ``n_ranks`` processes, of steps that ``n_in_all`` take together."""
     torch.manual_seed(1)
-    model = GRU4Rec(layers=[5], loss=loss, n_sample=4, momentum=0.3, dropout_p_embed=0.0, **table)  # type: ignore[arg-type]
+    model: Any = MODELS[name]()
     model.set_vocabulary(make_vocabulary(11))
-    return model.double()
-
-
-def negatives_of(rank: int, number: int) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng([rank, number]).integers(0, 11, (5, 4)))
-
-
-def be_one_of_two(rank: int, port: int, folder: str) -> None:
-    """What each of two processes does."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=2)
-    check_exchange(rank)
-    for number, (loss, table) in enumerate(MODELS):
-        torch.save(train_half(rank, loss, table), f"{folder}/{number}-{rank}.pt")
-    dist.destroy_process_group()
-
-
-def train_half(rank: int, loss: str, table: dict[str, Any]) -> dict[str, Any]:
-    """An epoch on this process's own lanes, with fixed negatives."""
-    model = model_of(loss, table)
+    model.double()
+    if name.endswith("sharded") and n_ranks > 1:
+        model.shard_tables()
+        assert {len(table) for table in model.tables().values()} == {len(range(dist.get_rank(), 11, n_ranks))}
     optimizer = model.configure_optimizers()
-    losses = []
-    for window in SessionParallelLoader(make_sessions(SEQUENCES), 3, 5, rank=rank, n_ranks=2):
-        drawn = negatives_of(rank, window.number)[: window.n_steps]
-        model.sampler.sample = lambda *_, drawn=drawn: drawn  # type: ignore[method-assign]
-        losses.append(model.train_window(window, optimizer, torch.Generator()))
+    sessions, losses = make_sessions(SEQUENCES), []
+    more = n_in_all // n_ranks
+    loader: Any = SessionParallelLoader(sessions, 3 * more, 5, n_ranks=n_ranks)
+    if model.batches == "sessions":
+        loader = SessionLoader(sessions, SESSIONS_IN_BATCH[n_in_all] * more, n_ranks=n_ranks)
+    for number, window in enumerate(loader):
+        if name.startswith("autograd"):
+            drawn = negatives_of(number)[: window.n_steps]
+            model.sampler.sample = lambda *_, drawn=drawn: drawn
+        losses.append(model.train_window(window, optimizer, torch.Generator().manual_seed(number)))
+    if name.endswith("sharded"):
+        model.on_fit_end()
     return {"weights": model.state_dict(), "losses": torch.cat(losses)}
 
 
-def check_exchange(rank: int) -> None:
+def be_one_of_several(rank: int, n_ranks: int, port: int, folder: str) -> None:
+    """What each of several processes does."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=n_ranks)
+    check_exchange(rank, n_ranks)
+    for name in MODELS:
+        torch.save(train(name, n_ranks, n_ranks), f"{folder}/{name}-{rank}.pt")
+    dist.destroy_process_group()
+
+
+def check_exchange(rank: int, n_ranks: int) -> None:
     """Rows travel as rows, also from a process that has none to give, and equal rows of two processes stay two."""
-    table, other = (torch.nn.Parameter(torch.zeros(9, 2)) for _ in range(2))
-    assert not exchange_gradients([table], [other], takes_part=False)
+    table, other, unused = (torch.nn.Parameter(torch.zeros(9, 2)) for _ in range(3))
     if rank == 0:
         table.grad = torch.sparse_coo_tensor(torch.tensor([[7, 1, 4]]), torch.ones(3, 2), (9, 2))
         other.grad = torch.full((9, 2), 2.0)
-    assert exchange_gradients([table], [other], takes_part=rank == 0)
+    exchange_gradients([table, other, unused])
     assert table.grad is not None
     assert other.grad is not None
+    assert unused.grad is None
     assert table.grad._indices().tolist() == [[7, 1, 4]]
     assert other.grad.eq(2).all()
     table.grad = torch.sparse_coo_tensor(torch.full((1, rank + 1), 4), torch.ones(rank + 1, 2), (9, 2))
-    assert exchange_gradients([table], [other], takes_part=True)
-    assert table.grad._indices().tolist() == [[4, 4, 4]]
-    assert other.grad.eq(4).all()
+    exchange_gradients([table, other])
+    n_rows = n_ranks * (n_ranks + 1) // 2
+    assert table.grad._indices().tolist() == [[4] * n_rows]
+    assert other.grad.eq(2 * n_ranks).all()
+    if rank == 0:
+        table.grad = torch.ones(9, 2)  # whole in one, rows in the others
+    exchange_gradients([table])
+    assert table.grad[0].tolist() == [1, 1]
+    assert table.grad[4].tolist() == [1 + (n_ranks - 1) * n_rows] * 2
 
 
 def plain_loss(logits: torch.Tensor, name: str) -> torch.Tensor:
@@ -136,40 +169,33 @@ def plain_loss(logits: torch.Tensor, name: str) -> torch.Tensor:
     return -(gain + 1e-24).log() + (share * scores.square()).sum(dim=1)
 
 
-def train_together(loss: str, table: dict[str, Any]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """The same in one process, by autograd: a step's loss is the mean over all six lanes, each half with its own
-    negatives, and one optimiser takes the sum of both halves' gradients."""
-    model = model_of(loss, table)
+def train_by_autograd(loss: str, table: dict[str, Any], n_lanes: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """The same in one process, by the formulas: a step's loss is the mean over all lanes."""
+    torch.manual_seed(1)
+    model: Any = gru_of(loss, **table)
+    model.set_vocabulary(make_vocabulary(11))
+    model.double()
     optimizer = model.configure_optimizers()
-    halves = [list(SessionParallelLoader(make_sessions(SEQUENCES), 3, 5, rank=rank, n_ranks=2)) for rank in range(2)]
-    hidden = [torch.zeros(3, 5, dtype=torch.float64) for _ in range(2)]
-    losses = []
-    for windows in zip(*halves, strict=True):
-        for step in range(windows[0].n_steps):
+    hidden, losses = torch.zeros(n_lanes, 5, dtype=torch.float64), []
+    for window in SessionParallelLoader(make_sessions(SEQUENCES), n_lanes, 5):
+        for step in range(window.n_steps):
             optimizer.zero_grad()
-            total = torch.zeros((), dtype=torch.float64)
-            for rank, window in enumerate(windows):
-                total = total + half_step(model, window, step, hidden, rank, loss)
-            (total / 6).backward()
+            total = step_loss(model, window, step, hidden, loss)
+            (total / n_lanes).backward()
             as_rows(model)
             optimizer.step()
             losses.append(total.detach())
     return model.state_dict(), torch.stack(losses)
 
 
-def half_step(
-    model: GRU4Rec, window: Window, step: int, hidden: list[torch.Tensor], rank: int, loss: str
-) -> torch.Tensor:
+def step_loss(model: Any, window: Window, step: int, hidden: torch.Tensor, loss: str) -> torch.Tensor:
     live = window.live[step].nonzero()[:, 0]
-    if not len(live):
-        return torch.zeros((), dtype=torch.float64)
     inputs, targets = window.inputs[step, live], window.targets[step, live]
-    drawn = torch.cat([targets, negatives_of(rank, window.number)[step]])
-    state = hidden[rank][live] * ~window.starts[step, live, None]
-    cell = model.cells[0]
+    drawn = torch.cat([targets, negatives_of(window.number)[step]])
+    state = hidden[live] * ~window.starts[step, live, None]
     table = model.output_embedding if model.shared_inputs else model.input_embedding
-    new = plain_gru(cell, table[inputs], state)
-    hidden[rank][live] = new.detach()
+    new = plain_gru(model.cells[0], table[inputs], state)
+    hidden[live] = new.detach()
     logits = new @ model.output_embedding[drawn].T + model.output_bias[drawn, 0]
     if loss == "cross-entropy":
         counts = torch.from_numpy(model.vocabulary.counts).double()
@@ -184,7 +210,7 @@ def plain_gru(cell: Any, inputs: torch.Tensor, state: torch.Tensor) -> torch.Ten
     return torch.func.functional_call(twin, names, (inputs, state))
 
 
-def as_rows(model: GRU4Rec) -> None:
+def as_rows(model: torch.nn.Module) -> None:
     """Turn the tables' gradients into rows: all that were drawn, as the optimiser moves those alone."""
     for name, parameter in model.named_parameters():
         if name.startswith(("output", "input")) and parameter.grad is not None:
@@ -194,24 +220,26 @@ def as_rows(model: GRU4Rec) -> None:
             )
 
 
-def test_two_processes_train_as_one_does_on_all_lanes(tmp_path: Path) -> None:
-    args = (free_port(), str(tmp_path))
-    torch.multiprocessing.start_processes(be_one_of_two, args, nprocs=2, start_method="forkserver")
-    for number, (loss, table) in enumerate(MODELS):
-        halves = [torch.load(tmp_path / f"{number}-{rank}.pt", weights_only=True) for rank in range(2)]
-        check_halves(*halves, *train_together(loss, table))
+@pytest.mark.parametrize("n_ranks", [2, 3])
+def test_several_processes_train_as_one_does_on_all_lanes(n_ranks: int, tmp_path: Path) -> None:
+    args = (n_ranks, free_port(), str(tmp_path))
+    torch.multiprocessing.start_processes(be_one_of_several, args, nprocs=n_ranks, start_method="forkserver")
+    for name in MODELS:
+        found = [torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True) for rank in range(n_ranks)]
+        for other in found[1:]:
+            assert not differences(found[0]["weights"], other["weights"], name)
+        alone = train(name, 1, n_ranks)
+        weights, losses = alone["weights"], alone["losses"]
+        if name.startswith("autograd"):
+            loss, table = BY_AUTOGRAD[int(name[-1])]
+            weights, losses = train_by_autograd(loss, table, 3 * n_ranks)
+        # counts are in 32 bits
+        torch.testing.assert_close(sum(own["losses"] for own in found), losses, rtol=1e-6, atol=1e-9)
+        for key, weight in found[0]["weights"].items():
+            torch.testing.assert_close(weight, weights[key], rtol=1e-5, atol=1e-7)
 
 
-def check_halves(
-    first: dict[str, Any], second: dict[str, Any], weights: dict[str, torch.Tensor], losses: torch.Tensor
-) -> None:
-    for name, weight in first["weights"].items():
-        assert torch.equal(weight, second["weights"][name]), name
-    torch.testing.assert_close(
-        first["losses"] + second["losses"], losses, rtol=1e-7, atol=1e-10
-    )  # counts are in 32 bits
-    for name, weight in first["weights"].items():
-        torch.testing.assert_close(weight, weights[name], rtol=1e-6, atol=1e-8)
+# 2. Commands of several processes
 
 
 @pytest.fixture
@@ -241,25 +269,84 @@ def join(rank: int, port: int) -> None:
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
 
 
-def fit_by_two(folder: Path, *args: str) -> str:
-    """What both processes of a fit print."""
+def join_slurm(rank: int, port: int) -> None:
+    """In a child: be one of two tasks of a Slurm job."""
+    join(rank, port)
+    os.environ.pop("LOCAL_RANK")
+    os.environ |= {"SLURM_NTASKS": "2", "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0"}
+    os.environ |= {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "night", "SLURM_NTASKS_PER_NODE": "2"}
+
+
+def by_two(
+    folder: Path, *args: str, main: Callable[[list[str]], Any] = fit.main, join: Callable[[int, int], None] = join
+) -> str:
+    """What both processes of a command print."""
     port = free_port()
-    both = [start(folder, args, join, rank, port) for rank in range(2)]
+    both = [start(folder, args, join, rank, port, main=main) for rank in range(2)]
     codes = [finish(process, timeout=120) for process in both]
     assert codes == [0, 0], (folder / "stderr-0").read_text()[-3000:]
     return "".join((folder / f"stdout-{rank}").read_text() for rank in range(2))
 
 
-def test_a_fit_of_two_processes_stops_and_goes_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert fit_by_two(folder, *ARGS, *TWO).count("fit of GRU4Rec") == 1
-    whole = torch.load("lightning_logs/run/checkpoints/last.ckpt", weights_only=True)
-    fit_by_two(folder, *ARGS, *TWO, "--trainer.logger.version", "halfway", "--trainer.max_steps", "27")
-    config = ["--config", "lightning_logs/halfway/config.yaml", "--trainer.max_steps", "-1"]
-    assert "taken inside an epoch" in one_error(capsys, fit.main, [*config, *LAST, *ONE])
-    fit_by_two(folder, *config, *LAST)
-    again = torch.load("lightning_logs/halfway/checkpoints/last.ckpt", weights_only=True)
+def checkpoint_of(run: str) -> dict[str, Any]:
+    return torch.load(f"lightning_logs/{run}/checkpoints/last.ckpt", weights_only=True)
+
+
+def assert_close(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """The same steps, whose products were summed in another order."""
+    assert one["global_step"] == other["global_step"]
+    for name, weight in one["state_dict"].items():
+        torch.testing.assert_close(weight, other["state_dict"][name], rtol=1e-4, atol=1e-5)
+
+
+def by_torchrun(*args: str) -> None:
+    words = ["torchrun", "--nproc_per_node", "2", "--master_port", str(free_port()), "-m", "sessrec.fit", *args]
+    environment = {name: value for name, value in os.environ.items() if name not in LAUNCH}
+    folder = str(Path(sys.executable).parent)
+    environment |= {"OMP_NUM_THREADS": "1", "PATH": os.pathsep.join([folder, os.environ["PATH"]])}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_a_fit_of_two_processes_stops_and_goes_on_in_two_or_in_one(folder: Path) -> None:
+    assert by_two(folder, *ARGS, *TWO).count("fit of GRU4Rec") == 1
+    whole = checkpoint_of("run")
+    sharded = [*TWO, "--trainer.strategy", "sharded"]
+    by_torchrun(*ARGS, *sharded, "--trainer.logger.version", "halfway", "--trainer.max_steps", "27")
+    shutil.copytree("lightning_logs/halfway", "lightning_logs/other")
+    halfway, other = (["--config", f"lightning_logs/{run}/config.yaml"] for run in ("halfway", "other"))
+    go_on = ["--trainer.max_steps", "-1", *LAST]
+    by_two(folder, *halfway, *go_on)
+    again = checkpoint_of("halfway")
     for key in ("global_step", "state_dict", "optimizer_states"):
         assert not differences(whole[key], again[key], key)
+    fit.main([*other, *go_on, *ONE, "--data.batch_size", "6", "--trainer.logger.version", "other"])
+    assert_close(checkpoint_of("other"), whole)
+
+
+def test_two_processes_fit_test_and_predict_as_one(folder: Path) -> None:
+    options = ["--model", "SASRec", "--model.dropout", "0", "--model.n_sample", "9", "--data.batch_size"]
+    args = [*(word for word in ARGS if word in ("--data.path", "log.tsv")), "--data.cache_dir", "null"]
+    args += [*("--data.test_ratio", "0.2", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "2"), *options]
+    args = ["--trainer.precision", "64-true", *args]  # Adam would blow up what is 0 but for rounding
+    fit.main([*args, "6", "--trainer.logger.version", "one"])
+    by_two(folder, *args, "3", *TWO, "--trainer.logger.version", "two", join=join_slurm)
+    assert_close(checkpoint_of("two"), checkpoint_of("one"))
+    for command in (test.main, predict.main):
+        words = ["--ckpt_path", "last", "--config", "lightning_logs/one/config.yaml"]
+        kinds = {"one": ONE, "two": TWO}
+        for name, processes in kinds.items():
+            own = [*words, *processes, "--data.eval_batch_size", "4"]
+            if command is predict.main:
+                own += ["--output", f"{name}.tsv", "--data.path", "log.tsv"]
+            else:
+                own += ["--trainer.logger.version", name]
+            by_two(folder, *own, main=command) if name == "two" else command(own)
+    metrics = [json.loads(Path("lightning_logs", name, "metrics.json").read_text())["metrics"] for name in kinds]
+    assert metrics[0] == pytest.approx(metrics[1], rel=1e-12)
+    assert len(metrics[0]) > 5
+    assert Path("one.tsv").read_text() == Path("two.tsv").read_text()
+    assert Path("one.tsv").read_text().count("\n") > 150 * 12 / 2
 
 
 def test_a_signal_to_the_first_process_stops_both(folder: Path) -> None:
@@ -287,6 +374,7 @@ def test_a_signal_to_the_first_process_stops_both(folder: Path) -> None:
     ("args", "message"),
     [
         ([*TWO, "--model", "Markov"], "Markov is fitted in one process"),
+        ([*TWO, "--trainer.strategy", "sharded", "--model", "SASRec"], "sharded is for GRU4Rec, not for SASRec"),
         # of twice the batch, whose fit has half the steps
         ([*TWO, "--model.schedule", "linear", "--model.warmup", "99"], "less than the {half} steps of the fit"),
         (["--trainer.devices", "2"], "several processes need --trainer.strategy ddp"),

@@ -29,6 +29,8 @@ COMMANDS = {
     "help_texts",
     "paths",
     "model_choice",
+    "ray_launcher",
+    "ray_pool",
     "cli",
     "fit",
     "validate",

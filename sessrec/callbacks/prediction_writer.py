@@ -10,8 +10,10 @@ from typing import Any
 import pyarrow as pa
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
-from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+from torch.nn.functional import pad
 
+from sessrec.distributed import join_rows, n_processes
 from sessrec.errors import SessRecError
 from sessrec.evaluation.ranking import EXCLUDED
 from sessrec.models.base import SessionRecommender
@@ -46,7 +48,9 @@ class PredictionWriter(BasePredictionWriter):
         check_writable(self.output.parent, "--output")
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the temporary file."""
+        """Open the temporary file, in the first of several processes."""
+        if not trainer.is_global_zero:
+            return
         temporary = self._open.enter_context(atomic_write(self.output))
         stream = self._open.enter_context(temporary.open("w", encoding="utf-8", newline="\n"))
         self._rows = csv.writer(stream, delimiter="\t", lineterminator="\n")  # an id may hold a tab or a quote
@@ -55,8 +59,12 @@ class PredictionWriter(BasePredictionWriter):
     def write_on_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, prediction: TopItems, *args: Any
     ) -> None:
-        """Write one batch."""
+        """Write one batch, in the first process that of all."""
         assert isinstance(pl_module, SessionRecommender)
+        loader: Any = trainer.predict_dataloaders
+        prediction = _of_all_processes(prediction, loader.batch_size)
+        if not trainer.is_global_zero:
+            return
         item_ids = pl_module.vocabulary.item_ids
         all_ids = trainer.datamodule.sessions["predict"].session_ids  # type: ignore[attr-defined]
         session_ids = all_ids.take(pa.array(prediction.sessions.cpu().numpy())).to_pylist()
@@ -76,19 +84,35 @@ class PredictionWriter(BasePredictionWriter):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give the file its name."""
+        if not trainer.is_global_zero:
+            return
         self._open.close()
         assert isinstance(pl_module, SessionRecommender)
         report = trainer.datamodule.report.sections["predict"]  # type: ignore[attr-defined]
         if report["short_sessions"]:
-            rank_zero_only(print)(f"{report['short_sessions']} sessions have no item known to the model: no prediction")
+            print(f"{report['short_sessions']} sessions have no item known to the model: no prediction")
         k = min(pl_module.k, pl_module.n_items)
         n_predicted = self._n_sessions - self._n_fewer["none"]
-        rank_zero_only(print)(f"\npredicted the next {k} items of {counted(n_predicted, 'session')}: {self.output}")
+        print(f"\npredicted the next {k} items of {counted(n_predicted, 'session')}: {self.output}")
         for kind, candidates in (("fewer", f"fewer than {k} candidates"), ("none", "no candidate, and no row")):
             if number := self._n_fewer[kind]:
                 what = f"{counted(number, 'session')} {'has' if number == 1 else 'have'} {candidates}"
-                rank_zero_only(print)(f"{what}, such as {self._first[kind]}: it holds the other items itself")
+                print(f"{what}, such as {self._first[kind]}: it holds the other items itself")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave no half-written file."""
         self._open.__exit__(type(exception), exception, exception.__traceback__)
+
+
+def _of_all_processes(prediction: TopItems, batch_size: int) -> TopItems:
+    """What all processes predict for their batches of this number, in the order of the sessions."""
+    if n_processes() == 1:
+        return prediction
+    missing = batch_size - len(prediction.sessions)  # an own batch may be shorter, or hold no session
+
+    def joined(own: Tensor, fill: int = 0) -> Tensor:
+        return join_rows(pad(own, (0, 0) * (own.dim() - 1) + (0, missing), value=fill))
+
+    sessions = joined(prediction.sessions, fill=-1)
+    order = sessions.argsort()[int((sessions < 0).sum()) :]
+    return TopItems(sessions[order], *(joined(own)[order] for own in prediction[1:]))

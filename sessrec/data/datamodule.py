@@ -232,11 +232,11 @@ class SessionDataModule(LightningDataModule):
         batches: TrainingBatches = getattr(model, "batches", "window")
         if batches == "log":
             return LogLoader(sessions)
-        if batches == "sessions":
-            return SessionLoader(sessions, h.batch_size, h.shuffle, seed)
         # as the trainer has it: a fit is checked before its other processes begin
-        place = process_rank(), 1 if self.trainer is None else self.trainer.world_size
-        return SessionParallelLoader(sessions, h.batch_size, h.steps_per_window, h.shuffle, seed, *place)
+        n_ranks = 1 if self.trainer is None else self.trainer.world_size
+        if batches == "sessions":
+            return SessionLoader(sessions, h.batch_size, h.shuffle, seed, n_ranks)
+        return SessionParallelLoader(sessions, h.batch_size, h.steps_per_window, h.shuffle, seed, n_ranks)
 
     def val_dataloader(self) -> EvaluationLoader | list[Any]:
         """Whole sessions of the validation part; nothing where there is none."""
@@ -286,16 +286,16 @@ class SessionDataModule(LightningDataModule):
         schedule = self._schedule(trainer)
         for option, value in state_dict["schedule"].items() if inside_epoch else ():
             if option in schedule and schedule[option] != value:
+                together = " of all processes together" if option == "--data.batch_size" else ""
                 raise SessRecError(
-                    f"the checkpoint was taken inside an epoch with {option} {value}, and the rest of it cannot be "
-                    f"done with {schedule[option]}: change it at the end of an epoch"
+                    f"the checkpoint was taken inside an epoch with {option} {value}{together}, and the rest of it "
+                    f"cannot be done with {schedule[option]}: change it at the end of an epoch"
                 )
 
     def _schedule(self, trainer: Trainer) -> dict[str, Any]:
         """What the steps of an epoch follow from, beside the sessions."""
-        names = ("batch_size", "steps_per_window", "shuffle")
-        return {f"--data.{name}": self.options[name] for name in names} | {
-            "--trainer.devices": trainer.world_size,
+        return {f"--data.{name}": self.options[name] for name in ("steps_per_window", "shuffle")} | {
+            "--data.batch_size": self.options.batch_size * trainer.world_size,
             "--trainer.limit_train_batches": trainer.limit_train_batches,
             "--trainer.overfit_batches": trainer.overfit_batches,  # type: ignore[attr-defined]
         }

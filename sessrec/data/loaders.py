@@ -79,8 +79,7 @@ class SessionParallelLoader(TrainLoader):
         steps_per_window: Steps in a window, about.
         shuffle: Whether to take the sessions in a new random order each epoch, in place of time order.
         seed: Seed of the shuffled orders.
-        rank: Number of this process, where several take lanes of the same steps.
-        n_ranks: Number of processes, each of which takes ``n_lanes`` lanes.
+        n_ranks: Number of processes that train together, each on ``n_lanes`` lanes of the same steps.
     """
 
     def __init__(
@@ -90,13 +89,10 @@ class SessionParallelLoader(TrainLoader):
         steps_per_window: int = 64,
         shuffle: bool = False,
         seed: int = 0,
-        rank: int = 0,
         n_ranks: int = 1,
     ) -> None:
         super().__init__(sessions, shuffle, seed)
         self.n_lanes = n_lanes * n_ranks
-        self.n_ranks = n_ranks
-        self.own_lanes = slice(rank * n_lanes, (rank + 1) * n_lanes)
         self._grid = LaneGrid(sessions, self.n_lanes)
         self._n_windows = -(-self._grid.n_steps // steps_per_window)
 
@@ -116,7 +112,7 @@ class SessionParallelLoader(TrainLoader):
             grid = LaneGrid(self.sessions, self.n_lanes, order)
         bounds = np.arange(len(self) + 1) * grid.n_steps // len(self)
         for _, window in zip(self._numbers(len(self)), grid.windows(bounds.tolist(), self._first), strict=True):
-            yield window if self.n_ranks == 1 else window.lanes(self.own_lanes)
+            yield window
 
 
 class SessionBatch(NamedTuple):
@@ -136,17 +132,37 @@ class SessionBatch(NamedTuple):
         """One."""
         return 1
 
+    @property
+    def n_parts(self) -> int:
+        """Number of sessions."""
+        return len(self.lengths)
+
+    def share(self, sessions: slice) -> SessionBatch:
+        """Some of the sessions."""
+        lengths = self.lengths[sessions]
+        widths = np.array([int(lengths.sum()) - len(lengths)])
+        return SessionBatch(self.items[sessions], lengths, self.number, widths)
+
 
 class SessionLoader(TrainLoader):
-    """Batches of ``batch_size`` whole sessions to train on, in time order or a random one; an epoch has them all.
+    """Batches of whole sessions to train on, in time order or a random one; an epoch has them all.
 
     Sessions are not sorted by length, which would save padding: a step on sessions of one length follows what is true
     of that length, and the weights swing from length to length.
+
+    Args:
+        sessions: Sessions of at least two events each.
+        batch_size: Sessions in a batch, for each process.
+        shuffle: Whether to take the sessions in a new random order each epoch, in place of time order.
+        seed: Seed of the shuffled orders.
+        n_ranks: Number of processes that train together, each on its part of the same batches.
     """
 
-    def __init__(self, sessions: Sessions, batch_size: int, shuffle: bool = False, seed: int = 0) -> None:
+    def __init__(
+        self, sessions: Sessions, batch_size: int, shuffle: bool = False, seed: int = 0, n_ranks: int = 1
+    ) -> None:
         super().__init__(sessions, shuffle, seed)
-        self.batch_size = batch_size
+        self.batch_size = batch_size * n_ranks
 
     @property
     def n_steps(self) -> int:
@@ -202,8 +218,8 @@ class EvaluationLoader:
         sessions: The sessions to evaluate or predict.
         batch_size: Sessions in a batch.
         by_length: Whether the shortest sessions come first; else the sessions' own order is kept.
-        rank: Number of this process, where several share the sessions. One that gets none has one batch of none: a
-            trainer would not wait for it otherwise.
+        rank: Number of this process, where several share the sessions. All have as many batches, of which one may hold
+            no session: what they do together, they do as often.
         n_ranks: Number of processes.
     """
 
@@ -215,10 +231,11 @@ class EvaluationLoader:
         lengths = np.diff(sessions.offsets)
         order = np.argsort(lengths, kind="stable") if by_length else np.arange(len(sessions))
         self._order = order[rank::n_ranks]
+        self._most = -(-len(order) // n_ranks)  # sessions of a process
 
     def __len__(self) -> int:
         """Number of batches."""
-        return max(1, -(-len(self._order) // self.batch_size))
+        return max(1, -(-self._most // self.batch_size))
 
     def __getitem__(self, number: int) -> EvaluationBatch:
         """Batch of the given number."""

@@ -60,7 +60,12 @@ class Window(NamedTuple):
             full = self.widths[start] == self.live.shape[1]
             yield slice(start, stop), slice(None) if full else self.live[start].nonzero()[:, 0]
 
-    def lanes(self, lanes: slice) -> Window:
+    @property
+    def n_parts(self) -> int:
+        """Number of lanes."""
+        return self.inputs.shape[1]
+
+    def share(self, lanes: slice) -> Window:
         """Some lanes of all steps."""
         inputs, targets, starts, live = (tensor[:, lanes].contiguous() for tensor in self[:4])
         return Window(inputs, targets, starts, live, live.sum(dim=1).numpy(), *self[5:])

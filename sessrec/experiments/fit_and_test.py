@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -91,8 +91,15 @@ def fit_seeds(model: str, words: Sequence[str], seeds: Sequence[int], name: str)
         seeds: The seeds.
         name: First part of the runs' names.
     """
-    seeds = seeds if is_random(model) else seeds[:1]
-    return [fit_and_test([*words, "--seed_everything", str(seed)], f"{name}-{seed}") for seed in seeds]
+    return [fit_and_test(own, run) for own, run in words_of_seeds(model, words, seeds, name)]
+
+
+def words_of_seeds(
+    model: str, words: Sequence[str], seeds: Sequence[int], name: str
+) -> Iterator[tuple[list[str], str]]:
+    """Words and name of the run of each seed; see `fit_seeds`."""
+    for seed in seeds if is_random(model) else seeds[:1]:
+        yield [*words, "--seed_everything", str(seed)], f"{name}-{seed}"
 
 
 def model_of_config(config: Path) -> str:

@@ -98,12 +98,15 @@ class SessionRecommender(LightningModule):
     steps, or some ``sessions``."""
     scores_in_blocks = True
     """Whether `score` can score a few items cheaply; else it is asked for all at once, for fewer queries."""
-    trains_in_parallel = False
-    """Whether several processes can train the model together."""
     adds_up = False
     """Whether `learn_sessions` adds what `earlier` has counted."""
     data_dependent_buffers: tuple[str, ...] = ()
     """Buffers whose size follows from what was counted; a model makes room for them when it loads a checkpoint."""
+
+    @property
+    def trains_in_parallel(self) -> bool:
+        """Whether several processes can train the model together."""
+        return False
 
     @property
     def clips_gradients(self) -> bool:

@@ -70,9 +70,8 @@ def check_trainer(trainer: Trainer, stage: str, model: str, trains_in_parallel: 
         return
     if not isinstance(trainer.strategy, LanesStrategy):
         raise SessRecError("several processes need --trainer.strategy ddp")
-    if stage == "predict" or (stage == "fit" and not trains_in_parallel):
-        what = "predict works" if stage == "predict" else f"{model} is fitted"
-        raise SessRecError(f"{what} in one process: give --trainer.devices 1")
+    if stage == "fit" and not trains_in_parallel:
+        raise SessRecError(f"{model} is fitted in one process: give --trainer.devices 1")
 
 
 def check_clipping(trainer: Trainer, model: str, clips_gradients: bool) -> None:

@@ -8,7 +8,7 @@ References:
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sessrec.data.session_parallel import Window
-from sessrec.distributed import exchange_gradients, join_lanes, n_processes, process_rank
+from sessrec.distributed import can_be_captured, join_rows, n_processes, own_part, sum_gradients
 from sessrec.errors import SessRecError, check_choice
 from sessrec.models.compatibility import check_ranges
 from sessrec.models.featured_items import FeaturedItems
 from sessrec.models.inference import full_precision
 from sessrec.models.neural import NeuralRecommender, set_rate
+from sessrec.models.sharded import ShardedTables, taken
 from sessrec.nn import losses
 from sessrec.nn.cuda_graphs import CapturedRun
 from sessrec.nn.item_features import ItemParts, Kept
@@ -45,7 +46,7 @@ _RANGES = {
 LossName = Literal["cross-entropy", "bpr-max", "bpr", "top1", "top1-max"]
 
 
-class GRU4Rec(FeaturedItems, NeuralRecommender):
+class GRU4Rec(ShardedTables, FeaturedItems, NeuralRecommender):
     """GRU4Rec, as published: session-parallel mini-batches, sampled negatives, one-step truncation.
 
     The batch size (number of lanes) is an option of the data, the number of epochs one of the trainer.
@@ -67,8 +68,6 @@ class GRU4Rec(FeaturedItems, NeuralRecommender):
             none.
         protocol: Options of `FeaturedItems`, `NeuralRecommender` and `SessionRecommender`.
     """
-
-    trains_in_parallel = True
 
     def __init__(
         self,
@@ -147,7 +146,12 @@ class GRU4Rec(FeaturedItems, NeuralRecommender):
 
     def _own_lanes(self, state: Tensor) -> Tensor:
         """This process's part of a checkpoint's states, which are those of all lanes."""
-        return state.chunk(n_processes())[process_rank()].to(self.device, copy=True)
+        return state[own_part(len(state))].to(self.device, copy=True)
+
+    @property
+    def trains_in_parallel(self) -> bool:
+        """Yes: each process takes its own lanes of every step."""
+        return True
 
     def on_train_epoch_start(self) -> None:
         """Start every lane afresh."""
@@ -164,20 +168,24 @@ class GRU4Rec(FeaturedItems, NeuralRecommender):
 
         Any optimiser that takes sparse gradients will do; on a GPU only `AdagradMomentum` is captured.
         """
-        n_steps, n_lanes = window.inputs.shape
+        n_steps, n_lanes = window.inputs.shape  # n_lanes of all processes; B below are those of this one
+        own = own_part(n_lanes)
         self.begin_window(generator)
         if not self._hidden:
-            self._hidden = [self.output_bias.new_zeros(n_lanes, size) for size in self.layers]  # (B, H) each
-        n_drawn, own = window.n_before + n_steps + window.n_after, slice(window.n_before, window.n_before + n_steps)
-        negatives = self.sampler.sample((n_drawn, self.options.n_sample), generator)[own]  # (steps, n)
-        masks = [None if mask is None else mask[own] for mask in self._dropout_masks(n_drawn, n_lanes, generator)]
-        not_reset = (~window.starts).to(self.output_bias.dtype)[:, :, None]  # (steps, B, 1)
+            n_own = own.stop - own.start
+            self._hidden = [self.output_bias.new_zeros(n_own, size) for size in self.layers]  # (B, H) each
+        n_drawn, drawn = window.n_before + n_steps + window.n_after, slice(window.n_before, window.n_before + n_steps)
+        negatives = self.sampler.sample((n_drawn, self.options.n_sample), generator)[drawn]  # (steps, n)
+        masks = [mask if mask is None else mask[drawn] for mask in self._dropout_masks(n_drawn, n_lanes, generator)]
+        not_reset = (~window.starts).to(self.output_bias.dtype)[:, :, None]  # (steps, lanes, 1)
         losses = []
-        for steps, lanes in window.runs():
-            of_lanes = (window.inputs, window.targets, not_reset, *masks)
-            tensors = [negatives[steps], *(None if part is None else part[steps, lanes] for part in of_lanes)]
+        for steps, live in window.runs():
+            lanes = _OwnLanes.of(live, own)
+            tensors: list[Tensor | None]
+            tensors = [negatives[steps], window.inputs[steps, live], window.targets[steps, live]]
+            tensors += [part if part is None else part[steps, lanes.in_window] for part in (not_reset, *masks)]
             rates = None if self.rates is None else self.rates[steps]
-            if self.captures and isinstance(optimizer, AdagradMomentum) and isinstance(lanes, slice):
+            if self.captures and isinstance(optimizer, AdagradMomentum) and isinstance(live, slice):
                 # a graph reads the rates as it reads the items: other rates need no other graph
                 in_memory = None if rates is None else self.output_bias.new_tensor(rates)
                 losses.append(self._captured_run(optimizer)([in_memory, *tensors], _settings(optimizer, rates is None)))
@@ -190,19 +198,21 @@ class GRU4Rec(FeaturedItems, NeuralRecommender):
     @property
     def captures(self) -> bool:
         """Whether windows of full lanes run as CUDA graphs; an epoch's last ones, whose lanes run out, do not."""
-        # anomalies are asked of the device, and so is the number of rows that other processes send
-        return self.device.type == "cuda" and not torch.is_anomaly_enabled() and n_processes() == 1
+        # anomalies are asked of the device, and so is how many rows of a step are here
+        is_static = self.shards is None and not torch.is_anomaly_enabled()
+        return self.device.type == "cuda" and is_static and can_be_captured()
 
     def _captured_run(self, optimizer: Optimizer) -> CapturedRun:
         """Graphs of this optimiser's steps; parameters and hidden states must stay where they are meanwhile."""
         if self._captured is None or self._captured[0] is not optimizer:
-            self._captured = optimizer, CapturedRun(lambda window: self._take_steps(optimizer, slice(None), *window))
+            lanes = _OwnLanes.of(slice(None), own_part(len(self._hidden[0]) * n_processes()))
+            self._captured = optimizer, CapturedRun(lambda window: self._take_steps(optimizer, lanes, *window))
         return self._captured[1]
 
     def _take_steps(
         self,
         optimizer: Optimizer,
-        lanes: slice | Tensor,
+        lanes: _OwnLanes,
         rates: Any,
         negatives: Any,
         inputs: Any,
@@ -210,50 +220,54 @@ class GRU4Rec(FeaturedItems, NeuralRecommender):
         not_reset: Any,
         *masks: Tensor | None,
     ) -> Tensor:
-        """Take consecutive steps of the same V live lanes; the sum of each step's loss, shape (steps,)."""
+        """Take consecutive steps of the same live lanes, V of them of this process.
+
+        Returns:
+            Sum of each step's loss over the V lanes, shape (steps,).
+        """
         rates = [None] * len(inputs) if rates is None else rates
-        if not inputs.numel():
-            return self._follow(optimizer, rates)
         distinct = self.device.type == "cpu" and not self.captures
         if self._layout is None or self._layout.distinct != distinct:
             self._layout = StepLayout(self.n_items, distinct, self.shared_inputs)
-        weights = self._weights(targets, negatives)  # (steps, V + n)
+        weights = self._weights(targets, negatives)  # (steps, L + n), L lanes of all processes
         skipped = weights.shape[1] == 1
         if skipped and self.loss_name != "cross-entropy":
             rank_zero_warn("steps of a single lane are skipped: without --model.n_sample they have no negatives")
-        hidden = [state[lanes] for state in self._hidden]  # (V, H) each
+        hidden = [state[lanes.in_states] for state in self._hidden]  # (V, H) each
         losses = []
         # autocast would keep its copies of the weights from step to step
         kind = self.device.type
         update = optimizer.update if isinstance(optimizer, AdagradMomentum) else optimizer.step
         with torch.autocast(kind, enabled=torch.is_autocast_enabled(kind), cache_enabled=False):
-            steps = self._layout.steps(inputs, targets, negatives, weights, not_reset, masks)
+            steps = self._layout.steps(inputs, targets, negatives, weights, not_reset, masks, lanes.among_live)
             for step, rate in zip(steps, rates, strict=True):
                 if rate is not None:
                     set_rate(optimizer, rate)
                 loss, hidden = self.train_step(step, hidden)
                 if skipped:
                     optimizer.zero_grad()
-                if n_processes() == 1 or self._exchange_gradients(takes_part=not skipped):
-                    update()
+                elif n_processes() > 1:
+                    sum_gradients(self.parameters())
+                    self.keep_own_rows()
+                update()
                 losses.append(loss)
         for state, new in zip(self._hidden, hidden, strict=True):
-            state[lanes] = new
+            state[lanes.in_states] = new
         return torch.stack(losses)
 
-    def _follow(self, optimizer: Optimizer, rates: list[float | None]) -> Tensor:
-        """Take the steps of the other processes where this one has no live lanes left."""
-        for rate in rates:
-            if rate is not None:
-                set_rate(optimizer, rate)
-            if self._exchange_gradients(takes_part=False):
-                optimizer.step()
-        return self.output_bias.new_zeros(len(rates))
-
-    def _exchange_gradients(self, takes_part: bool) -> bool:
-        tables = [self.output_embedding, self.output_bias, *([] if self.shared_inputs else [self.input_embedding])]
-        dense = [*self.cells.parameters(), *([] if self.item_features is None else self.item_features.parameters())]
-        return exchange_gradients(tables, dense, takes_part)
+    def _rows_of(self, step: Step) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Rows of the item table, (U, H), their biases, (C,), and the lanes' rows of a separate one, (V, I)."""
+        n_candidates, inputs = len(step.candidates.weights), None
+        if self.shards is not None:
+            rows, biases = self.shards.gather([self.output_embedding, self.output_bias], step.items)
+            if not self.shared_inputs:
+                inputs = self.shards.gather([self.input_embedding], step.all_inputs)[0][step.own]
+            return rows, biases[:n_candidates, 0], inputs
+        rows = gather_rows(self.output_embedding, step.items)
+        bias = self.output_bias.view(-1).index_select(0, step.items[:n_candidates])
+        if not self.shared_inputs:
+            inputs = self.input_embedding.index_select(0, step.inputs)
+        return rows, bias, inputs
 
     def train_step(self, step: Step, hidden: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Loss of one session-parallel step, forwards and backwards.
@@ -265,16 +279,15 @@ class GRU4Rec(FeaturedItems, NeuralRecommender):
             Sum of the loss over the V live lanes, scalar, and the new state of each layer, shapes (V, H).
         """
         n_candidates, table = step.candidates.weights.shape[0], self.output_embedding  # C, (N, H)
-        rows = gather_rows(table, step.items)  # (U, H)
+        rows, bias, layer_input = self._rows_of(step)  # (U, H), (C,), (V, I) or None
         parts = kept = None
         if self.item_features is not None:
             parts = ItemParts(self.item_features, step.items, whole=self.captures or n_processes() > 1)
             kept = None if self.kept is None else Kept.of(self.kept, step.items, n_candidates)
             rows = rows if kept is None else kept.rows(rows)
         output_rows, candidates = rows[:n_candidates], step.items[:n_candidates]  # (C, H), (C,)
-        bias = self.output_bias.view(-1).index_select(0, candidates)  # (C,)
         bias = bias if kept is None else kept.candidates(bias)
-        layer_input = (rows if self.shared_inputs else self.input_embedding).index_select(0, step.inputs)  # (V, I)
+        layer_input = rows.index_select(0, step.inputs) if layer_input is None else layer_input  # (V, I)
         layer_input = layer_input if parts is None else parts.add_to_inputs(layer_input, step.inputs)
         states = [state * step.not_reset for state in hidden]  # (V, H) each
         hidden, saved = self.cells.step(layer_input, states, step.masks)  # (V, H) each
@@ -293,7 +306,11 @@ class GRU4Rec(FeaturedItems, NeuralRecommender):
         if self.shared_inputs:
             d_rows.index_add_(0, step.inputs, d_inputs)
         else:
-            self.input_embedding.grad = _in_rows(self.input_embedding, step.inputs, d_inputs, distinct=False)
+            d_all = d_inputs
+            if n_processes() > 1:  # the others add theirs
+                d_all = d_inputs.new_zeros(len(step.all_inputs), d_inputs.shape[1])  # (L, I)
+                d_all[step.own] = d_inputs
+            self.input_embedding.grad = _in_rows(self.input_embedding, step.all_inputs, d_all, distinct=False)
         d_bias = d_logits.sum(dim=0)[:, None]  # (C, 1)
         if parts is not None:
             parts.backward_of_inputs(d_inputs, step.inputs)
@@ -326,7 +343,7 @@ class GRU4Rec(FeaturedItems, NeuralRecommender):
         """Save the hidden states, where a fit may resume inside an epoch."""
         super().on_save_checkpoint(checkpoint)
         inside = self.progress.inside_epoch
-        checkpoint["hidden"] = [join_lanes(state) for state in self._hidden] if inside else []
+        checkpoint["hidden"] = [join_rows(state) for state in self._hidden] if inside else []
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Load the hidden states."""
@@ -338,29 +355,53 @@ class GRU4Rec(FeaturedItems, NeuralRecommender):
     @torch.no_grad()
     def encode(self, items: Tensor) -> Tensor:
         """Last layer's hidden state after each event, float32, shape (S, L, H), without gradients."""
-        table = self.item_table if self.shared_inputs else self.input_embedding
-        hidden = [table.new_zeros(len(items), size) for size in self.layers]
+        table = self.item_table if self.shared_inputs else self.whole_table("input_embedding")
+        hidden = [table.new_zeros(len(items), size, device=items.device) for size in self.layers]
         no_masks: list[Tensor | None] = [None] * (1 + len(self.layers))
         queries = []
         for item in items.T:
-            hidden, _ = self.cells.step(table[item], hidden, no_masks)
+            hidden, _ = self.cells.step(taken(table, item), hidden, no_masks)
             queries.append(hidden[-1])
         return torch.stack(queries, dim=1)
 
     def score(self, queries: Tensor, items: slice | Tensor) -> Tensor:
         """Logit of each item, float32, shape (P, n): no ELU and no logQ, which do not belong to inference."""
         # in 32 bits also where the weights have 64, in which products round by their shape and ties would come apart
-        bias, table = self.output_bias[items, 0].float(), self.item_table[items].float()
-        return torch.addmm(bias, queries.float(), table.T)
+        bias, table = (
+            taken(of, items, queries.device).float() for of in (self.whole_table("output_bias"), self.item_table)
+        )
+        return torch.addmm(bias[:, 0], queries.float(), table.T)
 
     def factors(self, queries: Tensor, items: slice) -> tuple[Tensor, Tensor]:
         """See `SessionRecommender.factors`; the bias is a product with 1."""
-        rows = torch.cat([self.item_table[items], self.output_bias[items]], dim=1).float()
+        tables = (self.item_table, self.whole_table("output_bias"))
+        rows = torch.cat([taken(table, items, queries.device) for table in tables], dim=1).float()
         return torch.nn.functional.pad(queries.float(), (0, 1), value=1.0), rows
 
     def score_targets(self, queries: Tensor, targets: Tensor) -> Tensor:
         """Logit of each position's target, float32, shape (P, 1), by the matrix product that scores the items."""
         return self.score(queries, targets).diagonal()[:, None]
+
+
+class _OwnLanes(NamedTuple):
+    """Where the live lanes of this process are."""
+
+    in_window: slice | Tensor
+    """Among all lanes of the window."""
+    in_states: slice | Tensor
+    """Among the hidden states, which are those of this process's lanes."""
+    among_live: slice | None
+    """Among the live lanes of all processes; None where they are all."""
+
+    @classmethod
+    def of(cls, live: slice | Tensor, own: slice) -> _OwnLanes:
+        """Those of the live lanes, all or int64, ascending, that are among a process's own."""
+        if n_processes() == 1:
+            return cls(live, live, None)
+        if isinstance(live, slice):
+            return cls(own, slice(None), own)
+        first, stop = torch.searchsorted(live, live.new_tensor([own.start, own.stop])).tolist()
+        return cls(live[first:stop], live[first:stop] - own.start, slice(first, stop))
 
 
 def _settings(optimizer: Optimizer, with_rate: bool) -> tuple[Any, ...]:

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from sessrec.data.loaders import SessionBatch, TrainingBatches
 from sessrec.data.session_parallel import Window
 from sessrec.data.sessions import Sessions
-from sessrec.distributed import n_processes, process_rank, sum_over_processes
+from sessrec.distributed import exchange_gradients, n_processes, own_part, process_rank, sum_over_processes
 from sessrec.errors import SessRecError
 from sessrec.models.base import SessionRecommender
 from sessrec.models.compatibility import check_clipping
@@ -30,7 +30,8 @@ from sessrec.models.warm_start import WarmStart
 def seeded(generator: torch.Generator) -> Iterator[None]:
     """Have torch's global generators, which dropout draws from, follow from a generator alone, and restore them."""
     with torch.random.fork_rng(devices=[generator.device] if generator.device.type == "cuda" else []):
-        torch.manual_seed(torch.randint(1 << 62, (), generator=generator, device=generator.device).item())
+        seed = int(torch.randint(1 << 62, (), generator=generator, device=generator.device))
+        torch.manual_seed(seed + process_rank())  # each drops elements of its own part
         yield
 
 
@@ -98,11 +99,14 @@ class NeuralRecommender(SessionRecommender):
             generator: Source of all randomness, on the model's device.
 
         Returns:
-            Sum of the loss over the pairs of each step, shape (steps,).
+            Sum of the loss over this process's pairs of each step, shape (steps,).
         """
+        n_pairs, loss = int(window.widths.sum()), torch.zeros((), device=self.device)
+        own = window if n_processes() == 1 else window.share(own_part(window.n_parts))
         with seeded(generator), torch.enable_grad():
-            loss = self.loss(window)
-            (loss / int(window.widths.sum())).backward()
+            if own.widths.sum():
+                loss = self.loss(own)
+                (loss / n_pairs).backward()
         self.take_step(optimizer)
         return loss.detach()[None]
 
@@ -111,8 +115,15 @@ class NeuralRecommender(SessionRecommender):
         """Whether the trainer's ``gradient_clip_val`` is heeded; a `train_window` of one's own does by `take_step`."""
         return type(self).train_window is NeuralRecommender.train_window
 
+    @property
+    def trains_in_parallel(self) -> bool:
+        """Whether several processes can train the model; a `train_window` of one's own has to know of the others."""
+        return type(self).train_window is NeuralRecommender.train_window
+
     def take_step(self, optimizer: Optimizer) -> None:
-        """Take the optimiser's step by the gradients that autograd has left, clipped as the trainer says."""
+        """Take the optimiser's step by the gradients that autograd has left, of all processes, clipped as asked for."""
+        if n_processes() > 1:
+            exchange_gradients([parameter for group in optimizer.param_groups for parameter in group["params"]])
         if self._trainer is not None and self.trainer.gradient_clip_val:
             self.clip_gradients(optimizer)
         optimizer.step()
@@ -163,15 +174,14 @@ class NeuralRecommender(SessionRecommender):
         self._set_rates(stop - first)
         losses = self.train_window(window, self.raw_optimizer(), self._generator(window.number))
         self.rates = None
-        n_pairs = losses.new_tensor([window.widths.sum()])
-        # the only synchronisation with the device
-        *sums, pairs = sum_over_processes(torch.cat([losses, n_pairs]).double()).tolist()
+        n_pairs = int(window.widths.sum())
+        sums = sum_over_processes(losses.double()).tolist()  # the only synchronisation with the device
         for number, loss in enumerate(sums, self.global_step + 1):
             if not math.isfinite(loss):
                 raise self.diverged(f"the training loss is {loss} at step {number}")
-        self.progress.add(len(sums), sum(sums), int(pairs), is_whole)
+        self.progress.add(len(sums), sum(sums), n_pairs, is_whole)
         count_steps(self.trainer, len(sums))
-        self._log_window(len(sums), sum(sums) / pairs, pairs)
+        self._log_window(len(sums), sum(sums) / n_pairs, n_pairs)
 
     def _set_rates(self, n_steps: int) -> None:
         """Give the optimiser the rate of the first of some steps; a `train_window` of more than one sets the others."""
@@ -218,9 +228,8 @@ class NeuralRecommender(SessionRecommender):
                 raise self.diverged(f"{name} is not finite at step {self.global_step}")
 
     def _generator(self, window_number: int) -> torch.Generator:
-        """A generator that follows from seed, epoch and window alone, so that a resumed fit draws the same."""
-        rank = [process_rank()] if n_processes() > 1 else []
-        entropy = np.random.SeedSequence([self.seed or 0, self.current_epoch, window_number, *rank])
+        """A generator that follows from seed, epoch and window alone: resumed fits and all processes draw the same."""
+        entropy = np.random.SeedSequence([self.seed or 0, self.current_epoch, window_number])
         return torch.Generator(self.device).manual_seed(int(entropy.generate_state(1, np.uint64)[0]) >> 1)
 
     def raw_optimizer(self) -> Optimizer:

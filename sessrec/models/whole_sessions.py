@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from sessrec.data.loaders import SessionBatch, TrainingBatches
+from sessrec.distributed import n_processes, own_part
 from sessrec.evaluation.ranking import MIN_ROWS
 from sessrec.models.featured_items import FeaturedItems
 from sessrec.models.inference import full_precision
@@ -93,18 +94,26 @@ class WholeSessions(FeaturedItems):
         """Yes."""
         return True
 
+    @property
+    def trains_in_parallel(self) -> bool:
+        """Yes: each process takes its part of every batch's sessions."""
+        return True
+
     def train_window(self, window: SessionBatch, optimizer: Optimizer, generator: torch.Generator) -> Tensor:
         """Take one step on some whole sessions; its summed loss, shape (1,)."""
         table = self.item_embedding
         self.begin_window(generator)
         inputs, targets, has_target = pieces(window, self.options.max_length)
-        chosen = targets[has_target]
+        chosen, own = targets[has_target], own_part(len(inputs))  # (P,) of all processes, and this one's pieces
         if self.item_features is not None and not self.objective.n_sample:
             chosen = self.place_among_trained[chosen]  # as `_candidates` orders them
-        with seeded(generator), torch.enable_grad():
-            queries = self.queries(inputs, has_target, training=True).to(table.dtype)  # (P, H)
-            with full_precision(table.device):
-                loss = self.objective.backward(queries, chosen, self._candidates, generator)
+        loss = table.new_zeros(())
+        if own.start < own.stop:  # a batch may have fewer pieces than there are processes
+            first = 0 if n_processes() == 1 else int(has_target[: own.start].sum())
+            with seeded(generator), torch.enable_grad():
+                queries = self.queries(inputs[own], has_target[own], training=True).to(table.dtype)  # (own P, H)
+                with full_precision(table.device):
+                    loss = self.objective.backward(queries, chosen, self._candidates, generator, first)
         self.take_step(optimizer)  # type: ignore[attr-defined]
         return loss[None]
 

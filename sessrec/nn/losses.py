@@ -47,10 +47,11 @@ class Candidates(NamedTuple):
     """Weight that is left of the target's column as the lane's negative: that of copies; float, shape (B,)."""
 
     @classmethod
-    def each_once(cls, n_lanes: int, weights: Tensor) -> Candidates:
-        """Every column a candidate of its own; lane i's target is in column i."""
-        targets = torch.arange(n_lanes, device=weights.device) * (len(weights) + 1)
-        return cls(targets, weights, weights[:n_lanes], torch.zeros_like(weights[:n_lanes]))
+    def each_once(cls, n_lanes: int, weights: Tensor, first: int = 0) -> Candidates:
+        """Every column a candidate of its own; lane i's target is in column ``first`` + i."""
+        targets = torch.arange(n_lanes, device=weights.device) * (len(weights) + 1) + first
+        own = weights[first : first + n_lanes]
+        return cls(targets, weights, own, torch.zeros_like(own))
 
 
 def _in_32_bits(loss: Loss) -> Loss:
@@ -125,7 +126,7 @@ def bpr_max(
     total = share.sum(dim=1).masked_fill_(no_negative, torch.inf)  # (B,)
     pulling = share  # the weighed E of the sigmoids, (B, C)
     # a GPU would have to wait for the answer, and a captured graph could not
-    if logits.device.type != "cpu" or lead.amin().item() < -_NEAR:
+    if logits.device.type != "cpu" or bool((lead < -_NEAR).any()):
         floor = torch.minimum(own, highest)  # r_i of the lanes in question, (B,); as before in others
         power = scores.sub(floor[:, None]).clamp_(max=_MOST).exp_()
         own_power = (own - floor).clamp_(max=_MOST).exp_()

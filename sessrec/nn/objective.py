@@ -70,32 +70,39 @@ class Objective(nn.Module):
         return F.normalize(queries) / self.temperature, F.normalize(rows)
 
     def backward(
-        self, queries: Tensor, targets: Tensor, rows_of: Callable[[Tensor | None], Tensor], generator: torch.Generator
+        self,
+        queries: Tensor,
+        targets: Tensor,
+        rows_of: Callable[[Tensor | None], Tensor],
+        generator: torch.Generator,
+        first: int = 0,
     ) -> Tensor:
         """Leave the gradient of the mean loss in what queries and rows were computed from.
 
         Args:
             queries: Queries, shape (P, H), of the dtype of the rows.
-            targets: Item of each, int64, shape (P,).
+            targets: Items of the step, int64, shape (all P,): those of the queries, and those of other processes, to
+                whose mean loss these queries add their part.
             rows_of: Gives the rows of some items, int64, shape (n,), or with None of all; shape (n, H).
             generator: Source of the samples, on the device of the queries.
+            first: Place of the first query's target.
 
         Returns:
-            Sum of the loss, scalar.
+            Sum of the loss over the queries, scalar.
         """
-        n_targets = len(targets)
+        n_targets, own = len(targets), slice(first, first + len(queries))
         if self.n_sample:
             negatives = self.sampler.sample((self.n_sample,), generator)
             draw_weights = self._weights(targets, negatives)
             # each item is multiplied once, and weighs what its draws do
             items, column = torch.cat([targets, negatives]).unique(return_inverse=True)
-            rows, columns, at_once = rows_of(items), column[:n_targets], n_targets
+            rows, columns, at_once = rows_of(items), column[own], n_targets
             weights = draw_weights.new_zeros(len(items)).index_add_(0, column, draw_weights).to(rows.dtype)
-            target_weights = draw_weights[:n_targets].to(rows.dtype)
+            target_weights = draw_weights[own].to(rows.dtype)
         else:
-            rows, columns = rows_of(None), targets
+            rows, columns = rows_of(None), targets[own]
             at_once = max(_LEAST, _LOGITS // len(rows))
-            weights, target_weights = rows.new_ones(len(rows)), rows.new_ones(n_targets)
+            weights, target_weights = rows.new_ones(len(rows)), rows.new_ones(len(columns))
         sides = self.factors(queries, rows)
         left, right = (side.detach() for side in sides)
         gradients, total = (torch.empty_like(left), torch.zeros_like(right)), left.new_zeros(())

@@ -19,8 +19,9 @@ from sessrec.errors import SessRecError
 from sessrec.evaluation.rank_table import gains
 from sessrec.evaluation.tested_runs import Run, read_run
 from sessrec.experiments.fit_and_test import checkpoint_to_test
+from sessrec.experiments.side_by_side import RUNS
 from sessrec.models.checkpoint_format import read_checkpoint
-from sessrec.rolling.fits import RUNS, Row
+from sessrec.rolling.fits import Row
 
 
 class Steps(NamedTuple):

@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from sessrec.errors import SessRecError
+from sessrec.ray_pool import ray_pool
 from sessrec.text import seconds_text
 from sessrec.tuning.study import Study, signs_of_life
 from sessrec.tuning.trial import Outcome, TrialRules, run_trial
@@ -104,6 +105,32 @@ def _log(folder: Path, trial: optuna.Trial, options: Mapping[str, str], outcome:
     value = math.nan if outcome.value is None else outcome.value
     logger.log_hyperparams(dict(options), {f"best/{monitor}": value, "best/epochs": float(outcome.epochs)})
     logger.finalize("success")
+
+
+@contextmanager
+def ray_workers(number: int, args: Sequence[str]) -> Iterator[None]:
+    """Have processes on a Ray cluster work on the same study.
+
+    Args:
+        number: Number of processes.
+        args: Arguments of the command.
+
+    Raises:
+        SessRecError: If one of them fails.
+    """
+    with ray_pool(number) as pool:
+        workers = [pool.submit(_joined, list(args)) for _ in range(number)]
+        yield
+        for worker in workers:
+            worker.result()
+
+
+def _joined(args: list[str]) -> None:
+    """Join a study by the same command, in a process of its own."""
+    words = [sys.executable, "-m", "sessrec.tune", *args, "--parent", str(os.getpid())]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        raise SessRecError(f"a worker of the study has failed: {(done.stderr.strip() or done.stdout).splitlines()[-1]}")
 
 
 @contextmanager

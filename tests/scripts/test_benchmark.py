@@ -164,3 +164,13 @@ def test_load_counts_the_time_that_a_request_waits(benchmark: ModuleType) -> Non
     expected = [0.02 + 0.01 * number for number in range(20)]
     assert seconds == pytest.approx(expected, abs=0.09)
     assert seconds[-1] > 0.15
+
+
+def test_processes(benchmark: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["ddp", "--windows", "2", "--repeats", "1", "--configs", "ce_32_100_2048"]
+    (row,) = json_of(benchmark, capsys, *words)["configs"]
+    assert row["name"] == "ce_32_100_2048"
+    assert row["ratio"] == pytest.approx(row["us_of_several"] / row["us_of_one"])
+    one, two = benchmark.processes.sharded(1001, 2, most=2)
+    assert one["mb_of_tables"] == 2 * 1001 * 7 * 4 / 1e6  # weights and accumulator, six of a vector and a bias
+    assert two["mb_of_tables"] == 2 * 501 * 7 * 4 / 1e6

@@ -1,0 +1,142 @@
+"""What training in several processes costs: `benchmark.py ddp`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from torch.optim import Optimizer
+from tqdm import tqdm
+
+from benchmarks import training
+from benchmarks.common import vocabulary_of, zipf_sessions
+from sessrec.data.loaders import SessionParallelLoader
+from sessrec.data.session_parallel import Window
+from sessrec.data.sessions import Sessions
+from sessrec.models import GRU4Rec
+
+N_PROCESSES = 2
+
+
+def ddp(names: Sequence[str], n_windows: int, repeats: int) -> list[dict[str, Any]]:
+    """Time of a step of two processes over that of one process with as many lanes in all, one thread each.
+
+    Both train in turn, some windows each, so that what else the machine does meets both.
+    """
+    rows = []
+    for name in tqdm(names, disable=None):
+        with TemporaryDirectory() as folder:
+            words = (_free_port(), folder, *training.CONFIGS[name], training.N_ITEMS, n_windows, repeats)
+            torch.multiprocessing.start_processes(_measure, words, nprocs=N_PROCESSES, start_method="forkserver")
+            one, two = torch.load(Path(folder, "seconds.pt"), weights_only=True).T
+        row = {"name": name, "processes": N_PROCESSES, "us_of_one": 1e6 * one.median().item()}
+        row |= {"us_of_several": 1e6 * two.median().item()}
+        rows.append(row | {"ratio": statistics.median((two / one).tolist())})
+    return rows
+
+
+def _measure(
+    rank: int,
+    port: int,
+    folder: str,
+    n_lanes: int,
+    options: dict[str, Any],
+    n_items: int,
+    n_windows: int,
+    repeats: int,
+) -> None:
+    """What each process does: the first one trains alone while the others wait, then all train together."""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    sessions = zipf_sessions(n_items, 20_000 + 6_000 * n_windows)
+    windows = list(_first(SessionParallelLoader(sessions, n_lanes, n_ranks=N_PROCESSES), n_windows))
+    alone, together = (_built(sessions, options, n_items) for _ in range(2))
+    store = dist.TCPStore("127.0.0.1", port, N_PROCESSES, is_master=rank == 0)
+    seconds = []
+    for number in range(repeats + 1):  # the first round warms up
+        own = [0.0, 0.0]
+        if rank == 0:
+            own[0] = _seconds(*alone, windows)
+            store.set(f"done-{number}", "yes")
+        store.wait([f"done-{number}"])
+        dist.init_process_group("gloo", store=dist.PrefixStore(str(number), store), rank=rank, world_size=N_PROCESSES)
+        dist.barrier()
+        own[1] = _seconds(*together, windows)
+        dist.destroy_process_group()
+        seconds.append(own)
+    if rank == 0:
+        torch.save(torch.tensor(seconds[1:], dtype=torch.float64), Path(folder, "seconds.pt"))
+
+
+def _first(loader: SessionParallelLoader, n: int) -> Iterator[Window]:
+    return (window for window, _ in zip(loader, range(n), strict=False))
+
+
+def _built(sessions: Sessions, options: dict[str, Any], n_items: int) -> tuple[GRU4Rec, Optimizer]:
+    model = GRU4Rec(**options)
+    model.set_vocabulary(vocabulary_of(sessions, n_items))
+    return model, model.configure_optimizers()
+
+
+def _seconds(model: GRU4Rec, optimizer: Optimizer, windows: Sequence[Window]) -> float:
+    """Seconds of a step."""
+    start = time.perf_counter()
+    for number, window in enumerate(windows):
+        model.train_window(window, optimizer, torch.Generator().manual_seed(number))
+    model._hidden = []  # the next round has as many lanes, or half of them
+    return (time.perf_counter() - start) / sum(window.n_steps for window in windows)
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def sharded(n_items: int, n_windows: int, most: int = 3) -> list[dict[str, Any]]:
+    """Memory of tables and optimiser in each process, and time of a step, where the tables are shared out."""
+    rows = []
+    for n_processes in range(1, most + 1):
+        with TemporaryDirectory() as folder:
+            words = (n_processes, _free_port(), folder, *training.CONFIGS["ce_32_100_2048"], n_items, n_windows)
+            torch.multiprocessing.start_processes(_measure_shards, words, nprocs=n_processes, start_method="forkserver")
+            found = [torch.load(Path(folder, f"{rank}.pt"), weights_only=True) for rank in range(n_processes)]
+        row = {name: max(own[name] for own in found) for name in found[0]}
+        rows.append({"processes": n_processes, "items": n_items, **row})
+    return rows
+
+
+def _measure_shards(
+    rank: int,
+    n_processes: int,
+    port: int,
+    folder: str,
+    n_lanes: int,
+    options: dict[str, Any],
+    n_items: int,
+    n_windows: int,
+) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=n_processes)
+    sessions = zipf_sessions(n_items, 20_000 + 6_000 * n_windows)
+    model = GRU4Rec(**options)
+    model.set_vocabulary(vocabulary_of(sessions, n_items))
+    model.shard_tables()
+    optimizer = model.configure_optimizers()
+    windows = list(_first(SessionParallelLoader(sessions, n_lanes, n_ranks=n_processes), n_windows))
+    _seconds(model, optimizer, windows[:1])
+    own = {"us_of_step": 1e6 * _seconds(model, optimizer, windows[1:])}
+    tensors = [*model.tables().values(), *(value for state in optimizer.state.values() for value in state.values())]
+    own["mb_of_tables"] = sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e6
+    torch.save(own, Path(folder, f"{rank}.pt"))
+    dist.destroy_process_group()
