@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import fields
@@ -66,7 +67,7 @@ class SparkEngine(LogEngine):
         if is_table(files[0]):
             shards: list[Shard | str] = [write_shard(read_table_of(files[0], plain, 1), self._path, 0)]
         else:
-            with explained():
+            with explained(self._options[0]):
                 found = dict(self._read_files(files, plain)) | dict(self._read_urls(files, plain))
             shards = [found[number] for number in range(len(files))]
         for shard in shards:
@@ -99,7 +100,8 @@ class SparkEngine(LogEngine):
             read = partial(
                 read_contents, numbers=numbers, folder=self._folder.name, log_format=log_format, n_files=len(files)
             )
-            contents = spark_session(*self._options).read.format("binaryFile").load(list(numbers))
+            names = [re.sub(r"([][{}*?\\])", r"\\\1", url) for url in numbers]  # none is a pattern
+            contents = spark_session(*self._options).read.format("binaryFile").load(names)
             for row in contents.select("path", "content").mapInArrow(read, "number bigint, shard string").collect():
                 shard = json.loads(row.shard)
                 yield row.number, shard if isinstance(shard, str) else Shard(*shard)

@@ -46,8 +46,8 @@ class SparkIndex:
     ) -> None:
         self._spark, self._folder, self._path, self._rows = spark, folder, Path(folder.name), rows
         self._n_rows = len(rows)
-        kinds = {"time": rows.time, "order": rows.order}
-        types = {name: None if array is None else array.dtype.str for name, array in kinds.items()}
+        given = {"time": rows.time, "order": rows.order}
+        types = {"time": "int64"} | {name: array.dtype.str for name, array in given.items() if array is not None}
         are_numbers = {
             role: all(piece.type == pa.int64() for piece in getattr(rows, role)) for role in ("session", "item")
         }

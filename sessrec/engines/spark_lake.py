@@ -76,6 +76,10 @@ class Lake:
         if not found:
             raise SessRecError(fault)
         for file in found:
+            if is_left_out([file.name]):
+                raise SessRecError(
+                    f"{file} ({option}): of URLs, Spark reads no name that begins with a dot or underscore"
+                )
             if file.size > _LARGEST:
                 raise SessRecError(
                     f"{file} ({option}) has {file.size / 1e9:.1f} GB, and Spark hands over 2 GB at "

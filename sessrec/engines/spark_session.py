@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -123,7 +123,10 @@ def _stop() -> None:
         with suppress(Exception):
             gateway.shutdown()
         gateway.proc.stdin.close()  # at which it ends
-        gateway.proc.wait()
+        try:
+            gateway.proc.wait(60)
+        except subprocess.TimeoutExpired:
+            gateway.proc.kill()
         SparkContext._gateway = SparkContext._jvm = None
     with suppress(ValueError):  # in another thread, where Spark has set none
         signal.signal(signal.SIGINT, handler)
@@ -139,21 +142,27 @@ def explained(memory_limit: str | None = None) -> Iterator[None]:
     except Exception as error:
         if not type(error).__module__.startswith(("pyspark", "py4j")) and not isinstance(error, ConnectionError):
             raise
-        limit = "" if memory_limit is None else f" --data.memory_limit {memory_limit}"
-        raise _error(str(error), f"--data.engine spark{limit}") from error
+        options = "--data.engine spark" + ("" if memory_limit is None else f" --data.memory_limit {memory_limit}")
+        if isinstance(error, ConnectionError) or type(error).__name__ == "Py4JNetworkError":
+            raise SessRecError(f"{options}: Java has ended, for lack of memory? (--data.memory_limit)") from error
+        if (told := _told(str(error), options)) is None:
+            raise
+        raise SessRecError(told) from error
 
 
-def _error(text: str, options: str) -> SessRecError:
+def _told(text: str, options: str) -> str | None:
+    """What is told of an error of Spark; None of a defect in a task, whose traceback is wanted."""
     if own := re.findall(r"SessRecError: (.+)", text):
-        return SessRecError(own[-1])  # of a task, which names the file
+        return own[-1]  # of a task, which names the file
     if re.search(r"No module named '?sessrec", text):
-        return SessRecError(
+        return (
             f"{options}: the Python of Spark's machines lacks sessrec: install it there, or name another one by "
             "PYSPARK_PYTHON"
         )
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.strip().startswith("at ")]
+    if "Traceback" in text and "MemoryError" not in text:
+        return None
+    lines = [line.strip(" :\t") for line in text.splitlines() if not re.match(r"\s*(at\b|$|An error occurred)", line)]
     of_tasks = [line.partition("): ")[2] for line in lines if "most recent failure" in line]
     errors = [line for line in lines if re.match(r"(Caused by: )?[\w.]+(Error|Exception)\b.*: ", line)]
     told = next((line for line in [*of_tasks, *errors[-1:], *lines] if line), "it has ended")
-    free = "".join(f"; {path} is full" for path in [tempfile.gettempdir()] if shutil.disk_usage(path).free < 2**20)
-    return SessRecError(f"{options}: {told[:300]}{free}")
+    return f"{options}: {told[:300]}"

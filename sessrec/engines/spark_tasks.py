@@ -13,7 +13,7 @@ import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -192,7 +192,7 @@ class RowBlocks:
     blocks: list[Block]
     have_numbers: dict[str, bool]
     """Whether the ids of a role are plain numbers in all shards."""
-    kinds: dict[str, str | None] = field(default_factory=dict)
+    kinds: dict[str, str]
     """Types of time and order in the log."""
 
     def distinct_items(self, numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -340,9 +340,9 @@ def _wide(fragments: pa.Table) -> pa.Table:
     return fragments.cast(pa.schema(list(zip(fragments.column_names, kinds, strict=True))))
 
 
-def _unpacked(fragments: pa.Table, kinds: dict[str, str | None]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _unpacked(fragments: pa.Table, kinds: dict[str, str]) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Columns of the events of all fragments, and the number of events of each."""
-    types: dict[str, Any] = {"item": "int32", "is_wanted": "bool", **kinds}
+    types = {"item": "int32", "is_wanted": "bool", **kinds}
     columns = {
         name: np.concatenate([_content(piece) for piece in fragments[name].chunks]).view(types[name])
         for name in ("item", "time", "order", "is_wanted")
