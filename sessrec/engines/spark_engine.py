@@ -23,7 +23,7 @@ from sessrec.click_log.row_index import Rows
 from sessrec.engines.spark_index import SparkIndex
 from sessrec.engines.spark_lake import Lake, LakeFile
 from sessrec.engines.spark_session import explained, spark_session
-from sessrec.engines.spark_tasks import (
+from sessrec.engines.spark_shards import (
     ARRAYS,
     Shard,
     mapped_array,

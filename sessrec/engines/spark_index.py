@@ -18,7 +18,8 @@ from sessrec.click_log.lists import longest_lists
 from sessrec.click_log.row_index import OrderedRows, Rows
 from sessrec.engines.spark_runs import mapped_run, merged
 from sessrec.engines.spark_session import explained
-from sessrec.engines.spark_tasks import Block, RowBlocks, Shard, mapped_table, write_ids, write_table
+from sessrec.engines.spark_shards import Shard, mapped_table, write_table
+from sessrec.engines.spark_tasks import Block, RowBlocks, write_ids
 from sessrec.engines.stored_ids import StoredIds
 
 _ROWS = 1 << 20  # in a block that a task takes up, and about as many in a run

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from sessrec.click_log.arrays import arrays_on_disk
 from sessrec.click_log.ordering import take_runs
-from sessrec.engines.spark_tasks import mapped_array, mapped_table
+from sessrec.engines.spark_shards import mapped_array, mapped_table
 
 _SESSIONS = 1 << 18  # that are merged at a time
 _SAMPLES = 64  # of each run among so many

@@ -19,7 +19,7 @@ from sessrec.errors import SessRecError, one_line
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _QUIET = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false", "spark.app.name": "sessrec"}
 _depth = 0
-_own: list[tuple[Any, Any]] = []  # gateway to the JVM that was started here, and the handler of Ctrl+C before it
+_own: list[tuple[Any, Any]] = []  # of the session started here: gateway, if the JVM was, too; handler of Ctrl+C before
 
 
 def spark_session(memory_limit: str | None = None, scratch_dir: str | None = None) -> Any:
@@ -57,6 +57,7 @@ def _start(memory_limit: str | None, scratch_dir: str | None) -> None:
     from pyspark.java_gateway import launch_gateway
 
     handler, gateway = signal.getsignal(signal.SIGINT), SparkContext._gateway
+    joined = gateway is not None or "PYSPARK_GATEWAY_PORT" in os.environ  # a JVM that others have started
     if gateway is None:
         first = SparkConf(loadDefaults=False)
         if memory_limit is not None:
@@ -71,7 +72,7 @@ def _start(memory_limit: str | None, scratch_dir: str | None) -> None:
                 raise SessRecError(
                     f"--data.engine spark cannot start Java{cause}: install Java 17 or later, or set JAVA_HOME"
                 ) from error
-    _own.append((gateway, handler))
+    _own.append((None if joined else gateway, handler))
     try:
         conf = SparkConf(_jvm=gateway.jvm)
         is_local = conf.get("spark.master", "local[*]").startswith("local")
@@ -119,7 +120,7 @@ def _stop() -> None:
     gateway, handler = _own.pop()
     with suppress(Exception):  # where it has ended already
         SparkSession.builder.getOrCreate().stop() if SparkContext._active_spark_context else None
-    if gateway.proc is not None:
+    if gateway is not None:
         with suppress(Exception):
             gateway.shutdown()
         gateway.proc.stdin.close()  # at which it ends

@@ -1,175 +1,23 @@
-"""What Spark's workers do with the rows of a click log: read files, count ids, put sessions together.
+"""What Spark's workers do with the rows of a click log: count items, put sessions together.
 
-The workers and this process share a folder. A file of the log becomes a shard there: columns of ids, mapped by whoever
-needs them, and one file each of times, order and rows. Sessions pass through Spark: as fragments, which are the events
-that a block of rows has of a session, then whole, in runs that are sorted by the sessions' first events.
+Sessions pass through Spark: as fragments, which are the events that a block of rows has of a session, then whole, in
+runs that are sorted by the sessions' first events.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import unquote
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessrec.click_log.arrays import arrays_on_disk
 from sessrec.click_log.ids import encode_ids
-from sessrec.click_log.log_format import LogFormat
-from sessrec.click_log.log_table import LogTable, read_table_of
 from sessrec.click_log.ordering import count_codes, sort_into_sessions, take_runs
-from sessrec.errors import SessRecError
-
-BATCH = 1 << 18  # rows
-ARRAYS = ("time", "order", "rows")  # of a shard
-
-
-class Shard(NamedTuple):
-    """What is told of a file that was read; the rest is in the shared folder."""
-
-    n_rows: int
-    have_numbers: dict[str, bool]
-    """Whether the ids of a role are plain numbers, int64."""
-    figures: dict[str, int]
-    notes: list[str]
-    time_note: str
-
-
-def read_shard(job: tuple[int, str, str], folder: str, log_format: LogFormat, n_files: int) -> Shard | str:
-    """Read a file of the log.
-
-    Args:
-        job: Its number, its name in messages, and where it is.
-        folder: The shared folder.
-        log_format: How it is written.
-        n_files: Number of files of the log.
-
-    Returns:
-        The shard; the message where the file cannot be read.
-    """
-    number, name, file = job
-    check_folder(folder)
-
-    def named(text: str) -> str:
-        return text.replace(file, name)
-
-    try:
-        with local_folder() as own, arrays_on_disk(own):
-            shard = write_shard(read_table_of(Path(file), log_format, n_files), Path(folder), number)
-    except SessRecError as error:
-        return named(str(error))
-    return shard._replace(notes=list(map(named, shard.notes)))
-
-
-def read_contents(
-    batches: Iterator[pa.RecordBatch], numbers: dict[str, int], folder: str, log_format: LogFormat, n_files: int
-) -> Iterator[pa.RecordBatch]:
-    """Read files of the log whose content Spark hands over.
-
-    Args:
-        batches: URL and content of files.
-        numbers: Number of each file, by its URL.
-        folder: See `read_shard`, as all that follow.
-        log_format: How they are written.
-        n_files: Number of files of the log.
-
-    Yields:
-        Number of each, and its shard as JSON.
-    """
-    number_of = {unquote(url): number for url, number in numbers.items()}
-    for batch in batches:
-        for url, content in zip(*batch.columns, strict=True):
-            number = number_of[unquote(url.as_py())]
-            with local_folder() as own:
-                copy = own / "file"
-                with copy.open("wb") as file:
-                    file.write(content.as_buffer())
-                name = next(url for url, other in numbers.items() if other == number)
-                shard = read_shard((number, name, str(copy)), folder, log_format, n_files)
-            yield _batch(number=np.array([number]), shard=pa.array([json.dumps(shard)]))
-
-
-@contextmanager
-def local_folder() -> Iterator[Path]:
-    """A folder of the machine's own for the files of a task."""
-    places = os.environ.get("SPARK_LOCAL_DIRS", "").split(",")
-    with tempfile.TemporaryDirectory(prefix="sessrec-", dir=places[0] or None) as name:
-        yield Path(name)
-
-
-def check_folder(folder: str) -> None:
-    """Refuse a machine that does not share the folder.
-
-    Raises:
-        SessRecError: If it does not.
-    """
-    if not Path(folder).is_dir():
-        raise SessRecError(
-            f"the machine {socket.gethostname()} has no folder {folder}: --data.scratch_dir must name one that all "
-            "machines of the cluster share"
-        )
-
-
-def write_shard(table: LogTable, folder: Path, number: int) -> Shard:
-    """Write the rows of a file.
-
-    Args:
-        table: The rows.
-        folder: The shared folder.
-        number: Number of the file.
-    """
-    columns: dict[str, Any] = {}
-    for role in ("session", "item"):
-        pieces = getattr(table, role)
-        are_numbers = all(piece.type == pa.int64() for piece in pieces)
-        if pieces:
-            columns[role] = pa.chunked_array([piece if are_numbers else piece.cast(pa.string()) for piece in pieces])
-    if table.event:
-        columns["event"] = pa.chunked_array(table.event).unify_dictionaries()
-    with _whole(folder / f"{number}.arrow") as file:
-        write_table(file, pa.table(columns))
-    for name in ARRAYS:
-        if (array := getattr(table, name)) is not None:
-            with _whole(folder / f"{number}-{name}.npy") as file:
-                np.save(file, array)
-    have_numbers = {role: pa.types.is_integer(column.type) for role, column in columns.items() if role != "event"}
-    return Shard(table.n_rows, have_numbers, table.figures, table.notes, table.time_note)
-
-
-@contextmanager
-def _whole(file: Path) -> Iterator[Path]:
-    """A temporary name, so that another attempt at the same task finds no half of a file."""
-    temporary = file.with_name(f"{os.getpid()}-{socket.gethostname()}-{file.name}")
-    try:
-        yield temporary
-        temporary.replace(file)
-    except OSError as error:
-        raise SessRecError(f"cannot write to {file.parent} (--data.scratch_dir): {error.strerror or error}") from error
-
-
-def write_table(file: Path, table: pa.Table) -> None:
-    """Write a table so that it can be mapped."""
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table, max_chunksize=BATCH)
-
-
-def mapped_table(file: Path) -> pa.Table:
-    """Map a table that `write_table` wrote."""
-    return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
-
-
-def mapped_array(file: Path) -> np.ndarray | None:
-    """Map an array; None where there is none."""
-    return np.asarray(np.load(file, "r")) if file.exists() else None
+from sessrec.engines.spark_shards import as_batch, check_folder, mapped_array, mapped_table, whole_file, write_table
 
 
 class Block(NamedTuple):
@@ -201,7 +49,7 @@ class RowBlocks:
             codes, ids = encode_ids(self._ids("item", block))
             first = np.empty(len(ids), np.int64)
             first[codes[::-1]] = np.arange(block.row + block.n_rows - 1, block.row - 1, -1)  # the earliest comes last
-            yield _batch(id=self._key("item", ids), n=count_codes(codes, len(ids)), appears=first)
+            yield as_batch(id=self._key("item", ids), n=count_codes(codes, len(ids)), appears=first)
 
     def first_row_of(self, number: int, session: str, item: str) -> int | None:
         """The first row of a block that has both of two ids, given as texts."""
@@ -261,7 +109,7 @@ class RowBlocks:
         columns, order = dict(zip(names, taken, strict=True)), order[by_first]
         appears = np.empty(len(ids), np.int64)
         appears[codes[::-1]] = fragments["appears"].to_numpy()[::-1]
-        own = _batch(
+        own = as_batch(
             id=ids.take(pa.array(order)),
             n=np.diff(offsets),
             appears=appears[order],
@@ -270,11 +118,11 @@ class RowBlocks:
         )
         number, folder = _partition(), Path(self.folder)
         for name, column in columns.items():
-            with _whole(folder / f"run-{number}-{name}.npy") as file:
+            with whole_file(folder / f"run-{number}-{name}.npy") as file:
                 np.save(file, column)
-        with _whole(folder / f"run-{number}.arrow") as file:
+        with whole_file(folder / f"run-{number}.arrow") as file:
             write_table(file, pa.Table.from_batches([own]))
-        yield _batch(run=np.array([number]), n=np.array([len(ids)]))
+        yield as_batch(run=np.array([number]), n=np.array([len(ids)]))
 
     def _chosen(self, numbers: Iterator[pa.RecordBatch]) -> Iterator[Block]:
         check_folder(self.folder)
@@ -303,10 +151,10 @@ def write_ids(batches: Iterator[pa.RecordBatch], folder: str) -> Iterator[pa.Rec
     if sum(map(len, found)):
         ids, *others = pa.Table.from_batches(found).columns
         number = _partition()
-        with _whole(Path(folder, f"ids-{number}.arrow")) as file:
+        with whole_file(Path(folder, f"ids-{number}.arrow")) as file:
             ids = pa.chunked_array([_as_ids(piece) for piece in ids.chunks])
             write_table(file, pa.table([ids, *others], ["id", "n", "appears"]))
-        yield _batch(run=np.array([number]), n=np.array([len(ids)]))
+        yield as_batch(run=np.array([number]), n=np.array([len(ids)]))
 
 
 def _partition() -> int:
@@ -324,7 +172,7 @@ def _packed(ids: pa.Array, codes: np.ndarray, columns: dict[str, np.ndarray]) ->
     first = columns.pop("first")
     own = {"session": ids.take(pa.array(order)), "first": first[offsets[:-1]]}
     own["appears"] = np.minimum.reduceat(first, offsets[:-1])
-    return _batch(**own, **{name: _as_bytes(column, offsets) for name, column in columns.items()})
+    return as_batch(**own, **{name: _as_bytes(column, offsets) for name, column in columns.items()})
 
 
 def _as_bytes(column: np.ndarray, offsets: np.ndarray) -> pa.Array:
@@ -359,7 +207,3 @@ def _content(piece: pa.Array) -> np.ndarray:
 
 def _as_ids(piece: pa.Array) -> pa.Array:
     return piece if piece.type == pa.int64() else piece.cast(pa.string())
-
-
-def _batch(**columns: Any) -> pa.RecordBatch:
-    return pa.record_batch([pa.array(column) for column in columns.values()], names=list(columns))
