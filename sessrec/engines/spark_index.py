@@ -19,10 +19,10 @@ from sessrec.click_log.row_index import OrderedRows, Rows
 from sessrec.engines.spark_runs import mapped_run, merged
 from sessrec.engines.spark_session import explained
 from sessrec.engines.spark_shards import Shard, mapped_table, write_table
-from sessrec.engines.spark_tasks import Block, RowBlocks, write_ids
+from sessrec.engines.spark_tasks import Block, RowBlocks
 from sessrec.engines.stored_ids import StoredIds
 
-_ROWS = 1 << 20  # in a block that a task takes up, and about as many in a run
+_ROWS = 1 << 21  # in a block that a task takes up, and about as many in a run
 
 
 class SparkIndex:
@@ -109,22 +109,17 @@ class SparkIndex:
     def _n_tasks(self) -> int:
         return len(self._blocks.blocks)
 
-    def _frame(self, task: Any, schema: str) -> Any:
-        """What a task makes of each block, as a table of Spark."""
-        return self._spark.range(0, self._n_tasks, 1, self._n_tasks).mapInArrow(task, schema)
-
-    def _key(self, role: str) -> str:
-        return "bigint" if self._blocks.have_numbers[role] else "binary"
+    def _shuffled(self, task: Any, join: Any) -> list[Any]:
+        """Give each block to a task, bring what they yield for one part together, and join it."""
+        n_parts = -(-self._n_rows // _ROWS)
+        blocks = self._spark.sparkContext.parallelize(range(self._n_tasks), self._n_tasks)
+        parts = blocks.flatMap(partial(task, n_parts=n_parts)).partitionBy(n_parts, int)
+        return parts.mapPartitionsWithIndex(join).collect()
 
     def _distinct_items(self) -> StoredIds:
         """The distinct items in the order in which the default engine numbers them; tasks find their numbers by it."""
-        from pyspark.sql import functions
-
-        found = self._frame(self._blocks.distinct_items, f"id {self._key('item')}, n bigint, appears bigint")
-        by_id = found.repartition(self._n_parts, "id").groupBy("id")
-        counted = by_id.agg(functions.sum("n").alias("n"), functions.min("appears").alias("appears"))
-        written = counted.mapInArrow(partial(write_ids, folder=self._folder.name), "run bigint, n bigint")
-        tables = [mapped_table(self._path / f"ids-{row.run}.arrow") for row in sorted(written.collect())]
+        parts = sorted(self._shuffled(self._blocks.item_counts, self._blocks.write_items))
+        tables = [mapped_table(self._path / f"ids-{part}.arrow") for part in parts]
         column = _stored("item", self._rows.names[1], tables, self._n_rows)
         write_table(self._path / "items.arrow", pa.table([column.ids], ["id"]))
         return column
@@ -139,22 +134,8 @@ class SparkIndex:
 
     def _run_sessions(self) -> None:
         """Have the sessions put together in sorted runs."""
-        own = "".join(
-            f", `{name}` binary"
-            for name, column in (("order", self._rows.order), ("is_wanted", self._rows.is_wanted))
-            if column is not None
-        )
-        fragments = self._frame(
-            self._blocks.fragments,
-            f"session {self._key('session')}, first bigint, appears bigint, item binary, time binary{own}",
-        )
-        runs = fragments.repartition(self._n_parts, "session").mapInArrow(self._blocks.sessions, "run bigint, n bigint")
-        found = sorted(runs.collect())
-        self._runs, self.n_sessions = [row.run for row in found], sum(row.n for row in found)
-
-    @property
-    def _n_parts(self) -> int:
-        return -(-self._n_rows // _ROWS)
+        found = sorted(self._shuffled(self._blocks.fragments, self._blocks.write_sessions))
+        self._runs, self.n_sessions = [run for run, _ in found], sum(n for _, n in found)
 
 
 def _blocks_of(shards: list[Shard], numbers: list[int]) -> Iterator[Block]:

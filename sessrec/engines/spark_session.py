@@ -60,6 +60,8 @@ def _start(memory_limit: str | None, scratch_dir: str | None) -> None:
     joined = gateway is not None or "PYSPARK_GATEWAY_PORT" in os.environ  # a JVM that others have started
     if gateway is None:
         first = SparkConf(loadDefaults=False)
+        if not {"SPARK_HOME", "SPARK_CONF_DIR"} & os.environ.keys():  # Java only hands over what Python works on
+            first.set("spark.driver.defaultJavaOptions", "-XX:TieredStopAtLevel=1")
         if memory_limit is not None:
             first.set("spark.driver.memory", f"{max(1, _bytes_of(memory_limit) >> 20)}m")
         with tempfile.TemporaryFile() as log:  # what the JVM writes on the screen
@@ -79,7 +81,7 @@ def _start(memory_limit: str | None, scratch_dir: str | None) -> None:
         settings = dict(_QUIET)
         if is_local:
             settings |= dict.fromkeys(("spark.driver.host", "spark.driver.bindAddress"), "127.0.0.1")
-            settings["spark.local.dir"] = tempfile.gettempdir()
+            settings |= {"spark.local.dir": tempfile.gettempdir(), "spark.shuffle.compress": "false"}
             if scratch_dir is not None:
                 conf.set("spark.local.dir", str(Path(scratch_dir).expanduser().absolute()))
         for name, value in {"spark.master": "local[*]", **settings}.items():

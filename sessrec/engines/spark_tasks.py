@@ -1,7 +1,8 @@
 """What Spark's workers do with the rows of a click log: count items, put sessions together.
 
-Sessions pass through Spark: as fragments, which are the events that a block of rows has of a session, then whole, in
-runs that are sorted by the sessions' first events.
+Rows pass through Spark as arrays: a task makes of a block of rows the events of each session in their order, and parts
+the sessions by their ids; Spark's shuffle brings each part of all blocks to one task, which joins them and writes its
+sessions as a run that is sorted by their first events. Items are counted likewise.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ import pyarrow.compute as pc
 
 from sessrec.click_log.ids import encode_ids
 from sessrec.click_log.ordering import count_codes, sort_into_sessions, take_runs
-from sessrec.engines.spark_shards import as_batch, check_folder, mapped_array, mapped_table, whole_file, write_table
+from sessrec.engines.spark_shards import check_folder, mapped_array, mapped_table, whole_file, write_table
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, its bits without a pattern
 
 
 class Block(NamedTuple):
@@ -29,6 +32,30 @@ class Block(NamedTuple):
     row: int
     """Its first row in the log."""
     n_rows: int
+
+
+class Fragments(NamedTuple):
+    """The events that a block has of some sessions, by session and in their order."""
+
+    row: int
+    """First row of the block."""
+    ids: pa.Array
+    lengths: np.ndarray
+    """Number of events of each session."""
+    first: np.ndarray
+    """Row of the first event of each session."""
+    appears: np.ndarray
+    """First row of each session, which is another one where the rows are not ordered."""
+    columns: dict[str, np.ndarray]
+    """Item and time of each event, and what orders and selects it."""
+
+
+class Counts(NamedTuple):
+    """Some distinct ids of a block, with their numbers of rows and first rows."""
+
+    ids: pa.Array
+    n: np.ndarray
+    appears: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -43,13 +70,29 @@ class RowBlocks:
     kinds: dict[str, str]
     """Types of time and order in the log."""
 
-    def distinct_items(self, numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Distinct items of some blocks: id, number of rows, first row."""
-        for block in self._chosen(numbers):
-            codes, ids = encode_ids(self._ids("item", block))
-            first = np.empty(len(ids), np.int64)
-            first[codes[::-1]] = np.arange(block.row + block.n_rows - 1, block.row - 1, -1)  # the earliest comes last
-            yield as_batch(id=self._key("item", ids), n=count_codes(codes, len(ids)), appears=first)
+    def item_counts(self, number: int, n_parts: int) -> Iterator[tuple[int, Counts]]:
+        """Distinct items of a block, by their part of all items."""
+        check_folder(self.folder)
+        block = self.blocks[number]
+        codes, ids = encode_ids(self._ids("item", block))
+        first = np.empty(len(ids), np.int64)
+        first[codes[::-1]] = np.arange(block.row + block.n_rows - 1, block.row - 1, -1)  # the earliest comes last
+        ids, n = self._keys("item", ids), count_codes(codes, len(ids))
+        for part, places in _parts(ids, n_parts):
+            yield part, Counts(ids.take(pa.array(places)), n[places], first[places])
+
+    def write_items(self, part: int, found: Iterator[tuple[int, Counts]]) -> Iterator[int]:
+        """Add up the counts of a part of the items, and write them; gives its number, where there are any."""
+        check_folder(self.folder)
+        counts = [own for _, own in found]
+        if counts:
+            codes, ids = encode_ids([own.ids for own in counts])
+            n, appears = np.zeros(len(ids), np.int64), np.full(len(ids), np.iinfo(np.int64).max)
+            np.add.at(n, codes, np.concatenate([own.n for own in counts]))
+            np.minimum.at(appears, codes, np.concatenate([own.appears for own in counts]))
+            with whole_file(Path(self.folder, f"ids-{part}.arrow")) as file:
+                write_table(file, pa.table([ids, n, appears], ["id", "n", "appears"]))
+            yield part
 
     def first_row_of(self, number: int, session: str, item: str) -> int | None:
         """The first row of a block that has both of two ids, given as texts."""
@@ -59,74 +102,83 @@ class RowBlocks:
             has_both = has_both & pc.equal(ids, text).to_numpy()
         return block.row + int(has_both.argmax()) if has_both.any() else None
 
-    def fragments(self, numbers: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Sessions as far as some blocks have them; see `_packed`."""
-        items = mapped_table(Path(self.folder, "items.arrow"))["id"].combine_chunks()
-        for block in self._chosen(numbers):
-            sessions, pieces = self._ids("session", block), self._ids("item", block)
-            places = pa.chunked_array([pc.index_in(piece.cast(items.type), items) for piece in pieces])
-            row = np.arange(block.row, block.row + block.n_rows)
-            columns: dict[str, np.ndarray] = {"item": places.to_numpy(), "first": row}
-            for name in ("time", "order"):
-                if (array := self._array(f"{block.shard}-{name}", block.start, block)) is not None:
-                    columns[name] = array.astype(self.kinds[name])
-            columns.setdefault("time", row)
-            if (wanted := self._array("is_wanted", block.row, block)) is not None:
-                columns["is_wanted"] = wanted
-            chosen, times = (self._array(name, block.row, block) for name in ("is_chosen", "chosen_time"))
-            if chosen is not None and times is not None:  # of the longest lists
-                columns = {name: column[chosen] for name, column in {**columns, "time": times}.items()}
-                sessions = [pa.chunked_array(sessions).filter(pa.array(chosen)).combine_chunks()]
-            if not len(columns["item"]):
-                continue
-            codes, ids = encode_ids(sessions)
-            yield _packed(self._key("session", ids), codes, columns)
+    def fragments(self, number: int, n_parts: int) -> Iterator[tuple[int, Fragments]]:
+        """Sessions as far as a block has them, by their part of all sessions."""
+        check_folder(self.folder)
+        block = self.blocks[number]
+        sessions, columns = self._ids("session", block), self._columns(block)
+        chosen, times = (self._array(name, block.row, block) for name in ("is_chosen", "chosen_time"))
+        if chosen is not None and times is not None:  # of the longest lists
+            columns = {name: column[chosen] for name, column in {**columns, "time": times}.items()}
+            sessions = pa.chunked_array(sessions).filter(pa.array(chosen)).chunks
+        if not len(columns["item"]):
+            return
+        codes, ids = encode_ids(sessions)
+        names = list(columns)
+        sorted_columns, offsets, order = sort_into_sessions(
+            codes, columns["time"], list(columns.values()), columns.get("order")
+        )
+        row = sorted_columns.pop(names.index("row"))
+        names.remove("row")
+        first, appears = row[offsets[:-1]], np.minimum.reduceat(row, offsets[:-1])
+        ids = self._keys("session", ids).take(pa.array(order))
+        for part, places in _parts(ids, n_parts):
+            own, ends = take_runs(sorted_columns, offsets, places)
+            of_events = dict(zip(names, own, strict=True))
+            own_ids = ids.take(pa.array(places))
+            yield part, Fragments(block.row, own_ids, np.diff(ends), first[places], appears[places], of_events)
 
-    def sessions(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Put whole sessions together from all their fragments, and write them as a sorted run.
+    def write_sessions(self, part: int, found: Iterator[tuple[int, Fragments]]) -> Iterator[tuple[int, int]]:
+        """Put the sessions of a part together from all their fragments, and write them as a sorted run.
 
         Args:
-            batches: All fragments of some sessions.
+            part: Number of the part, and of the run.
+            found: All fragments of its sessions.
 
         Yields:
-            Number of the run, and of its sessions.
+            Number of the run, and of its sessions, where there are any.
         """
-        found = list(batches)
-        if not sum(map(len, found)):
-            return
-        fragments = _wide(pa.Table.from_batches(found)).sort_by("appears")
-        columns, lengths = _unpacked(fragments, self.kinds)
-        codes, ids = encode_ids([_as_ids(fragments["session"].combine_chunks())])
-        first = fragments["first"].to_numpy()
-        columns["first"] = np.repeat(first, lengths)
-        names = [name for name in columns if name != "order"]
-        sorted_columns, offsets, order = sort_into_sessions(
-            np.repeat(codes, lengths), columns["time"], [columns[name] for name in names], columns.get("order")
-        )
-        columns = dict(zip(names, sorted_columns, strict=True))
-        by_first = np.lexsort((columns["first"][offsets[:-1]], columns["time"][offsets[:-1]]))
-        taken, offsets = take_runs(list(columns.values()), offsets, by_first)
-        columns, order = dict(zip(names, taken, strict=True)), order[by_first]
-        appears = np.empty(len(ids), np.int64)
-        appears[codes[::-1]] = fragments["appears"].to_numpy()[::-1]
-        own = as_batch(
-            id=ids.take(pa.array(order)),
-            n=np.diff(offsets),
-            appears=appears[order],
-            start=columns["time"][offsets[:-1]],
-            first=columns.pop("first")[offsets[:-1]],
-        )
-        number, folder = _partition(), Path(self.folder)
-        for name, column in columns.items():
-            with whole_file(folder / f"run-{number}-{name}.npy") as file:
-                np.save(file, column)
-        with whole_file(folder / f"run-{number}.arrow") as file:
-            write_table(file, pa.Table.from_batches([own]))
-        yield as_batch(run=np.array([number]), n=np.array([len(ids)]))
-
-    def _chosen(self, numbers: Iterator[pa.RecordBatch]) -> Iterator[Block]:
         check_folder(self.folder)
-        return (self.blocks[number] for batch in numbers for number in batch.column(0).to_pylist())
+        fragments = sorted((own for _, own in found), key=lambda own: own.row)  # so that equal events stay in order
+        if not fragments:
+            return
+        codes, ids = encode_ids([own.ids for own in fragments])
+        columns = {name: np.concatenate([own.columns[name] for own in fragments]) for name in fragments[0].columns}
+        lengths = np.concatenate([own.lengths for own in fragments])
+        columns["row"] = np.repeat(np.concatenate([own.first for own in fragments]), lengths)  # true of first events
+        joined, offsets, order = sort_into_sessions(
+            np.repeat(codes, lengths), columns["time"], list(columns.values()), columns.get("order")
+        )
+        names = list(columns)
+        columns = dict(zip(names, joined, strict=True))
+        by_first = np.lexsort([columns[name][offsets[:-1]] for name in ("row", "time")])
+        joined, offsets = take_runs(joined, offsets, by_first)
+        columns, order = dict(zip(names, joined, strict=True)), order[by_first]
+        appears = np.empty(len(ids), np.int64)
+        appears[codes[::-1]] = np.concatenate([own.appears for own in fragments])[::-1]  # the earliest comes last
+        first = {"start": columns["time"][offsets[:-1]], "first": columns["row"][offsets[:-1]]}
+        own = {"id": ids.take(pa.array(order)), "n": np.diff(offsets), "appears": appears[order], **first}
+        for name in names:
+            if name not in ("row", "order"):
+                with whole_file(Path(self.folder, f"run-{part}-{name}.npy")) as file:
+                    np.save(file, columns[name])
+        with whole_file(Path(self.folder, f"run-{part}.arrow")) as file:
+            write_table(file, pa.table(own))
+        yield part, len(ids)
+
+    def _columns(self, block: Block) -> dict[str, np.ndarray]:
+        """What a block has of each event, but for its session."""
+        items = mapped_table(Path(self.folder, "items.arrow"))["id"].combine_chunks()
+        places = [pc.index_in(piece.cast(items.type), items) for piece in self._ids("item", block)]
+        row = np.arange(block.row, block.row + block.n_rows)
+        columns = {"item": pa.chunked_array(places).to_numpy(), "row": row}
+        for name in ("time", "order"):
+            if (array := self._array(f"{block.shard}-{name}", block.start, block)) is not None:
+                columns[name] = array.astype(self.kinds[name])
+        columns.setdefault("time", row)
+        if (wanted := self._array("is_wanted", block.row, block)) is not None:
+            columns["is_wanted"] = wanted
+        return columns
 
     def _ids(self, role: str, block: Block) -> list[pa.Array]:
         """Ids of a block, in pieces."""
@@ -139,71 +191,26 @@ class RowBlocks:
         array = mapped_array(Path(self.folder, f"{name}.npy"))
         return None if array is None else array[start : start + block.n_rows]
 
-    def _key(self, role: str, ids: pa.Array) -> pa.Array:
-        """Ids as Spark compares them: numbers, or the bytes of texts."""
-        return ids if self.have_numbers[role] else ids.cast(pa.string()).cast(pa.binary())
+    def _keys(self, role: str, ids: pa.Array) -> pa.Array:
+        """Ids as all blocks have them: numbers, or texts."""
+        return ids if self.have_numbers[role] else ids.cast(pa.string())
 
 
-def write_ids(batches: Iterator[pa.RecordBatch], folder: str) -> Iterator[pa.RecordBatch]:
-    """Write the distinct ids of a partition, with their counts and first rows."""
-    check_folder(folder)
-    found = list(batches)
-    if sum(map(len, found)):
-        ids, *others = pa.Table.from_batches(found).columns
-        number = _partition()
-        with whole_file(Path(folder, f"ids-{number}.arrow")) as file:
-            ids = pa.chunked_array([_as_ids(piece) for piece in ids.chunks])
-            write_table(file, pa.table([ids, *others], ["id", "n", "appears"]))
-        yield as_batch(run=np.array([number]), n=np.array([len(ids)]))
+def _parts(ids: pa.Array, n_parts: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Part ids by their value alone: the number of each part that has some, and the places of these, ascending."""
+    part = (_hashes(ids) >> np.uint64(33)) % np.uint64(n_parts)
+    order = np.argsort(part, kind="stable")
+    ends = np.searchsorted(part[order], np.arange(n_parts + 1, dtype=np.uint64))
+    return ((own, order[ends[own] : ends[own + 1]]) for own in range(n_parts) if ends[own] < ends[own + 1])
 
 
-def _partition() -> int:
-    """Number of the partition that this task works on."""
-    from pyspark import TaskContext
-
-    return TaskContext.get().partitionId()
-
-
-def _packed(ids: pa.Array, codes: np.ndarray, columns: dict[str, np.ndarray]) -> pa.RecordBatch:
-    """The events of each session in its order: ids, first row, time and row of the first event, columns as bytes."""
-    names = list(columns)
-    packed, offsets, order = sort_into_sessions(codes, columns["time"], list(columns.values()), columns.get("order"))
-    columns = dict(zip(names, packed, strict=True))
-    first = columns.pop("first")
-    own = {"session": ids.take(pa.array(order)), "first": first[offsets[:-1]]}
-    own["appears"] = np.minimum.reduceat(first, offsets[:-1])
-    return as_batch(**own, **{name: _as_bytes(column, offsets) for name, column in columns.items()})
-
-
-def _as_bytes(column: np.ndarray, offsets: np.ndarray) -> pa.Array:
-    """The bytes of each run of a column."""
-    ends = pa.array((offsets * column.itemsize).astype(np.int32))
-    content = pa.py_buffer(np.ascontiguousarray(column))
-    return pa.Array.from_buffers(pa.binary(), len(offsets) - 1, [None, ends.buffers()[1], content])
-
-
-def _wide(fragments: pa.Table) -> pa.Table:
-    """Fragments whose bytes may be more than offsets of 32 bits can tell: those of one session cannot be divided."""
-    kinds = [pa.large_binary() if one.type == pa.binary() else one.type for one in fragments.schema]
-    return fragments.cast(pa.schema(list(zip(fragments.column_names, kinds, strict=True))))
-
-
-def _unpacked(fragments: pa.Table, kinds: dict[str, str]) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Columns of the events of all fragments, and the number of events of each."""
-    types = {"item": "int32", "is_wanted": "bool", **kinds}
-    columns = {
-        name: np.concatenate([_content(piece) for piece in fragments[name].chunks]).view(types[name])
-        for name in ("item", "time", "order", "is_wanted")
-        if name in fragments.column_names
-    }
-    return columns, pc.binary_length(fragments["item"]).to_numpy() // 4
-
-
-def _content(piece: pa.Array) -> np.ndarray:
-    """The bytes of an array of bytes."""
-    ends = np.frombuffer(piece.buffers()[1], np.int64)[piece.offset : piece.offset + len(piece) + 1]
-    return np.frombuffer(piece.buffers()[2], np.uint8)[ends[0] : ends[-1]]
-
-
-def _as_ids(piece: pa.Array) -> pa.Array:
-    return piece if piece.type == pa.int64() else piece.cast(pa.string())
+def _hashes(ids: pa.Array) -> np.ndarray:
+    """A number for each id, which depends on its bytes alone, uint64; equal ones for different ids do no harm."""
+    if ids.type == pa.int64():
+        return ids.to_numpy().view(np.uint64) * _MIX
+    ends = np.frombuffer(ids.buffers()[1], np.int32)[ids.offset : ids.offset + len(ids) + 1].astype(np.int64)
+    content = np.frombuffer(ids.buffers()[2], np.uint8)[ends[0] : ends[-1]]  # no id is empty
+    ends -= ends[0]
+    place = (np.arange(len(content)) - np.repeat(ends[:-1], np.diff(ends))).astype(np.uint64)
+    weights = (place * np.uint64(2) + np.uint64(1)) * _MIX
+    return np.add.reduceat((content + np.uint64(1)) * (weights ^ (weights >> np.uint64(29))), ends[:-1]) * _MIX
