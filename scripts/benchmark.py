@@ -19,8 +19,9 @@ scale   How much longer a step takes with a million items than with 10,000.
 data    The preparation of a log of 20 million events against pyarrow.csv.read_csv alone on the same file: ratio of the
         times, peak memory, growth of the time for an event from a log of a tenth of that, time to open the prepared log
         again, memory of a training loader, and the time to lay 5 million sessions into lanes.
-engines  The preparation of logs of three layouts by DuckDB on disk, in turn with that in memory: ratio of the times,
-        and whether the prepared logs are the same to the byte. With --large, also a log of so many events by DuckDB.
+engines  The preparation of logs of three layouts by DuckDB on disk, and by Spark where it is installed, in turn with
+        that in memory: ratios of the times, and whether the prepared logs are the same to the byte. With --large, also
+        a log of so many events by DuckDB.
 serve   Milliseconds of an answer over HTTP at a fixed rate, and answers a second of a server that is never idle, beside
         those of a server that does nothing. The server has one core, the client another. mb is the server's memory,
         mb_more how much it grew while it answered.
@@ -74,7 +75,9 @@ def _parser() -> ScriptParser:
         "--events", type=int, default=20_000_000, help="data, engines: events of a log (default: 20,000,000)"
     )
     parser.add_argument("--large", type=int, help="engines: events of a larger log, prepared by DuckDB alone")
-    parser.add_argument("--memory_limit", default="1GB", help="engines: memory of DuckDB (default: 1GB)")
+    parser.add_argument(
+        "--memory_limit", default="1GB", help="engines: memory of DuckDB, and of the JVM (default: 1GB)"
+    )
     parser.add_argument("--repeats", type=int, default=5, help="rounds (default: 5)")
     parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu", help="where to run (default: cpu)")
     parser.add_argument("--reference", type=Path, help="train: checkout of the reference implementation")
@@ -107,7 +110,10 @@ def main(args: list[str] | None = None) -> None:
     if isinstance(figures, list):
         head, rows = [*figures[0]], [[_text(value) for value in row.values()] for row in figures]
     else:
-        head, rows = ["figure", "value"], [[name.replace("_", " "), f"{value:,.6g}"] for name, value in figures.items()]
+        head, rows = (
+            ["figure", "value"],
+            [[name.replace("_", " "), "-" if value is None else f"{value:,.6g}"] for name, value in figures.items()],
+        )
     print(f"\n{Table([name.replace('_', ' ') for name in head], rows).markdown()}")
 
 

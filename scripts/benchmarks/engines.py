@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -67,33 +70,42 @@ def prepare(folder: str, layout: str, engine: str, memory_limit: str) -> dict[st
     return {"seconds": time.perf_counter() - start, "peak_gb": peak}
 
 
-def measure(n_events: int, repeats: int, n_large: int | None, memory_limit: str) -> dict[str, float | bool]:
-    """Time of an event with DuckDB over that with the default engine, and whether they prepare the same bytes.
+def measure(n_events: int, repeats: int, n_large: int | None, memory_limit: str) -> dict[str, float | bool | None]:
+    """Time of an event with each engine over that with the default one, and whether they prepare the same bytes.
 
     Args:
         n_events: Events of a log of each layout.
         repeats: Rounds; the ratio is the median over rounds and layouts.
         n_large: Events of a log of the first layout that DuckDB alone prepares, too; None for no such log.
-        memory_limit: Memory that DuckDB may take.
+        memory_limit: Memory that DuckDB, or the JVM of Spark, may take.
     """
-    found: dict[str, float | bool] = {}
-    ratios, are_equal = [], True
+    found: dict[str, float | bool | None] = {}
+    ratios: dict[str, list[float]] = {engine: [] for engine in _engines() if engine != "local"}
+    are_equal = True
     for layout, write in LAYOUTS.items():
         with tempfile.TemporaryDirectory() as folder:
             write(f"{folder}/0-{layout}", n_events)
             for number in tqdm(range(repeats), desc=layout, disable=None):
-                seconds, is_equal = _by_both(folder, layout, memory_limit, number)
-                ratios.append(seconds["duckdb"] / seconds["local"])
+                seconds, is_equal = _by_each(folder, layout, memory_limit, number)
+                for engine, own in ratios.items():
+                    own.append(seconds[engine] / seconds["local"])
                 are_equal &= is_equal
                 found |= {f"{engine}_seconds_{layout}": own for engine, own in seconds.items()}
-    found |= {"digests_equal": are_equal, "duckdb_ratio": statistics.median(ratios)}
-    return found if n_large is None else found | _large(n_large, n_events, memory_limit, found)
+    found |= {"digests_equal": are_equal, "spark_ratio": None}  # where Spark is not installed
+    found |= {f"{engine}_ratio": statistics.median(own) for engine, own in ratios.items()}
+    return found if n_large is None else {**found, **_large(n_large, n_events, memory_limit, found)}
 
 
-def _by_both(folder: str, layout: str, memory_limit: str, number: int) -> tuple[dict[str, float], bool]:
-    """Seconds of each engine, and whether both prepare the same bytes; the prepared logs are put aside."""
+def _engines() -> list[str]:
+    """The engines that are installed."""
+    has_spark = find_spec("pyspark") is not None and (shutil.which("java") or "JAVA_HOME" in os.environ)
+    return ["local", "duckdb", *(["spark"] if has_spark else [])]
+
+
+def _by_each(folder: str, layout: str, memory_limit: str, number: int) -> tuple[dict[str, float], bool]:
+    """Seconds of each engine, and whether all prepare the same bytes; the prepared logs are put aside."""
     seconds, digests = {}, set()
-    for engine in ("local", "duckdb"):
+    for engine in _engines():
         seconds[engine] = in_new_process(prepare, folder, layout, engine, memory_limit)["seconds"]
         (index,) = Path(folder, engine).glob(f"*/{PREPARED}")
         digests.add(json.loads(index.read_text())["digest"])
@@ -101,7 +113,7 @@ def _by_both(folder: str, layout: str, memory_limit: str, number: int) -> tuple[
     return seconds, len(digests) == 1
 
 
-def _large(n_large: int, n_events: int, memory_limit: str, found: Mapping[str, float]) -> dict[str, float]:
+def _large(n_large: int, n_events: int, memory_limit: str, found: Mapping[str, Any]) -> dict[str, float]:
     """Time and memory of DuckDB with a larger log of the first layout, in files of ``n_events``."""
     layout = next(iter(LAYOUTS))
     with tempfile.TemporaryDirectory() as folder:

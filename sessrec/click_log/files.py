@@ -11,7 +11,7 @@ import lzma
 import os
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -34,7 +34,11 @@ _OPENERS: dict[bytes, Any] = {
 }  # fmt: skip
 
 
-def log_files(paths: str | Path | Sequence[str | Path], option: str = "--data.path") -> list[Path]:
+def log_files(
+    paths: str | Path | Sequence[str | Path],
+    option: str = "--data.path",
+    files_of_url: Callable[[str, str], list[Any]] | None = None,
+) -> list[Any]:
     """The files that a path stands for.
 
     Args:
@@ -42,12 +46,13 @@ def log_files(paths: str | Path | Sequence[str | Path], option: str = "--data.pa
             names that begin with a dot or an underscore, and prepared logs, are left out), a pattern such as
             ``logs/2024-*.csv.gz``, or a list of these.
         option: The option that they came from, for messages.
+        files_of_url: Finds the files of a URL, such as s3a://clicks/2024, given this and the option; None refuses it.
 
     Raises:
         SessRecError: If nothing is there, or a file is named twice.
     """
     check_paths(paths, option)
-    files: list[Path] = []
+    files: list[Any] = []
     for path in [paths] if isinstance(paths, (str, Path)) else paths:
         if not isinstance(path, (str, Path)):
             raise SessRecError(f"{option} takes files, or one table in memory, got a {type(path).__name__} in a list")
@@ -55,15 +60,30 @@ def log_files(paths: str | Path | Sequence[str | Path], option: str = "--data.pa
             raise SessRecError(f"{option} is empty")
         if str(path) == IN_MEMORY:
             raise SessRecError(f"the log was a table in memory, which no run keeps: give {option}, a file of it")
-        files += _expand(Path(path).expanduser(), option)
+        if not is_url(path):
+            files += _expand(Path(path).expanduser(), option)
+        elif files_of_url is None:
+            raise SessRecError(f"{path} ({option}): of URLs, only click logs are read, by --data.engine spark")
+        else:
+            files += files_of_url(str(path), option)
     if not files:
         raise SessRecError(f"{option} names no file")
-    seen: set[Path] = set()
+    seen: set[Any] = set()
     for file in files:
         if (resolved := file.resolve()) in seen:
             raise SessRecError(f"{file} is named twice in {option}: its events would count double")
         seen.add(resolved)
     return files
+
+
+def is_url(path: object) -> bool:
+    """Whether a path is one of another file system, such as s3a://clicks/2024 or hdfs://host/clicks.
+
+    Example:
+        >>> is_url("s3a://clicks/2024"), is_url("clicks.tsv")
+        (True, False)
+    """
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", str(path)) is not None
 
 
 def check_paths(paths: Any, option: str) -> None:
@@ -81,16 +101,16 @@ def _expand(path: Path, option: str) -> list[Path]:
     if path.is_dir():
         found = [
             file
-            for file in sorted(path.rglob("*"), key=_natural)
+            for file in sorted(path.rglob("*"), key=natural_order)
             if file.is_file()
-            and not any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
+            and not is_left_out(file.relative_to(path).parts)
             and not (file.parent / PREPARED).exists()
         ]
         fault = f"the folder {path} holds no click log ({option})"
     elif path.exists():
         return [path]
     else:
-        names = sorted(glob.glob(str(path), recursive=True), key=_natural)
+        names = sorted(glob.glob(str(path), recursive=True), key=natural_order)
         found = [Path(name) for name in names if Path(name).is_file()]
         fault = f"no such file: {path} ({option})"
     if not found:
@@ -98,7 +118,12 @@ def _expand(path: Path, option: str) -> list[Path]:
     return found
 
 
-def _natural(path: str | Path) -> tuple[list[list[str | int]], str]:
+def is_left_out(parts: Sequence[str]) -> bool:
+    """Whether a file is no part of a log, given the names of the folders that lead to it, and its own."""
+    return any(part.startswith((".", "_")) for part in parts)
+
+
+def natural_order(path: str | Path) -> tuple[list[list[str | int]], str]:
     """Key that orders names as people do: numbers in them by their value."""
     parts = [re.split(r"(\d+)", part) for part in Path(path).parts]
     return [[int(piece) if number % 2 else piece for number, piece in enumerate(part)] for part in parts], str(path)

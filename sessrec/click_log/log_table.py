@@ -87,6 +87,18 @@ def has_columns(file: Any, log_format: LogFormat) -> bool:
     return True
 
 
+def read_table_of(file: Any, log_format: LogFormat, n_files: int) -> LogTable:
+    """`read_log_table` of one of some files, of which those without the columns may be no part of the log."""
+    try:
+        return read_log_table(file, log_format)
+    except SessRecError as error:
+        if n_files == 1 or has_columns(file, log_format):
+            raise
+        raise SessRecError(
+            f"{error}; where it is no part of the log, leave it out, as by a pattern like *.csv"
+        ) from error
+
+
 def read_log_table(file: Any, log_format: LogFormat) -> LogTable:
     """Read one file of a click log, or a table in memory.
 
@@ -122,7 +134,7 @@ def _read(source: Source, log_format: LogFormat) -> LogTable:
     figures, notes, kept = _count(source, pieces)
 
     def place_of_row(row: int) -> str:
-        return f"{source.file}, {source.places([row if kept is None else int(kept[row])])}"
+        return place_in(source, kept, row)
 
     arrays: dict[str, list[pa.Array]] = {}
     for piece in pieces:
@@ -152,6 +164,11 @@ def _read(source: Source, log_format: LogFormat) -> LogTable:
     kinds = arrays.get("event", [])
     notes += lists.notes
     return LogTable(ids, arrays.get("item", []), time, order, kinds, figures, notes, time_note, place_of_row, kept)
+
+
+def place_in(source: Source, rows: np.ndarray | None, row: int) -> str:
+    """File and line of a row, of the complete ones; see `LogTable.rows`."""
+    return f"{source.file}, {source.places([row if rows is None else int(rows[row])])}"
 
 
 def _pieces(source: Source, log_format: LogFormat, lists: ListColumns, newlines_in_values: bool) -> list[Piece]:

@@ -15,16 +15,17 @@ import pyarrow.compute as pc
 
 from sessrec.click_log.arrays import concatenate
 from sessrec.click_log.events import Events
-from sessrec.click_log.files import IN_MEMORY, log_files
+from sessrec.click_log.files import IN_MEMORY
 from sessrec.click_log.gaps import cut_at_gaps
 from sessrec.click_log.id_checks import check_ids
 from sessrec.click_log.id_spellings import warn_of_spellings
 from sessrec.click_log.list_check import warn_of_lists
+from sessrec.click_log.log_engine import LogEngine
 from sessrec.click_log.log_format import LogFormat
-from sessrec.click_log.log_table import LogTable, has_columns, read_log_table
+from sessrec.click_log.log_table import LogTable
 from sessrec.click_log.memory_table import is_table
 from sessrec.click_log.ordering import count_codes
-from sessrec.click_log.row_index import IndexRows, MemoryIndex, Rows
+from sessrec.click_log.row_index import Rows
 from sessrec.click_log.time_checks import warn_of_times
 from sessrec.click_log.times import unit_of_note
 from sessrec.errors import SessRecError
@@ -41,7 +42,7 @@ def read_events(
     gap_events: GapEvents = "all",
     event_kinds: Sequence[str] | None = None,
     option: str = "--data.path",
-    index_rows: IndexRows = MemoryIndex,
+    engine: LogEngine | None = None,
 ) -> Events:
     """Read a click log, whatever the order of its rows.
 
@@ -54,8 +55,7 @@ def read_events(
         gap_events: Whether a gap lies between events of any kind (``all``) or of the kinds that are kept (``kept``).
         event_kinds: Kinds of event that are kept; None keeps all.
         option: The option that the files came from, for messages.
-        index_rows: Finds the distinct ids of the rows and puts them into session order; another engine than this
-            process's memory has another one.
+        engine: Finds, reads and sorts the rows; None for the memory of this process.
 
     Returns:
         The events in session order.
@@ -63,8 +63,9 @@ def read_events(
     Raises:
         SessRecError: If a file is missing, damaged or empty, lacks a column, or holds a time that cannot be read.
     """
-    files = [paths] if is_table(paths) else log_files(paths, option)
-    events, keep = _read(files, log_format or LogFormat(), event_kinds, index_rows)
+    engine = engine or LogEngine()
+    files = [paths] if is_table(paths) else engine.find_files(paths, option)
+    events, keep = _read(files, log_format or LogFormat(), event_kinds, engine)
     if keep is not None and gap_events == "kept":
         events, keep = events.select(keep), None
     if session_gap is not None and len(events):
@@ -75,10 +76,10 @@ def read_events(
 
 
 def _read(
-    files: list[Any], log_format: LogFormat, event_kinds: Sequence[str] | None, index_rows: IndexRows
+    files: list[Any], log_format: LogFormat, event_kinds: Sequence[str] | None, engine: LogEngine
 ) -> tuple[Events, np.ndarray | None]:
     """All events of some files, and which of them are of the kinds wanted, bool; None where all kinds are."""
-    tables = [_read_table(file, log_format, len(files)) for file in files]
+    tables = engine.read_tables(files, log_format)
     figures = Counter(files=len(tables))
     for table in tables:
         figures.update(table.figures)
@@ -104,7 +105,7 @@ def _read(
         of_kinds = _warn_of_missing_kinds(pieces, event_kinds)
         rows.is_wanted, others = _is_of_kind(pieces, event_kinds)
         figures["rows_of_other_events"] = others.total()
-    index = index_rows(rows)
+    index = engine.index_rows(rows)
     session, item = index.session, index.item
     warnings = check_ids(session, item, index.first_row_of, place_of) + warn_of_lists(item, place_of)
     warnings += warn_of_spellings(session, place_of) + warn_of_spellings(item, place_of) + of_kinds
@@ -137,17 +138,6 @@ def _rows_of(tables: list[LogTable], log_format: LogFormat) -> Rows:
         sessions = [pa.array(numbers) for numbers in np.split(_row_numbers(tables) + 1, ends[:-1])]
     times, order = (_concatenated([getattr(table, role) for table in tables]) for role in ("time", "order"))
     return Rows(kind, names, sessions, items, times, order, None)
-
-
-def _read_table(file: Any, log_format: LogFormat, n_files: int) -> LogTable:
-    try:
-        return read_log_table(file, log_format)
-    except SessRecError as error:
-        if n_files == 1 or has_columns(file, log_format):
-            raise
-        raise SessRecError(
-            f"{error}; where it is no part of the log, leave it out, as by a pattern like *.csv"
-        ) from error
 
 
 def _warn_of_other_lists(n_others: int) -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -75,10 +75,6 @@ class RowIndex(Protocol):
 
     def sort(self) -> OrderedRows:
         """Put the rows into session order."""
-
-
-IndexRows: TypeAlias = Callable[[Rows], RowIndex]
-"""Makes the index of some rows."""
 
 
 class MemoryIndex:

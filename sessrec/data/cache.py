@@ -21,12 +21,13 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from sessrec.click_log.files import PREPARED, file_identity, log_files
+from sessrec.click_log.files import PREPARED
 from sessrec.click_log.row_index import ENGINE_OPTIONS
 from sessrec.data.preparation import Preparation, PreparedLog
 from sessrec.data.report import DataReport
 from sessrec.data.sessions import Sessions
 from sessrec.data.vocabulary import Vocabulary
+from sessrec.engines import session_kept
 from sessrec.errors import SessRecError
 from sessrec.writing import probe_folder
 
@@ -37,6 +38,7 @@ class BrokenCacheError(Exception):
     """A prepared log on disk that is incomplete or damaged."""
 
 
+@session_kept()
 def open_or_prepare(preparation: Preparation, cache_dir: str | Path | None) -> PreparedLog:
     """Open the prepared log where it was prepared before, else prepare it and keep it.
 
@@ -80,6 +82,7 @@ def open_or_prepare(preparation: Preparation, cache_dir: str | Path | None) -> P
     return prepared
 
 
+@session_kept()
 def find_prepared(preparation: Preparation, cache_dir: str | Path | None) -> PreparedLog | None:
     """Open a prepared log as `open_or_prepare` does; None where it was not prepared before, or is damaged."""
     if cache_dir is None or not preparation.is_from_files:
@@ -94,7 +97,10 @@ def find_prepared(preparation: Preparation, cache_dir: str | Path | None) -> Pre
 def _place(preparation: Preparation, cache_dir: Path) -> tuple[list[dict[str, Any]], Path]:
     """State of a log's files, and the folder of its prepared form: its name, its settings, and that state."""
     sources = preparation.sources.items()
-    found = {name: [file_identity(file) for file in log_files(path, f"--data.{name}")] for name, path in sources}
+    engine = preparation.log_engine
+    found = {
+        name: [engine.identity_of(file) for file in engine.find_files(path, f"--data.{name}")] for name, path in sources
+    }
     files = [file for own in found.values() for file in own]
     settings = _settings(preparation) | {name: [file["path"] for file in own] for name, own in found.items()}
     stem = Path(files[0]["path"]).name.split(".")[0]

@@ -6,14 +6,15 @@ from dataclasses import fields, replace
 from typing import Any
 
 from sessrec.click_log.events import Events
-from sessrec.click_log.files import log_files
 from sessrec.click_log.log_format import LogFormat
 from sessrec.click_log.log_table import has_columns
 from sessrec.click_log.memory_table import is_table
 from sessrec.data.preparation import Preparation
 from sessrec.data.report import DataReport
+from sessrec.engines import session_kept
 
 
+@session_kept()
 def read_for_prediction(preparation: Preparation, report: DataReport) -> Events:
     """Read a log with the options of the fit; or without those on its columns, where it has the default columns only.
 
@@ -33,7 +34,7 @@ def read_for_prediction(preparation: Preparation, report: DataReport) -> Events:
     if not changed or log is None:
         return preparation.read(report)
     bare = replace(preparation, path=log, **usual)
-    files = [log] if is_table(log) else log_files(log)
+    files = [log] if is_table(log) else preparation.log_engine.find_files(log, "--data.path")
     if all(has_columns(file, preparation) for file in files) or not all(has_columns(file, bare) for file in files):
         return preparation.read(report)
     report.warn(

@@ -11,6 +11,7 @@ import pandas as pd
 
 from sessrec.click_log.events import Events, events_from_frame
 from sessrec.click_log.files import IN_MEMORY, check_paths
+from sessrec.click_log.log_engine import LogEngine
 from sessrec.click_log.log_format import BadLines, ItemLists, LogFormat
 from sessrec.click_log.memory_table import as_arrow, is_table
 from sessrec.click_log.ordering import count_codes
@@ -26,7 +27,7 @@ from sessrec.data.split import Straddling, leakage_report, split_events, split_t
 from sessrec.data.synthetic import generate_synthetic_sessions
 from sessrec.data.training_window import RatioOf, TrainingWindow
 from sessrec.data.vocabulary import Vocabulary
-from sessrec.engines import Engine, check_engine, index_by, scratch_of
+from sessrec.engines import Engine, check_engine, log_engine, scratch_of
 from sessrec.errors import SessRecError, check_choice, check_least
 from sessrec.text import time_text
 
@@ -81,9 +82,9 @@ class Preparation(LogFormat):
             goes to the later part as a whole (test).
         expected: Published counts, such as {train_positions: 554.0k, test_sessions: 15324}: the report says whether the
             prepared log has them.
-        engine: What prepares the log: local in memory, or duckdb on disk; the result is the same to the byte.
-        memory_limit: Memory of DuckDB, such as 2GB, beside that of Python; null: four fifths of the machine's.
-        scratch_dir: Folder of DuckDB's files, 100 bytes an event; null: that of temporary files.
+        engine: What prepares the log: local in memory, duckdb on disk, spark on a cluster; to the same bytes.
+        memory_limit: Memory of DuckDB or of Spark's driver, such as 2GB, beside that of Python; null: as these choose.
+        scratch_dir: Folder for 100 bytes an event, which Spark's machines share; null: that of temporary files.
 
     Raises:
         SessRecError: If an option is out of its range, or two of them do not go together.
@@ -192,6 +193,11 @@ class Preparation(LogFormat):
         return bool(self.sources) and not self._tables
 
     @property
+    def log_engine(self) -> LogEngine:
+        """Who finds, reads and sorts the rows."""
+        return log_engine(self.engine, self.memory_limit, self.scratch_dir)
+
+    @property
     def training_window(self) -> TrainingWindow:
         """Which training sessions are kept."""
         window = (self.train_ratio, self.train_duration, self.train_start)
@@ -275,8 +281,7 @@ class Preparation(LogFormat):
             gap = None if self.session_gap is None else parse_duration(self.session_gap, "--data.session_gap")
             log, name = self._tables.get(option, path), f"--data.{option}"
             with scratch_of(self.engine, self.scratch_dir):
-                index_rows = index_by(self.engine, self.memory_limit)
-                events = read_events(log, self, gap, self.gap_events, self.events, name, index_rows)
+                events = read_events(log, self, gap, self.gap_events, self.events, name, self.log_engine)
         if len(events) == 0:
             raise SessRecError(f"no event of {source} is left: none is of the kinds {self.events} (--data.events)")
         report.has_times = events.has_times

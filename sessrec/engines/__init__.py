@@ -9,16 +9,17 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from sessrec.click_log.arrays import arrays_on_disk, scratch_folder
-from sessrec.click_log.row_index import IndexRows, MemoryIndex
-from sessrec.engines.duckdb_index import DuckDBIndex
+from sessrec.click_log.log_engine import LogEngine
+from sessrec.engines.duckdb_index import DuckDBEngine
+from sessrec.engines.spark_engine import SparkEngine
+from sessrec.engines.spark_session import session_kept
 from sessrec.errors import SessRecError, check_choice
 
-Engine = Literal["local", "duckdb"]
+Engine = Literal["local", "duckdb", "spark"]
 
 
 def check_engine(engine: str, memory_limit: str | None) -> None:
@@ -32,19 +33,24 @@ def check_engine(engine: str, memory_limit: str | None) -> None:
         raise SessRecError(f"--data.memory_limit is {memory_limit!r}; write a number and a unit, such as 2GB")
 
 
-def index_by(engine: Engine, memory_limit: str | None = None) -> IndexRows:
-    """What sorts the rows of a log: `DuckDBIndex`, or the memory of this process.
+def log_engine(engine: Engine, memory_limit: str | None = None, scratch_dir: str | None = None) -> LogEngine:
+    """Who finds, reads and sorts the rows of a log.
 
     Args:
         engine: Name of the engine.
         memory_limit: Memory that it may take; None for its default.
+        scratch_dir: Folder of its files; None for that of temporary files.
     """
-    return MemoryIndex if engine == "local" else partial(DuckDBIndex, memory_limit=memory_limit)
+    if engine == "spark":
+        return SparkEngine(memory_limit, scratch_dir)
+    return LogEngine() if engine == "local" else DuckDBEngine(memory_limit)
 
 
 @contextmanager
 def scratch_of(engine: Engine, scratch_dir: str | None) -> Iterator[None]:
     """Keep large arrays in a folder of their own meanwhile, where the engine works on disk; once for all that nest.
+
+    What the engine has started ends with it.
 
     Args:
         engine: Name of the engine.
@@ -61,5 +67,5 @@ def scratch_of(engine: Engine, scratch_dir: str | None) -> Iterator[None]:
         folder = tempfile.TemporaryDirectory(prefix="sessrec-", dir=place)
     except OSError as error:
         raise SessRecError(f"--data.scratch_dir {scratch_dir}: {error.strerror}") from error
-    with folder as name, arrays_on_disk(Path(name)):
+    with folder as name, arrays_on_disk(Path(name)), session_kept():
         yield

@@ -16,33 +16,27 @@ from sessrec.click_log.arrays import empty, joined_texts, scratch_folder
 from sessrec.click_log.id_checks import IdColumn
 from sessrec.click_log.ids import are_dense
 from sessrec.click_log.lists import longest_lists
+from sessrec.click_log.log_engine import LogEngine
 from sessrec.click_log.row_index import OrderedRows, Rows
+from sessrec.engines.stored_ids import StoredIds
 from sessrec.errors import SessRecError, one_line
 
 _ROWS = 1 << 20  # in a block
 
 
-class StoredIds(IdColumn):
-    """Ids whose rows are in a database.
+class DuckDBEngine(LogEngine):
+    """Sorts rows on disk.
 
     Args:
-        kind: What they are ids of.
-        name: Name of the column.
-        ids: Distinct ids, text or int64.
-        counts: Number of rows of each, int64.
-        first_rows: First row of each, int64.
+        memory_limit: See `DuckDBIndex`.
     """
 
-    def __init__(self, kind: str, name: str, ids: pa.Array, counts: np.ndarray, first_rows: np.ndarray) -> None:
-        super().__init__(kind, name, np.empty(0, np.int32), ids)
-        self.counts = counts
-        self.first_rows = first_rows
+    def __init__(self, memory_limit: str | None = None) -> None:
+        self._memory_limit = memory_limit
 
-    def first_of(self, of_ids: pa.Array) -> tuple[str, int]:
-        """See `IdColumn`."""
-        places = np.flatnonzero(of_ids.to_numpy(zero_copy_only=False))
-        place = int(places[self.first_rows[places].argmin()])
-        return str(self.ids[place]), int(self.first_rows[place])
+    def index_rows(self, rows: Rows) -> DuckDBIndex:
+        """See `LogEngine`."""
+        return DuckDBIndex(rows, self._memory_limit)
 
 
 class DuckDBIndex:
