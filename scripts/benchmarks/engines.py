@@ -113,7 +113,7 @@ def _by_each(folder: str, layout: str, memory_limit: str, number: int) -> tuple[
     return seconds, len(digests) == 1
 
 
-def _large(n_large: int, n_events: int, memory_limit: str, found: Mapping[str, Any]) -> dict[str, float]:
+def _large(n_large: int, n_events: int, memory_limit: str, found: Mapping[str, Any]) -> dict[str, float | bool | None]:
     """Time and memory of DuckDB with a larger log of the first layout, in files of ``n_events``."""
     layout = next(iter(LAYOUTS))
     with tempfile.TemporaryDirectory() as folder:
