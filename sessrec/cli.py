@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -148,13 +149,21 @@ class SessRecCLI(LightningCLI):
             StoppedError: If they were stopped.
         """
         assert self.run_folder is not None
-        trainer = self.config.trainer
+        trainer, given = self.config.trainer, given_option(self.args, "--ckpt_path")
         if trainer.devices not in ("auto", 1, "1") or trainer.num_nodes != 1:
             raise SessRecError("with --launcher ray, --workers says how many processes there are: give no other number")
+        if given not in (None, "last", "auto"):
+            raise SessRecError(f"--ckpt_path {given}: with --launcher ray, a fit resumes from last or auto")
         name = self.run_folder.name if "version" in self.run_option else str(self.run_folder)
         words = [*self.args, "--ckpt_path", "auto", self.run_option, name]
         use_gpu = trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and cuda.is_available())
-        code, message = run_on_ray(run, words, self.config.workers, use_gpu, self.run_folder / "ray")
+        folder = self.run_folder / "ray"
+        try:
+            code, message = run_on_ray(run, words, self.config.workers, use_gpu, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                self.run_folder.rmdir()  # where nothing was fitted
         if code == _REJECTED:
             raise SessRecError(message)
         if code:
@@ -238,6 +247,8 @@ class SessRecCLI(LightningCLI):
         Raises:
             SessRecError: If there is no checkpoint, or what is built does not fit it.
         """
+        if self.config.launcher is not None:
+            raise SessRecError(f"--launcher is for fit: {self.command} works in the processes of --trainer.devices")
         part = {"validate": "val"}.get(self.command, self.command)
         if self.config.trainer[f"limit_{part}_batches"] == 0:
             raise SessRecError(f"--trainer.limit_{part}_batches 0 leaves nothing to {self.command}")

@@ -76,6 +76,10 @@ def _check_run(cli: SessRecCLI, run_folder: Path) -> Path | None:
     for option in ("allow", "exclude"):
         if cli.config[option] is not None:
             raise SessRecError(f"--{option} is for validate, test and predict: a fit ranks all items")
+    if cli.config.launcher is None and cli.config.workers != 1:
+        raise SessRecError(
+            f"--workers {cli.config.workers} goes with --launcher ray; without it, give --trainer.devices"
+        )
     checkpoint = cli.find_checkpoint(run_folder)
     if not is_follower():
         check_run_is_free(run_folder, checkpoint, cli.run_option)

@@ -19,6 +19,8 @@ _COMMANDS_OF = {
     "ckpt_path": ("fit", "validate", "test", "predict"),
     "init_from": ("fit",),
     "init_drop": ("fit",),
+    "launcher": ("fit",),
+    "workers": (),  # which launcher's help names
     "monitor": ("fit",),
     "checkpoint": ("fit",),
     "list_length": ("test",),
@@ -42,7 +44,7 @@ _TRAINER = {
     "val_check_interval": "Batches, or share of an epoch, between two validations; default: an epoch.",
     "accelerator": "auto, cpu or gpu.",
     "devices": "Number of processes, each with a device of its own.",
-    "strategy": "auto for one device, ddp for several.",
+    "strategy": "auto for one device, ddp for several, sharded for tables too large for one.",
     "gradient_clip_val": "Largest norm of a gradient of SASRec, NARM, SRGNN and of models with a loss method.",
     "precision": "32-true, bf16-mixed or 64-true; default: 32-true.",
 }

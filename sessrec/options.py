@@ -112,12 +112,14 @@ def add_options(parser: LightningArgumentParser) -> None:
         help="Checkpoint whose weights and optimiser state, or whose counts, a new fit begins with; items that only "
         "the new log has are added.",
     )
-    text = "What starts the processes of a fit, if not Lightning: `ray`, on a Ray cluster; see docs/cluster.md."
+    text = "Whether items of --init_from that the new training part lacks are left out."
+    parser.add_argument("--init_drop", type=bool, default=False, help=text)
+    text = (
+        "What starts the processes of a fit, if not Lightning: `ray`, as many as --workers says; see docs/cluster.md."
+    )
     parser.add_argument("--launcher", type=Launcher | None, default=None, help=text)
     text = "Number of processes that --launcher starts, each on a CPU or a GPU of its own."
     parser.add_argument("--workers", type=int, default=1, help=text)
-    text = "Whether items of --init_from that the new training part lacks are left out."
-    parser.add_argument("--init_drop", type=bool, default=False, help=text)
     parser.add_class_arguments(LastCheckpoint, "checkpoint")
     parser.add_argument(
         "--monitor", type=str, default="val/mrr@20", help="Validation metric that chooses the best checkpoint in a fit."

@@ -377,6 +377,7 @@ def test_a_signal_to_the_first_process_stops_both(folder: Path) -> None:
         ([*TWO, "--trainer.strategy", "sharded", "--model", "SASRec"], "sharded is for GRU4Rec, not for SASRec"),
         # of twice the batch, whose fit has half the steps
         ([*TWO, "--model.schedule", "linear", "--model.warmup", "99"], "less than the {half} steps of the fit"),
+        (["--workers", "2"], "--workers 2 goes with --launcher ray; without it, give --trainer.devices"),
         (["--trainer.devices", "2"], "several processes need --trainer.strategy ddp"),
         (["--trainer.devices", "2", "--trainer.strategy", "ddp_spawn"], "ddp_spawn is not supported"),
     ],

@@ -58,6 +58,7 @@ def test_two_workers_fit_as_two_processes_of_lightning(folder: Path) -> None:  #
     assert_equal("plain", "ray")
     assert out.count("fit of GRU4Rec") == 1
     assert "Ray" not in out + err
+    assert not Path("lightning_logs/ray/ray").exists()
     assert "launcher: null" in Path("lightning_logs/ray/config.yaml").read_text()
     assert json.loads(Path("lightning_logs/ray/fit.json").read_text())["steps"] > 50
 
@@ -80,6 +81,7 @@ def test_a_worker_that_is_killed_is_replaced_and_the_fit_ends_equal(folder: Path
     ("args", "message"),
     [
         (["--data.path", "nowhere.tsv"], "no such file: nowhere.tsv (--data.path)"),
+        (["--ckpt_path", "best"], "no checkpoint lightning_logs/run/checkpoints/best.ckpt"),
         (["--workers", "1000"], "--workers 1000: the Ray cluster has "),
         (["--trainer.devices", "2"], "with --launcher ray, --workers says how many processes there are"),
     ],
@@ -88,3 +90,4 @@ def test_what_cannot_work_is_one_line(args: list[str], message: str, folder: Pat
     err = ended(command(*RAY, *args), code=2)[1]
     assert message in err
     assert "Traceback" not in err
+    assert not Path("lightning_logs").exists() or not list(Path("lightning_logs").iterdir())

@@ -283,6 +283,11 @@ class SessionDataModule(LightningDataModule):
                 "the checkpoint was fitted to other training sessions: go on with the click log and the --data options "
                 "of the first fit"
             )
+        if inside_epoch and state_dict["schedule"].get("--trainer.devices", 1) > 1:
+            raise SessRecError(
+                "the checkpoint was taken inside an epoch by several processes of an earlier release, whose steps were "
+                "others: resume from one that was taken at the end of an epoch"
+            )
         schedule = self._schedule(trainer)
         for option, value in state_dict["schedule"].items() if inside_epoch else ():
             if option in schedule and schedule[option] != value:
