@@ -152,6 +152,8 @@ class SessRecCLI(LightningCLI):
         trainer, given = self.config.trainer, given_option(self.args, "--ckpt_path")
         if trainer.devices not in ("auto", 1, "1") or trainer.num_nodes != 1:
             raise SessRecError("with --launcher ray, --workers says how many processes there are: give no other number")
+        if trainer.strategy == "sharded":
+            raise SessRecError("--trainer.strategy sharded works with torchrun and Slurm, not with --launcher ray")
         if given not in (None, "last", "auto"):
             raise SessRecError(f"--ckpt_path {given}: with --launcher ray, a fit resumes from last or auto")
         name = self.run_folder.name if "version" in self.run_option else str(self.run_folder)

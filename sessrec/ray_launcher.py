@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from sessrec.distributed import LanesStrategy
-from sessrec.errors import SessRecError, one_line
+from sessrec.errors import SessRecError, check_least, one_line
 from sessrec.text import counted
 
 Launcher = Literal["ray"]
@@ -148,5 +148,6 @@ def import_ray() -> Any:
 def _check_resources(there: dict[str, float], n_workers: int, use_gpu: bool) -> None:
     """Refuse what Ray would wait for without an end."""
     kind = "GPU" if use_gpu else "CPU"
-    if (n := int(there.get(kind, 0))) < n_workers or n_workers < 1:
+    check_least("--workers", n_workers, 1)
+    if (n := int(there.get(kind, 0))) < n_workers:
         raise SessRecError(f"--workers {n_workers}: the Ray cluster has {counted(n, kind)}, and each process takes one")

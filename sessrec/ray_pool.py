@@ -22,7 +22,10 @@ class RayPool(Executor):
     """
 
     def __init__(self, ray: Any, n_workers: int) -> None:
-        n_cpus = ray.cluster_resources()["CPU"] / n_workers
+        of_machines = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+        n_cpus = min(sum(of_machines) / n_workers, max(of_machines))  # a task runs on one machine
+        if not n_cpus:
+            raise SessRecError("the Ray cluster has no CPU (--launcher ray)")
         self._run = ray.remote(num_cpus=max(int(n_cpus), 1) if n_cpus >= 1 else n_cpus)(_call)
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:

@@ -246,7 +246,7 @@ def test_several_processes_train_as_one_does_on_all_lanes(n_ranks: int, tmp_path
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     generator, lines, now = np.random.default_rng(0), ["SessionId\tItemId\tTime"], 0
-    for session in range(150):
+    for session in range(151):
         first = generator.integers(12)
         for step in range(2 + generator.integers(5)):
             now += 1
@@ -336,7 +336,7 @@ def test_two_processes_fit_test_and_predict_as_one(folder: Path) -> None:
         words = ["--ckpt_path", "last", "--config", "lightning_logs/one/config.yaml"]
         kinds = {"one": ONE, "two": TWO}
         for name, processes in kinds.items():
-            own = [*words, *processes, "--data.eval_batch_size", "4"]
+            own = [*words, *processes, "--data.eval_batch_size", "75"]  # of which the second process has an empty batch
             if command is predict.main:
                 own += ["--output", f"{name}.tsv", "--data.path", "log.tsv"]
             else:

@@ -136,7 +136,8 @@ def _measure_shards(
     windows = list(_first(SessionParallelLoader(sessions, n_lanes, n_ranks=n_processes), n_windows))
     _seconds(model, optimizer, windows[:1])
     own = {"us_of_step": 1e6 * _seconds(model, optimizer, windows[1:])}
-    tensors = [*model.tables().values(), *(value for state in optimizer.state.values() for value in state.values())]
+    tables = model.tables().values()
+    tensors = [*tables, *(value for table in tables for value in optimizer.state[table].values())]
     own["mb_of_tables"] = sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 1e6
     torch.save(own, Path(folder, f"{rank}.pt"))
     dist.destroy_process_group()

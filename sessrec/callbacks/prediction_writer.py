@@ -115,4 +115,5 @@ def _of_all_processes(prediction: TopItems, batch_size: int) -> TopItems:
 
     sessions = joined(prediction.sessions, fill=-1)
     order = sessions.argsort()[int((sessions < 0).sum()) :]
-    return TopItems(sessions[order], *(joined(own)[order] for own in prediction[1:]))
+    scores = joined(prediction.scores.double())  # of one type also where there are none
+    return TopItems(sessions[order], joined(prediction.items)[order], scores[order])

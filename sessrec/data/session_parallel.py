@@ -68,7 +68,7 @@ class Window(NamedTuple):
     def share(self, lanes: slice) -> Window:
         """Some lanes of all steps."""
         inputs, targets, starts, live = (tensor[:, lanes].contiguous() for tensor in self[:4])
-        return Window(inputs, targets, starts, live, live.sum(dim=1).numpy(), *self[5:])
+        return Window(inputs, targets, starts, live, live.sum(dim=1).cpu().numpy(), *self[5:])
 
     def part(self, start: int, stop: int) -> Window:
         """Steps ``start`` to ``stop`` (exclusive) of the window, with the random numbers that they have in it."""

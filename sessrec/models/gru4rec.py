@@ -150,8 +150,8 @@ class GRU4Rec(ShardedTables, FeaturedItems, NeuralRecommender):
 
     @property
     def trains_in_parallel(self) -> bool:
-        """Yes: each process takes its own lanes of every step."""
-        return True
+        """Yes: each process takes its own lanes of every step, unless a subclass takes them otherwise."""
+        return type(self).train_window is GRU4Rec.train_window
 
     def on_train_epoch_start(self) -> None:
         """Start every lane afresh."""
@@ -282,7 +282,7 @@ class GRU4Rec(ShardedTables, FeaturedItems, NeuralRecommender):
         rows, bias, layer_input = self._rows_of(step)  # (U, H), (C,), (V, I) or None
         parts = kept = None
         if self.item_features is not None:
-            parts = ItemParts(self.item_features, step.items, whole=self.captures or n_processes() > 1)
+            parts = ItemParts(self.item_features, step.items, whole=self.captures)
             kept = None if self.kept is None else Kept.of(self.kept, step.items, n_candidates)
             rows = rows if kept is None else kept.rows(rows)
         output_rows, candidates = rows[:n_candidates], step.items[:n_candidates]  # (C, H), (C,)

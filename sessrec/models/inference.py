@@ -114,6 +114,9 @@ def top_items(
         Item indices (int64) and scores, both of shape (S, min(k, N)), best first; equal scores by item index. Items
         that are no candidates come last, with the score `EXCLUDED`.
     """
+    if not len(lengths):  # one of several processes may have no session left
+        nothing = torch.empty(0, min(k, model.n_items), device=items.device)
+        return nothing.long(), nothing
     rules = model.candidate_rules if rules is None else rules
     row = torch.arange(len(lengths), device=lengths.device)
     newest, n_newest = _newest(items, lengths, model.looks_back)

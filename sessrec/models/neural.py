@@ -223,7 +223,8 @@ class NeuralRecommender(SessionRecommender):
             SessRecError: If one is not.
         """
         super().on_save_checkpoint(checkpoint)
-        for name, weight in self.named_parameters():
+        weights = checkpoint["state_dict"] if "state_dict" in checkpoint else dict(self.named_parameters())
+        for name, weight in weights.items():  # whole tables also where a process has a part of them
             if not weight.isfinite().all():
                 raise self.diverged(f"{name} is not finite at step {self.global_step}")
 

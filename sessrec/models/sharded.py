@@ -29,13 +29,7 @@ class ShardedTables:
         return {name: getattr(self, name) for name in self.item_rows if hasattr(self, name)}
 
     def shard_tables(self) -> None:
-        """Keep this process's rows of the tables alone.
-
-        Raises:
-            SessRecError: If the fit begins with another one's optimiser state, which is of whole tables.
-        """
-        if self.warm_start is not None:
-            raise SessRecError("--init_from needs --trainer.strategy ddp: sharded has no whole tables")
+        """Keep this process's rows of the tables alone."""
         self.shards = RowShards(self.n_items)
         for table in self.tables().values():
             table.data = self.shards.part(table.data)
@@ -102,6 +96,8 @@ class ShardedStrategy(LanesStrategy):
             raise SessRecError(f"--trainer.strategy sharded is for GRU4Rec, not for {type(model).__name__}: take ddp")
         if getattr(model, "uses_features", False):
             raise SessRecError("--trainer.strategy sharded knows no --model.features: take ddp")
+        if model.warm_start is not None:
+            raise SessRecError("--init_from needs --trainer.strategy ddp: the state that it brings is of whole tables")
         super().connect(model)
 
     def setup(self, trainer: Trainer) -> None:

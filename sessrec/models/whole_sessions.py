@@ -96,8 +96,8 @@ class WholeSessions(FeaturedItems):
 
     @property
     def trains_in_parallel(self) -> bool:
-        """Yes: each process takes its part of every batch's sessions."""
-        return True
+        """Yes: each process takes its part of every batch's sessions, unless a subclass takes them otherwise."""
+        return type(self).train_window is WholeSessions.train_window
 
     def train_window(self, window: SessionBatch, optimizer: Optimizer, generator: torch.Generator) -> Tensor:
         """Take one step on some whole sessions; its summed loss, shape (1,)."""

@@ -130,7 +130,8 @@ def _joined(args: list[str]) -> None:
     words = [sys.executable, "-m", "sessrec.tune", *args, "--parent", str(os.getpid())]
     done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
-        raise SessRecError(f"a worker of the study has failed: {(done.stderr.strip() or done.stdout).splitlines()[-1]}")
+        said = (done.stderr.strip() or done.stdout.strip() or f"it was ended by signal {-done.returncode}").splitlines()
+        raise SessRecError(f"a worker of the study has failed: {said[-1].partition('error: ')[2] or said[-1]}")
 
 
 @contextmanager
