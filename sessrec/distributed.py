@@ -115,14 +115,14 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     parts = total.split([value.numel() for value in values])
     for (parameter, gradient), value, part in zip(own, values, parts, strict=True):
         part = part.view_as(value)
-        parameter.grad = _with_values(gradient, part) if gradient.is_sparse else part
+        if gradient.is_sparse:
+            part = gradient_of_rows(gradient._indices()[0], part, gradient.shape, gradient.is_coalesced())
+        parameter.grad = part
 
 
-def _with_values(gradient: Tensor, values: Tensor) -> Tensor:
-    """A sparse gradient with other values in its rows."""
-    return torch.sparse_coo_tensor(
-        gradient._indices(), values, gradient.shape, is_coalesced=gradient.is_coalesced(), check_invariants=False
-    )
+def gradient_of_rows(rows: Tensor, values: Tensor, shape: torch.Size, distinct: bool) -> Tensor:
+    """Sparse gradient of a table of some shape, of rows, int64, (U,), with values, (U, ...), distinct or not."""
+    return torch.sparse_coo_tensor(rows[None], values, shape, is_coalesced=distinct, check_invariants=False)
 
 
 def exchange_gradients(parameters: Sequence[nn.Parameter]) -> None:
@@ -165,4 +165,4 @@ def _exchange_rows(table: nn.Parameter, counts: list[int]) -> None:
         rows[:own], values[:own] = table.grad._indices()[0], table.grad._values()
     is_filled = torch.cat([torch.arange(most, device=table.device) < count for count in counts])
     rows, values = join_rows(rows)[is_filled], join_rows(values)[is_filled]
-    table.grad = torch.sparse_coo_tensor(rows[None], values, table.shape, is_coalesced=False, check_invariants=False)
+    table.grad = gradient_of_rows(rows, values, table.shape, distinct=False)

@@ -58,13 +58,10 @@ def run_on_ray(
     Raises:
         SessRecError: If Ray is not installed, has too few CPUs or GPUs, or processes are lost again and again.
     """
-    ray = import_ray()
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-    from ray.train.torch import TorchTrainer
+    with connected() as ray:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+        from ray.train.torch import TorchTrainer
 
-    ray.init(logging_level=logging.ERROR, include_dashboard=False, log_to_driver=False)
-    logging.getLogger("ray.train").setLevel(logging.ERROR)
-    try:
         _check_resources(ray.cluster_resources(), n_workers, use_gpu)
         folder.mkdir(parents=True, exist_ok=True)
         work = {"run": run, "words": [*words], "folder": os.getcwd(), "program": sys.argv[0]}
@@ -76,12 +73,11 @@ def run_on_ray(
                 storage_path=str(folder.resolve()), failure_config=FailureConfig(max_failures=_MOST_RESTARTS)
             ),
         )
-        with _printed_here(folder):
-            return trainer.fit().return_value
-    except TrainingFailedError as error:
-        raise SessRecError(f"the fit has failed {_MOST_RESTARTS + 1} times on Ray: {one_line(error)}") from error
-    finally:
-        ray.shutdown()
+        try:
+            with _printed_here(folder):
+                return trainer.fit().return_value
+        except TrainingFailedError as error:
+            raise SessRecError(f"the fit has failed {_MOST_RESTARTS + 1} times on Ray: {one_line(error)}") from error
 
 
 def _work(work: dict[str, Any]) -> Outcome:
@@ -128,12 +124,23 @@ def _follow(file: Path, stream: TextIO, ended: threading.Event) -> None:
                 return
 
 
-def import_ray() -> Any:
-    """Ray, set up to say nothing of itself.
+@contextmanager
+def connected() -> Iterator[Any]:
+    """Ray, which says nothing of itself, connected to a cluster; what runs there for this process ends with it.
 
     Raises:
         SessRecError: If it is not installed.
     """
+    ray = _import_ray()
+    ray.init(logging_level=logging.ERROR, include_dashboard=False, log_to_driver=False)
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _import_ray() -> Any:
     os.environ |= {"RAY_TRAIN_V2_ENABLED": "1", "RAY_TRAIN_ENABLE_PRINT_PATCH": "0"}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns of what will change

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sessrec.errors import SessRecError
-from sessrec.ray_launcher import import_ray
+from sessrec.ray_launcher import connected
 
 
 class RayPool(Executor):
@@ -62,9 +61,5 @@ def ray_pool(n_workers: int) -> Iterator[RayPool]:
     Raises:
         SessRecError: If Ray is not installed.
     """
-    ray = import_ray()
-    ray.init(logging_level=logging.ERROR, include_dashboard=False, log_to_driver=False)
-    try:
+    with connected() as ray:
         yield RayPool(ray, n_workers)
-    finally:
-        ray.shutdown()

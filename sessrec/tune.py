@@ -42,7 +42,7 @@ try:
     from sessrec.tuning.space import SearchSpace, read_space, text_of, words_of
     from sessrec.tuning.study import Study
     from sessrec.tuning.trial import TrialRules
-    from sessrec.tuning.worker import Budget, other_workers, ray_workers, work
+    from sessrec.tuning.worker import Budget, other_workers, work, work_on_ray
 except ModuleNotFoundError as error:
     if error.name not in ("optuna", "filelock"):
         raise
@@ -97,8 +97,7 @@ def _tune(options: argparse.Namespace, words: list[str], args: Sequence[str]) ->
         work(*task, parent=options.parent)
         return
     if options.launcher == "ray":
-        with ray_workers(options.workers, args):
-            pass
+        work_on_ray(options.workers, args)
     else:
         with other_workers(options.workers - 1, args):
             work(*task)

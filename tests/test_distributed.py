@@ -40,7 +40,7 @@ ARGS = [
     *("--model.momentum", "0.3", "--trainer.logger.version", "run"),
 ]
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
-LAUNCH = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SESSREC_RUN_NAME")
+LAUNCH = ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SESSREC_RUN_NAME")
 ONE = ["--trainer.devices", "1", "--trainer.strategy", "auto"]
 LAST = ["--ckpt_path", "last"]
 

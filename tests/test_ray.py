@@ -11,19 +11,16 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from resuming import differences
-from test_distributed import ARGS, folder  # noqa: F401
+from test_distributed import ARGS, LAUNCH, TWO, checkpoint_of, folder  # noqa: F401
 
 pytest.importorskip("ray.train", reason="needs Ray: make test-engines")
-LAUNCHED = ("LOCAL_RANK", "NODE_RANK", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SESSREC_RUN_NAME")
 RAY = ["--launcher", "ray", "--workers", "2"]
-DDP = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
 OF_RUN = ["--trainer.logger.version"]
 
 
 def command(*args: str) -> subprocess.Popen[str]:
-    environment = {name: value for name, value in os.environ.items() if name not in LAUNCHED}
+    environment = {name: value for name, value in os.environ.items() if name not in LAUNCH}
     words = [sys.executable, "-m", "sessrec.fit", *ARGS, *args]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(words, env=environment | {"OMP_NUM_THREADS": "1"}, **pipes)  # type: ignore[call-overload]
@@ -36,14 +33,10 @@ def ended(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
     return out, err
 
 
-def worker_of(process: subprocess.Popen[str]) -> int:
-    """A process of those that Ray has started for a command."""
+def worker() -> int:
+    """A process of those that Ray has started for a fit."""
     words = ["pgrep", "-f", "ray::.*RayTrainWorker"]
     return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[0])
-
-
-def checkpoint_of(run: str) -> dict[str, object]:
-    return torch.load(f"lightning_logs/{run}/checkpoints/last.ckpt", weights_only=True)
 
 
 def assert_equal(run: str, other: str) -> None:
@@ -53,7 +46,7 @@ def assert_equal(run: str, other: str) -> None:
 
 
 def test_two_workers_fit_as_two_processes_of_lightning(folder: Path) -> None:  # noqa: F811
-    ended(command(*DDP, *OF_RUN, "plain"))
+    ended(command(*TWO, *OF_RUN, "plain"))
     out, err = ended(command(*RAY, *OF_RUN, "ray"))
     assert_equal("plain", "ray")
     assert out.count("fit of GRU4Rec") == 1
@@ -65,14 +58,14 @@ def test_two_workers_fit_as_two_processes_of_lightning(folder: Path) -> None:  #
 
 def test_a_worker_that_is_killed_is_replaced_and_the_fit_ends_equal(folder: Path) -> None:  # noqa: F811
     longer = ["--trainer.max_epochs", "40", "--checkpoint.every_n_steps", "50"]
-    ended(command(*DDP, *longer, *OF_RUN, "plain"))
+    ended(command(*TWO, *longer, *OF_RUN, "plain"))
     process = command(*RAY, *longer, *OF_RUN, "ray")
     last, end = Path("lightning_logs/ray/checkpoints/last.ckpt"), time.monotonic() + 400
     while not last.exists():
         assert time.monotonic() < end
         assert process.poll() is None
         time.sleep(0.05)
-    os.kill(worker_of(process), signal.SIGKILL)
+    os.kill(worker(), signal.SIGKILL)
     ended(process)
     assert_equal("plain", "ray")
 

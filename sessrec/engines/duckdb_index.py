@@ -18,7 +18,7 @@ from sessrec.click_log.ids import are_dense
 from sessrec.click_log.lists import longest_lists
 from sessrec.click_log.log_engine import LogEngine
 from sessrec.click_log.row_index import OrderedRows, Rows
-from sessrec.engines.stored_ids import StoredIds
+from sessrec.engines.stored_ids import StoredIds, joined_ids
 from sessrec.errors import SessRecError, one_line
 
 _ROWS = 1 << 20  # in a block
@@ -198,13 +198,7 @@ class DuckDBIndex:
     def _session_ids(self) -> pa.Array:
         """Ids of the sessions in session order."""
         blocks = (block["id"] for block in self._query("SELECT id FROM sessions ORDER BY number"))
-        if self._ids["session"] != pa.int64():
-            return joined_texts(_as_ids(block) for block in blocks)
-        ids, end = empty(self.n_sessions, np.int64), 0
-        for block in blocks:
-            ids[end : end + len(block)] = block
-            end += len(block)
-        return pa.array(ids)
+        return joined_ids(map(_as_ids, blocks), self.n_sessions, self._ids["session"] == pa.int64())
 
     @property
     def _position(self) -> str:

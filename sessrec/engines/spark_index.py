@@ -20,7 +20,7 @@ from sessrec.engines.spark_runs import mapped_run, merged
 from sessrec.engines.spark_session import explained
 from sessrec.engines.spark_shards import Shard, mapped_table, write_table
 from sessrec.engines.spark_tasks import Block, RowBlocks
-from sessrec.engines.stored_ids import StoredIds
+from sessrec.engines.stored_ids import StoredIds, joined_ids
 
 _ROWS = 1 << 21  # in a block that a task takes up, and about as many in a run
 
@@ -90,15 +90,8 @@ class SparkIndex:
         kinds = [column.dtype for column in runs[0].columns]
         columns = [empty(self._n_rows, kind) for kind in kinds]
         offsets = empty(self.n_sessions + 1, np.int64)
-        blocks = merged(runs, columns, offsets)
-        if self._blocks.have_numbers["session"]:
-            ids, end = empty(self.n_sessions, np.int64), 0
-            for block in blocks:
-                ids[end : end + len(block)] = block
-                end += len(block)
-            session_ids = pa.array(ids)
-        else:
-            session_ids = joined_texts(blocks)
+        are_numbers = self._blocks.have_numbers["session"]
+        session_ids = joined_ids(merged(runs, columns, offsets), self.n_sessions, are_numbers)
         self._folder.cleanup()
         numbers = empty(self.n_sessions, np.int32)
         numbers[:] = np.arange(self.n_sessions)

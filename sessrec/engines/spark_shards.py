@@ -80,16 +80,15 @@ def read_contents(
     Yields:
         Number of each, and its shard as JSON.
     """
-    number_of = {unquote(url): number for url, number in numbers.items()}
+    known = {unquote(url): (number, url) for url, number in numbers.items()}  # Spark may write an URL otherwise
     for batch in batches:
-        for url, content in zip(*batch.columns, strict=True):
-            number = number_of[unquote(url.as_py())]
+        for found, content in zip(*batch.columns, strict=True):
+            number, url = known[unquote(found.as_py())]
             with local_folder() as own:
                 copy = own / "file"
                 with copy.open("wb") as file:
                     file.write(content.as_buffer())
-                name = next(url for url, other in numbers.items() if other == number)
-                shard = read_shard((number, name, str(copy)), folder, log_format, n_files)
+                shard = read_shard((number, url, str(copy)), folder, log_format, n_files)
             yield as_batch(number=np.array([number]), shard=pa.array([json.dumps(shard)]))
 
 

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
 
+from sessrec.click_log.arrays import empty, joined_texts
 from sessrec.click_log.id_checks import IdColumn
+
+
+def joined_ids(blocks: Iterator[pa.Array], n_ids: int, are_numbers: bool) -> pa.Array:
+    """Ids that come in blocks, as one array: int64 where they are numbers, else text."""
+    if not are_numbers:
+        return joined_texts(blocks)
+    ids, end = empty(n_ids, np.int64), 0
+    for block in blocks:
+        ids[end : end + len(block)] = block
+        end += len(block)
+    return pa.array(ids)
 
 
 class StoredIds(IdColumn):

@@ -53,16 +53,12 @@ def run_fits(
     Raises:
         SessRecError: If one of them fails.
     """
-    if launcher == "ray":
-        with ray_pool(workers) as pool:
-            _run_side_by_side(pool, fits, output, tell)
-        return
-    if workers == 1:
+    if workers == 1 and launcher is None:
         for fit in fits:  # each stands behind the one that it begins with
             _fit(fit, output)
             tell(fit)
         return
-    with _processes(workers) as pool:
+    with _processes(workers) if launcher is None else ray_pool(workers) as pool:
         _run_side_by_side(pool, fits, output, tell)
 
 

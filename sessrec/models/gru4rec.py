@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sessrec.data.session_parallel import Window
-from sessrec.distributed import can_be_captured, join_rows, n_processes, own_part, sum_gradients
+from sessrec.distributed import can_be_captured, gradient_of_rows, join_rows, n_processes, own_part, sum_gradients
 from sessrec.errors import SessRecError, check_choice
 from sessrec.models.compatibility import check_ranges
 from sessrec.models.featured_items import FeaturedItems
@@ -310,14 +310,16 @@ class GRU4Rec(ShardedTables, FeaturedItems, NeuralRecommender):
             if n_processes() > 1:  # the others add theirs
                 d_all = d_inputs.new_zeros(len(step.all_inputs), d_inputs.shape[1])  # (L, I)
                 d_all[step.own] = d_inputs
-            self.input_embedding.grad = _in_rows(self.input_embedding, step.all_inputs, d_all, distinct=False)
+            self.input_embedding.grad = gradient_of_rows(
+                step.all_inputs, d_all, self.input_embedding.shape, distinct=False
+            )
         d_bias = d_logits.sum(dim=0)[:, None]  # (C, 1)
         if parts is not None:
             parts.backward_of_inputs(d_inputs, step.inputs)
         if kept is not None:
             d_rows, d_bias = kept.rows(d_rows), kept.candidates(d_bias)
-        table.grad = _in_rows(table, step.items, d_rows, step.distinct)
-        self.output_bias.grad = _in_rows(self.output_bias, candidates, d_bias, step.distinct)
+        table.grad = gradient_of_rows(step.items, d_rows, table.shape, step.distinct)
+        self.output_bias.grad = gradient_of_rows(candidates, d_bias, self.output_bias.shape, step.distinct)
         return loss.sum(), hidden
 
     def _loss(self, logits: Tensor, candidates: losses.Candidates) -> tuple[Tensor, Tensor]:
@@ -410,8 +412,3 @@ def _settings(optimizer: Optimizer, with_rate: bool) -> tuple[Any, ...]:
     return tuple(
         value for group in optimizer.param_groups for name, value in sorted(group.items()) if name not in left_out
     )
-
-
-def _in_rows(table: Tensor, rows: Tensor, values: Tensor, distinct: bool) -> Tensor:
-    """Sparse gradient of some rows of a table."""
-    return torch.sparse_coo_tensor(rows[None], values, table.shape, is_coalesced=distinct, check_invariants=False)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from sessrec.distributed import n_processes, process_rank, sum_over_processes
+from sessrec.distributed import gradient_of_rows, n_processes, process_rank, sum_over_processes
 
 _ROWS = 1 << 16  # that are brought together at a time
 
@@ -51,9 +51,7 @@ class RowShards:
         """This process's part of a sparse gradient of rows of the whole table."""
         own, places = self.own(gradient._indices()[0])
         values = gradient._values().index_select(0, own)
-        return torch.sparse_coo_tensor(
-            places[None], values, shape, is_coalesced=gradient.is_coalesced(), check_invariants=False
-        )
+        return gradient_of_rows(places, values, shape, gradient.is_coalesced())
 
     def whole(self, part: Tensor) -> Tensor:
         """The whole table, (N, ...), in the memory of the CPU, from the parts of all processes."""

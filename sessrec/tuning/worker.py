@@ -107,9 +107,8 @@ def _log(folder: Path, trial: optuna.Trial, options: Mapping[str, str], outcome:
     logger.finalize("success")
 
 
-@contextmanager
-def ray_workers(number: int, args: Sequence[str]) -> Iterator[None]:
-    """Have processes on a Ray cluster work on the same study.
+def work_on_ray(number: int, args: Sequence[str]) -> None:
+    """Have processes on a Ray cluster work on a study, until it has all that it is asked for.
 
     Args:
         number: Number of processes.
@@ -119,9 +118,7 @@ def ray_workers(number: int, args: Sequence[str]) -> Iterator[None]:
         SessRecError: If one of them fails.
     """
     with ray_pool(number) as pool:
-        workers = [pool.submit(_joined, list(args)) for _ in range(number)]
-        yield
-        for worker in workers:
+        for worker in [pool.submit(_joined, list(args)) for _ in range(number)]:
             worker.result()
 
 

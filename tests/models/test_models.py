@@ -390,3 +390,13 @@ def test_options_of_0_2_are_renamed_in_the_models_that_had_them_alone(
     assert with_current_options("fit", ["--config", str(config)]) == ["--config", str(config)]
     config.write_text("model: {class_path: SASRec, init_args: {hidden: 8}}")
     assert "hidden_size: 8" in with_current_options("fit", ["--config", str(config)])[1]
+
+
+@each_model
+@each_rule
+def test_a_batch_of_no_session_gives_no_item(name: str, rule: dict[str, bool]) -> None:
+    """One of several processes may have no session left."""
+    model = learnt_model(name, **rule)
+    best, scores = top_items(model, torch.zeros(0, 2, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), 7)
+    assert best.shape == scores.shape == (0, 7)
+    assert best.dtype == torch.int64
